@@ -1,0 +1,42 @@
+"""Keep the Docker engine running with the wanted settings, without ending anybody's server."""
+
+from __future__ import annotations
+
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "plasma_docker"
+
+
+def __virtual__():
+    return __virtualname__
+
+
+def running(name, log_driver="journald", live_restore=True, timeout=90):
+    """
+    The engine answers and works with these settings; it is reloaded or restarted only when it does not.
+
+    name
+        An identifier.
+    log_driver
+        Default logging driver of containers.
+    live_restore
+        Whether containers go on running while the engine restarts.
+    timeout
+        Seconds to wait for the engine to answer.
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": "The Docker engine runs as configured."}
+    try:
+        changes = __salt__["plasma_docker.compare"](log_driver, live_restore)
+        if not changes:
+            return ret
+        if __opts__["test"]:
+            ret["result"] = None
+            ret["changes"] = changes
+            ret["comment"] = "The Docker engine would be started or take over its configuration."
+            return ret
+        ret["changes"] = __salt__["plasma_docker.ensure_running"](log_driver, live_restore, timeout=timeout)
+        ret["comment"] = "The Docker engine took over its configuration."
+    except CommandExecutionError as exc:
+        ret["result"] = False
+        ret["comment"] = str(exc)
+    return ret

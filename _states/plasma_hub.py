@@ -1,0 +1,55 @@
+"""The hub, installed and at the wanted versions."""
+
+from __future__ import annotations
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+__virtualname__ = "plasma_hub"
+
+
+def __virtual__():
+    return __virtualname__
+
+
+def installed(name, provider, version="", source=None, sources=None, timeout=1800):
+    """
+    The hub below this prefix is complete, at the locked packages and with the plugin of this tree.
+
+    name
+        The hub's prefix.
+    provider, version, source, sources, timeout
+        See the execution function ``plasma_hub_installer.install``.
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": "The hub is installed as wanted."}
+    try:
+        changes = __salt__["plasma_hub.compare"](provider, prefix=name, version=version, source=source)
+        if not changes:
+            return ret
+        if __opts__["test"]:
+            ret["result"] = None
+            ret["changes"] = changes
+            ret["comment"] = f"The hub would be installed or upgraded: {', '.join(sorted(changes))}."
+            return ret
+        ret["changes"] = __salt__["plasma_hub_installer.install"](
+            provider, prefix=name, version=version, source=source, sources=sources, timeout=timeout
+        )
+        ret["comment"] = f"The hub was installed or upgraded: {', '.join(sorted(ret['changes']))}."
+    except (CommandExecutionError, SaltInvocationError) as exc:
+        ret["result"] = False
+        ret["changes"] = {}
+        ret["comment"] = str(exc)
+    return ret
+
+
+def mod_watch(name, **kwargs):
+    """
+    Called by Salt when the plugin's copied source changed and ``installed`` itself changed nothing.
+
+    That is so in a dry run, where the copy still holds the old source: the hub would take the new one.
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": "The hub is installed as wanted."}
+    if __opts__["test"]:
+        ret["result"] = None
+        ret["changes"] = {"plugin": {"old": "installed", "new": "changed source"}}
+        ret["comment"] = "The plugin would be reinstalled from its changed source."
+    return ret

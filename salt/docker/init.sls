@@ -1,0 +1,81 @@
+# The engine that runs the users' servers. An engine that is already here, from wherever, is kept.
+{% set docker = pillar['plasma']['docker'] %}
+{% set repository = docker.repository %}
+
+include:
+  - preflight
+
+# Before the engine: so that its first start already has these settings and needs no restart.
+docker-configuration:
+  file.serialize:
+    - name: /etc/docker/daemon.json
+    - dataset:
+        live-restore: true
+        log-driver: {{ docker.log_driver }}
+    - serializer: json
+    - merge_if_exists: true
+    - backup: minion
+    - user: root
+    - group: root
+    - mode: '0644'
+    - makedirs: true
+    - require:
+      - plasma_apt: preflight-packages-are-settled
+
+{% if docker.source == 'docker-ce' %}
+docker-repository-key:
+  file.managed:
+    - name: /etc/apt/keyrings/docker.asc
+    - source: {{ (repository.key_url or repository.url ~ '/' ~ grains['os'] | lower ~ '/gpg') | json }}
+    - source_hash: sha256={{ repository.key_sha256 }}
+    - user: root
+    - group: root
+    - mode: '0644'
+    - makedirs: true
+    - require:
+      - plasma_apt: preflight-packages-are-settled
+    - unless:
+      - fun: plasma_docker.keeps_engine
+        source: docker-ce
+
+docker-repository:
+  pkgrepo.managed:
+    - name: deb [arch={{ grains['osarch'] }} signed-by=/etc/apt/keyrings/docker.asc] {{ repository.url }}/{{ grains['os'] | lower }} {{ grains['oscodename'] }} stable
+    - file: /etc/apt/sources.list.d/docker.list
+    - aptkey: false
+    - require:
+      - file: docker-repository-key
+    - require_in:
+      - pkg: docker-engine
+    - unless:
+      - fun: plasma_docker.keeps_engine
+        source: docker-ce
+{% endif %}
+
+docker-engine:
+  pkg.installed:
+    - pkgs:
+{% if docker.source == 'docker-ce' %}
+        - docker-ce
+        - docker-ce-cli
+        - containerd.io
+        - docker-buildx-plugin
+        - docker-compose-plugin
+{% else %}
+        - docker.io
+{% if grains['os'] == 'Debian' and grains['osmajorrelease'] >= 13 %}
+        - docker-cli  # its own package since Debian 13
+{% endif %}
+{% endif %}
+    - require:
+      - file: docker-configuration
+    - unless:
+      - fun: plasma_docker.keeps_engine
+        source: {{ docker.source }}
+
+docker-service:
+  plasma_docker.running:
+    - log_driver: {{ docker.log_driver }}
+    - require:
+      - file: docker-configuration
+      - pkg: docker-engine

@@ -1,0 +1,19 @@
+# Everything else requires this: an unfit server is refused with all its faults at once, unchanged.
+{% set plasma = pillar['plasma'] %}
+
+preflight-server-is-fit:
+  plasma_preflight.passed:
+    - provider: {{ plasma.hub.provider }}
+    - prefix: {{ plasma.hub.prefix }}
+    - min_disk: {{ plasma.preflight.min_disk | json }}
+    - min_memory: {{ plasma.preflight.min_memory | json }}
+    - ports: [80]
+    - order: first
+    - failhard: true
+
+# What a lost connection or a killed run left half-done is finished before packages are touched.
+preflight-packages-are-settled:
+  plasma_apt.settled:
+    - timeout: 600
+    - require:
+      - plasma_preflight: preflight-server-is-fit

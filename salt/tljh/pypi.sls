@@ -1,0 +1,68 @@
+# Provider pypi: the same hub from Python packages alone, for closed networks, the demo and the tests.
+{% set hub = pillar['plasma']['hub'] %}
+
+include:
+  - tljh.source
+
+hub-system-packages:
+  pkg.installed:
+    - pkgs:
+      - python3
+      - python3-venv
+    - require:
+      - plasma_apt: preflight-packages-are-settled
+
+hub-installed:
+  plasma_hub.installed:
+    - name: {{ hub.prefix }}
+    - provider: pypi
+    - sources: {{ hub.sources | json }}
+    - timeout: {{ hub.install_timeout }}
+    - require:
+      - pkg: hub-system-packages
+    - watch:
+      - file: hub-plugin-source
+
+hub-private-directories:
+  file.directory:
+    - names:
+      - {{ hub.prefix }}/config
+      - {{ hub.prefix }}/config/jupyterhub_config.d
+      - {{ hub.prefix }}/state
+      - {{ hub.prefix }}/state/rules
+    - user: root
+    - group: root
+    - mode: '0700'
+    - require:
+      - plasma_hub: hub-installed
+    - require_in:
+      - sls: tljh.settings
+
+{% for unit in ['traefik', 'jupyterhub'] %}
+hub-unit-{{ unit }}:
+  file.managed:
+    - name: /etc/systemd/system/{{ unit }}.service
+    - source: salt://tljh/files/{{ unit }}.service
+    - template: jinja
+    - context:
+        prefix: {{ hub.prefix }}
+    - user: root
+    - group: root
+    - mode: '0644'
+    - require:
+      - file: hub-private-directories
+    - require_in:
+      - sls: tljh.settings
+
+hub-service-{{ unit }}:
+  service.running:
+    - name: {{ unit }}
+    - enable: true
+    - watch:
+      - file: hub-unit-{{ unit }}
+    - require:
+      - plasma_docker: docker-service
+      - tljh_config: hub-settings
+    - require_in:
+      - tljh_config: hub-ready
+{% endfor %}

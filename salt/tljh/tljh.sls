@@ -1,0 +1,90 @@
+# Provider tljh: the official installer of The Littlest JupyterHub, pinned and verified.
+{% set hub = pillar['plasma']['hub'] %}
+{% set sources = hub.sources %}
+
+include:
+  - tljh.source
+
+# The installer asks apt for these only on its first run, so a failed one would leave them out.
+hub-system-packages:
+  pkg.installed:
+    - pkgs:
+      - python3
+      - python3-dev
+      - python3-venv
+      - python3-pip
+      - git
+      - sudo
+      - build-essential
+      - libssl-dev
+      - libcurl4-openssl-dev
+    - require:
+      - plasma_apt: preflight-packages-are-settled
+
+hub-installer:
+  file.managed:
+    - name: {{ hub.prefix }}/plasma/bootstrap.py
+    - source: {{ sources.installer | json }}
+    - source_hash: sha256={{ sources.installer_sha256 }}
+    - user: root
+    - group: root
+    - mode: '0644'
+    - require:
+      - file: hub-prefix
+
+{% for name in ['miniforge', 'traefik'] if sources[name] and sources[name] not in ['none', 'pypi'] %}
+hub-source-{{ name }}:
+  file.managed:
+    - name: {{ hub.prefix }}/plasma/{{ sources[name].split('/') | last }}
+    - source: {{ sources[name] | json }}
+    - source_hash: sha256={{ sources[name ~ '_sha256'] }}
+    - user: root
+    - group: root
+    - mode: '0644'
+    - require:
+      - file: hub-prefix
+    - require_in:
+      - plasma_hub: hub-installed
+{% endfor %}
+
+hub-installed:
+  plasma_hub.installed:
+    - name: {{ hub.prefix }}
+    - provider: tljh
+    - version: {{ hub.versions.tljh | json }}
+    - source: {{ sources.tljh | json }}
+    - sources: {{ sources | json }}
+    - timeout: {{ hub.install_timeout }}
+    - require:
+      - pkg: hub-system-packages
+      - file: hub-installer
+      - plasma_docker: docker-service
+    - watch:
+      - file: hub-plugin-source
+    - require_in:
+      - sls: tljh.settings
+
+# The installer writes this file readable by everybody; sudo(8) wants 0440.
+hub-sudoers-mode:
+  file.managed:
+    - name: /etc/sudoers.d/jupyterhub-admins
+    - replace: false
+    - create: false
+    - mode: '0440'
+    - require:
+      - plasma_hub: hub-installed
+
+# The hub starts containers: at boot it waits for the engine.
+hub-waits-for-docker:
+  file.managed:
+    - name: /etc/systemd/system/jupyterhub.service.d/plasma.conf
+    - contents: |
+        [Unit]
+        Wants=docker.service
+        After=docker.service
+    - makedirs: true
+    - user: root
+    - group: root
+    - mode: '0644'
+    - require:
+      - plasma_hub: hub-installed

@@ -1,0 +1,7 @@
+# The site: what `salt-ssh '*' state.apply` brings to every server, in this order.
+base:
+  '*':
+    - preflight
+    - docker
+    - utils
+    - tljh

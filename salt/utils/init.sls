@@ -1,0 +1,26 @@
+# Tools for whoever looks after the server. None of them is needed by the hub.
+{% set utils = pillar['plasma']['utils'] %}
+
+include:
+  - preflight
+
+{% if utils.packages %}
+utils-packages:
+  pkg.installed:
+    - pkgs: {{ utils.packages | json }}
+    - require:
+      - plasma_apt: preflight-packages-are-settled
+{% endif %}
+
+{% if utils.monitor == 'ctop' %}
+utils-ctop:
+  file.managed:
+    - name: /usr/local/bin/ctop
+    - source: {{ utils.ctop.url | replace('{version}', utils.ctop.version) | replace('{arch}', grains['osarch']) | json }}
+    - source_hash: sha256={{ utils.ctop.sha256[grains['osarch']] }}
+    - user: root
+    - group: root
+    - mode: '0755'
+    - require:
+      - plasma_preflight: preflight-server-is-fit
+{% endif %}

@@ -1,0 +1,121 @@
+"""The site as an operator runs it: salt-ssh over real SSH, with its own pillar, roster and caches."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+
+import yaml
+
+from tests.support.paths import REPOSITORY
+
+SALT_SSH = pathlib.Path(sys.executable).parent / "salt-ssh"
+
+
+@dataclass
+class Result:
+    """What one salt-ssh call did."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    seconds: float
+    target: str
+
+    @property
+    def states(self) -> dict[str, dict]:
+        """The returned states by ID; raises with everything salt-ssh said when it returned something else."""
+        value = self.value
+        if not isinstance(value, dict):
+            raise AssertionError(f"salt-ssh returned no states (code {self.returncode}):\n{self.stdout}\n{self.stderr}")
+        # Names disambiguate states declared with `names`.
+        return {f"{state.get('__id__', key)}|{state.get('name', '')}": state for key, state in value.items()}
+
+    @property
+    def value(self):
+        """What the called function returned."""
+        try:
+            answer = json.loads(self.stdout)[self.target]
+        except (ValueError, KeyError) as exc:
+            raise AssertionError(f"salt-ssh (code {self.returncode}) said:\n{self.stdout}\n{self.stderr}") from exc
+        if isinstance(answer, dict) and set(answer) >= {"return", "retcode"}:
+            return answer["return"]
+        return answer
+
+    @property
+    def changed(self) -> dict[str, dict]:
+        """The changes by state ID, of states that changed or would change something."""
+        return {key: state["changes"] for key, state in self.states.items() if state["changes"]}
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The comments by state ID, of states that failed."""
+        return {key: state["comment"] for key, state in self.states.items() if state["result"] is False}
+
+
+@dataclass
+class Site:
+    """A controller for one target: a configuration directory of its own beside the repository's tree."""
+
+    target: object
+    directory: pathlib.Path
+    pillar: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.directory = pathlib.Path(self.directory)
+        (self.directory / "conf").mkdir(parents=True, exist_ok=True)
+        (self.directory / "pillar").mkdir(exist_ok=True)
+        master = yaml.safe_load((REPOSITORY / "conf" / "master").read_text(encoding="utf-8"))
+        master["root_dir"] = str(self.directory / "salt")
+        master["pillar_roots"] = {"base": [str(self.directory / "pillar")]}
+        (self.directory / "conf" / "master").write_text(yaml.safe_dump(master), encoding="utf-8")
+        (self.directory / "roster").write_text(
+            yaml.safe_dump({self.target.name: self.target.roster_entry()}), encoding="utf-8"
+        )
+        (self.directory / "pillar" / "top.sls").write_text("base:\n  '*':\n    - plasma\n", encoding="utf-8")
+        self.set_pillar(self.pillar)
+
+    def set_pillar(self, plasma: dict) -> None:
+        """Write what the operator would write under `plasma:`."""
+        self.pillar = plasma
+        path = self.directory / "pillar" / "plasma.sls"
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as handle:
+            yaml.safe_dump({"plasma": plasma}, handle)
+
+    def command(self, *arguments: str, out: str = "json") -> list[str]:
+        """The salt-ssh command line for this site."""
+        return [
+            str(SALT_SSH),
+            f"--config-dir={self.directory / 'conf'}",
+            f"--roster-file={self.directory / 'roster'}",
+            f"--out={out}",
+            self.target.name,
+            *arguments,
+        ]
+
+    def start(self, *arguments: str, **options) -> subprocess.Popen:
+        """Start salt-ssh and return its process."""
+        return subprocess.Popen(self.command(*arguments), cwd=REPOSITORY, **options)
+
+    def salt(self, *arguments: str, timeout: float = 1500) -> Result:
+        """Run salt-ssh to its end."""
+        started = time.monotonic()
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout, done.stderr, time.monotonic() - started, self.target.name)
+
+    def apply(self, *arguments: str, **options) -> Result:
+        """``state.apply`` with these arguments."""
+        return self.salt("state.apply", *arguments, **options)

@@ -1,0 +1,206 @@
+"""
+What every section of the schema is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Le
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+# A problem found by a check of several keys: the path below the section, and what is wrong with it.
+Found = tuple[tuple[str | int, ...], str]
+
+FOUND = "plasma_found"
+REFUSED = "plasma_refused"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value may be, in words. Error messages and the reference page print the same sentence."""
+
+    allowed: str
+
+
+def words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def refuse(reason: str) -> PydanticCustomError:
+    """
+    The error a check of one value raises.
+
+    reason
+        The end of a sentence that starts with the value: `is a system directory`.
+    """
+    # The reason is handed over as context: pydantic would read braces in a message as a template.
+    return PydanticCustomError(REFUSED, "refused", {"reason": reason})
+
+
+def option(
+    default: Any = ...,
+    *,
+    description: str,
+    example: Any,
+    unit: str | None = None,
+    secret: bool = False,
+    shown_default: str | None = None,
+    **constraints: Any,
+) -> Any:
+    """
+    One key of the pillar.
+
+    default
+        Its value when the pillar does not set it; left out, the key is required. A function or a
+        section class makes a new value each time.
+    example
+        A value that is valid, for the reference page and for the tests.
+    unit
+        Unit of a number.
+    secret
+        Never print the value.
+    shown_default
+        What the reference page says when the default follows from other keys.
+    constraints
+        `ge` and `le` of a number.
+    """
+    extra = {"unit": unit, "secret": secret, "shown_default": shown_default}
+    if callable(default):
+        return Field(
+            default_factory=default, description=description, examples=[example], json_schema_extra=extra, **constraints
+        )
+    return Field(default, description=description, examples=[example], json_schema_extra=extra, **constraints)
+
+
+class Section(BaseModel):
+    """
+    A mapping of the pillar with known keys.
+
+    Strict, so that what YAML made of a value is never silently turned into something else: `memory: 2` is not the
+    text `2`, `name: no` is not a user.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    def found(self) -> Iterable[Found]:
+        """Checks that look at several keys; sections override it."""
+        return ()
+
+    def complete(self) -> None:
+        """Defaults that follow from other keys; sections override it. Called when `found` has nothing to say."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Section:
+        found = list(self.found())
+        if found:
+            raise PydanticCustomError(FOUND, "found", {"found": found})
+        self.complete()
+        return self
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A type of the schema taken apart: `list[UserName] | None` is (list[UserName], (), True)."""
+
+    bare: Any
+    metadata: tuple[Any, ...] = ()
+    nullable: bool = False
+
+    @classmethod
+    def of(cls, annotation: Any, metadata: Iterable[Any] = ()) -> Shape:
+        """Take `annotation` apart; `metadata` is what pydantic already took off it."""
+        shape = cls(annotation, tuple(metadata))
+        while True:
+            origin, args = get_origin(shape.bare), get_args(shape.bare)
+            if origin is Annotated:
+                shape = cls(args[0], shape.metadata + args[1:], shape.nullable)
+            elif origin in (Union, UnionType) and NoneType in args:
+                left = [arg for arg in args if arg is not NoneType]
+                shape = cls(left[0] if len(left) == 1 else Union[tuple(left)], shape.metadata, True)  # noqa: UP007
+            else:
+                return shape
+
+    @classmethod
+    def of_field(cls, field: FieldInfo) -> Shape:
+        return cls.of(field.annotation, field.metadata)
+
+    @property
+    def section(self) -> type[Section] | None:
+        return self.bare if isinstance(self.bare, type) and issubclass(self.bare, Section) else None
+
+    @property
+    def items(self) -> Shape | None:
+        """The shape of the entries of a list or of the values of a mapping."""
+        if get_origin(self.bare) is list:
+            return Shape.of(get_args(self.bare)[0])
+        if get_origin(self.bare) is dict:
+            return Shape.of(get_args(self.bare)[1])
+        return None
+
+    @property
+    def wants_text(self) -> bool:
+        return self.bare is str or get_origin(self.bare) is Literal
+
+    @property
+    def allowed(self) -> str:
+        """What is allowed here, in words."""
+        text = self._allowed()
+        return f"{text}, or null" if self.nullable else text
+
+    def _allowed(self) -> str:
+        rules = [mark.allowed for mark in self.metadata if isinstance(mark, Rule)]
+        if rules:
+            return rules[-1]
+        if self.section:
+            return f"a mapping with any of the keys {', '.join(self.section.model_fields)}"
+        if get_origin(self.bare) is list:
+            return f"a list; each entry: {self.items.allowed}"
+        if get_origin(self.bare) is dict:
+            names = Shape.of(get_args(self.bare)[0])
+            return f"a mapping; each key: {names.allowed}; each value: {self.items.allowed}"
+        if get_origin(self.bare) is Literal:
+            return " or ".join(str(value) for value in get_args(self.bare))
+        if self.bare is bool:
+            return "true or false"
+        if self.bare is int:
+            low = next(mark.ge for mark in self.metadata if isinstance(mark, Ge))
+            high = next(mark.le for mark in self.metadata if isinstance(mark, Le))
+            return f"a whole number from {low} to {high}"
+        raise TypeError(f"no words for {self.bare!r}: give the type a Rule")
+
+
+def is_secret(field: FieldInfo) -> bool:
+    return bool(field.json_schema_extra["secret"])
+
+
+def holds_secrets(shape: Shape | None) -> bool:
+    """Whether a secret key exists somewhere below: a wrong value that stands here may then be one."""
+    if shape is None:
+        return False
+    if shape.section:
+        return any(
+            is_secret(field) or holds_secrets(Shape.of_field(field)) for field in shape.section.model_fields.values()
+        )
+    return holds_secrets(shape.items)
+
+
+def walk(section: type[Section], path: str) -> Iterator[tuple[str, FieldInfo, Shape]]:
+    """
+    Every key below a section, in order, as (path, field, shape); `[]` stands for the entries of a list.
+    """
+    for name, field in section.model_fields.items():
+        shape = Shape.of_field(field)
+        here = f"{path}.{name}"
+        yield here, field, shape
+        below = shape
+        while below.items:
+            here = f"{here}[]" if get_origin(below.bare) is list else here
+            below = below.items
+        if below.section:
+            yield from walk(below.section, here)

@@ -1,0 +1,71 @@
+"""
+Checks one `plasma` mapping and completes it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from pydantic import ValidationError
+
+from .report import ROOT, problems
+from .site import Plasma
+
+# A pillar that is wrong in one way five thousand times need not be read five thousand times.
+MOST = 50
+DEEPEST = 12
+_ALIKE = 0.83
+
+
+def check(pillar: dict[Any, Any]) -> tuple[dict[str, Any], list[str]]:
+    """
+    Validate and complete the namespace of a whole pillar.
+
+    pillar
+        All of a server's pillar.
+
+    Returns (completed, []) or ({}, lines), one line for each problem.
+    """
+    lines = _misplaced(pillar)
+    given = pillar.get(ROOT)
+    if given is None:
+        # No key at all, or a file in which every line below the key is commented out.
+        given = {}
+    completed: dict[str, Any] = {}
+    if not _shallow(given, DEEPEST):
+        lines.append(f"{ROOT}: is nested more than {DEEPEST} levels deep; no key of the schema is.")
+    else:
+        try:
+            completed = Plasma.model_validate(given).model_dump(mode="json")
+        except ValidationError as error:
+            lines.extend(problems(error, given, Plasma))
+    if len(lines) > MOST:
+        lines = [*lines[:MOST], f"... and {len(lines) - MOST} more problems of this kind"]
+    if lines:
+        return {}, lines
+    for user in completed["users"]:
+        # Salt writes the pillar and the arguments of states to files on the server, and the files outlive the run.
+        # Until hashes are made here, no form of a plain password may leave this function.
+        del user["password"]
+    return completed, []
+
+
+def _misplaced(pillar: dict[Any, Any]) -> list[str]:
+    """Keys beside `plasma` that were meant to be it, or to be in it."""
+    lines = []
+    for name in pillar:
+        if not isinstance(name, str) or name == ROOT:
+            continue
+        if difflib.SequenceMatcher(None, name.strip().lower(), ROOT).ratio() >= _ALIKE:
+            lines.append(f"{name}: unknown key; did you mean '{ROOT}'?")
+        elif ROOT in pillar and pillar[ROOT] is None and name in Plasma.model_fields:
+            # `plasma:` with nothing below it, and its sections not indented.
+            lines.append(f"{name}: stands beside '{ROOT}:', not below it; indent it by two spaces.")
+    return lines
+
+
+def _shallow(value: Any, left: int) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    return left > 0 and all(_shallow(item, left - 1) for item in (value.values() if isinstance(value, dict) else value))

@@ -1,0 +1,159 @@
+"""
+Turns what pydantic found into lines for the operator: one problem each, with its key, its value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from .base import FOUND, REFUSED, Section, Shape, holds_secrets, is_secret, walk
+
+ROOT = "plasma"
+HIDDEN = "********"
+_LOGIN = re.compile(r"(?<=://)[^/@\s]*@")
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+
+_REASONS = {
+    "missing": "is required",
+    "string_type": "is not text",
+    "int_type": "is not a whole number",
+    "float_type": "is not a number",
+    "bool_type": "is neither true nor false",
+    "list_type": "is not a list",
+    "dict_type": "is not a mapping",
+    "model_type": "is not a mapping",
+    "greater_than_equal": "is too small",
+    "less_than_equal": "is too large",
+    "literal_error": "is not one of the choices",
+}
+
+
+def problems(error: ValidationError, given: Any, root: type[Section]) -> Iterator[str]:
+    """
+    One line for each problem.
+
+    error
+        What validating `given` against `root` raised.
+    """
+    for item in error.errors(include_url=False):
+        kind, loc = item["type"], item["loc"]
+        if kind == FOUND:
+            for below, reason in item["ctx"]["found"]:
+                yield _value_line(root, given, (*loc, *below), reason)
+        elif kind in ("extra_forbidden", "invalid_key"):
+            yield _unknown_key(root, (*loc[:-1], _real_key(given, loc)))
+        elif loc and loc[-1] == "[key]":
+            shape, _ = _shape_at(root, loc[:-2])
+            names = Shape.of(shape.bare.__args__[0])
+            yield f"{path(loc[:-1])}: the key {show(loc[-2])} is not allowed here. Allowed: {names.allowed}."
+        else:
+            reason = item["ctx"]["reason"] if kind == REFUSED else _REASONS.get(kind, "is not allowed here")
+            yield _value_line(root, given, loc, reason)
+
+
+def path(loc: tuple[Any, ...]) -> str:
+    """`("users", 3, "name")` as `plasma.users[3].name`."""
+    text = ROOT
+    for part in loc:
+        if isinstance(part, int) and not isinstance(part, bool):
+            text += f"[{part}]"
+        else:
+            text += f".{part if isinstance(part, str) and _PLAIN_KEY.fullmatch(part) else show(part)}"
+    return text
+
+
+def show(value: Any) -> str:
+    """A value on one line, in ASCII, so that look-alikes and control characters can be seen."""
+    if isinstance(value, dict):
+        return "a mapping" if value else "an empty mapping"
+    if isinstance(value, list):
+        return f"a list of {len(value)}" if value else "an empty list"
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 128:
+        return "a number of more than 38 digits"
+    if isinstance(value, str):
+        value = _LOGIN.sub(f"{HIDDEN}@", value)
+        return json.dumps(value if len(value) <= 100 else f"{value[:100]}...")
+    if value is None or isinstance(value, bool | int | float):
+        return json.dumps(value)
+    return f"a {type(value).__name__}"
+
+
+def _value_line(root: type[Section], given: Any, loc: tuple[Any, ...], reason: str) -> str:
+    shape, secret = _shape_at(root, loc)
+    try:
+        value = _value_at(given, loc)
+    except LookupError:
+        # A key that is not there: the reason says why it should be.
+        return f"{path(loc)} {reason}. Allowed: {shape.allowed}."
+    advice, allowed = _advice(value, shape), f"Allowed: {shape.allowed}."
+    if value is None:
+        return f"{path(loc)}: null is not allowed here{advice}. {allowed}"
+    # Where secrets stand below, a wrong value may be one of them: `- anna: hunter2`, `users: hunter2`.
+    hidden = secret or (isinstance(value, str) and holds_secrets(shape))
+    return f"{path(loc)}: {HIDDEN if hidden else show(value)} {reason}{advice}. {allowed}"
+
+
+def _advice(value: Any, shape: Shape) -> str:
+    """What YAML may have made of what was written."""
+    if value is None:
+        return " (nothing stands after the key: give it a value, or remove the line)"
+    if shape.wants_text and isinstance(value, bool):
+        return " (YAML reads yes, no, on, off, true and false as truth values: put the text in quotes)"
+    if shape.wants_text and isinstance(value, int | float):
+        return " (YAML reads it as a number: put the text in quotes)"
+    if not isinstance(value, str):
+        return ""
+    if shape.bare in (int, int | float) and re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", value):
+        return " (it is text: remove the quotes)"
+    if shape.bare is bool and value.lower() in ("yes", "no", "on", "off", "true", "false"):
+        return " (it is text: remove the quotes)"
+    return ""
+
+
+def _unknown_key(root: type[Section], loc: tuple[Any, ...]) -> str:
+    parent, _ = _shape_at(root, loc[:-1])
+    name, known = loc[-1], list(parent.section.model_fields)
+    if not isinstance(name, str):
+        return f"{path(loc[:-1])}: unknown key {show(name)}, which is no text. Known: {', '.join(known)}."
+    line = f"{path(loc)}: unknown key"
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.6)
+    if close:
+        return f"{line}; did you mean '{close[0]}'?"
+    # A key that belongs to another section.
+    elsewhere = [where for where, _, _ in walk(root, ROOT) if where.rpartition(".")[2] == name]
+    if len(elsewhere) == 1:
+        return f"{line}; did you mean '{elsewhere[0]}'?"
+    return f"{line}. Known: {', '.join(known)}."
+
+
+def _real_key(given: Any, loc: tuple[Any, ...]) -> Any:
+    """The key itself: pydantic gives some keys that are no text as text."""
+    mapping = _value_at(given, loc[:-1])
+    return loc[-1] if loc[-1] in mapping else next((key for key in mapping if str(key) == loc[-1]), loc[-1])
+
+
+def _value_at(given: Any, loc: tuple[Any, ...]) -> Any:
+    for part in loc:
+        if not isinstance(given, dict | list):
+            # A short form: the name of a group that stands for a mapping.
+            return given
+        given = given[part]
+    return given
+
+
+def _shape_at(root: type[Section], loc: tuple[Any, ...]) -> tuple[Shape, bool]:
+    """The shape of the value at a place, and whether it is, or is in, a secret."""
+    shape, secret = Shape.of(root), False
+    for part in loc:
+        if shape.section:
+            field = shape.section.model_fields[part]
+            shape, secret = Shape.of_field(field), secret or is_secret(field)
+        else:
+            shape = shape.items
+    return shape, secret

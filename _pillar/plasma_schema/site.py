@@ -1,0 +1,229 @@
+"""
+The whole of `plasma`, and the sections that are small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .base import Found, Section, option
+from .hub import Docker, Hub, Preflight, Utils
+from .names import Membership, UserName
+from .people import DefaultQuota, GroupEntry, Quotas, User, repeated
+from .rules import (
+    BuildArgument,
+    CertificateFile,
+    CpuLimit,
+    DataDirectory,
+    Domain,
+    Email,
+    EnvironmentName,
+    GitRef,
+    HttpsUrl,
+    Line,
+    MemoryLimit,
+    Repository,
+)
+
+
+class Limits(Section):
+    memory: MemoryLimit = option("2G", example="4G", unit="bytes", description="Memory of each user server.")
+    cpu: CpuLimit = option(2, example=1.5, unit="CPUs", description="Processor time of each user server.")
+
+
+class Cull(Section):
+    enabled: bool = option(True, example=False, description="Whether idle servers are stopped.")
+    timeout: int = option(
+        3600, ge=1, le=31_536_000, unit="seconds", example=7200, description="Idle time after which one is stopped."
+    )
+    every: int = option(60, ge=1, le=86400, unit="seconds", example=300, description="Time between two looks.")
+    concurrency: int = option(
+        5, ge=1, le=1000, unit="requests", example=10, description="Requests to the hub at a time."
+    )
+    users: bool = option(False, example=True, description="Whether idle users are removed from the hub's database too.")
+    max_age: int = option(
+        0,
+        ge=0,
+        le=31_536_000,
+        unit="seconds",
+        example=86400,
+        description="Age after which a server is stopped even when it is in use; 0 is never.",
+    )
+    remove_named_servers: bool = option(
+        False, example=True, description="Whether named servers are removed when they are stopped."
+    )
+
+
+class NamedServers(Section):
+    limit: int = option(
+        2, ge=0, le=1000, unit="servers", example=5, description="Named servers each user may have; 0 is no limit."
+    )
+
+
+class Tls(Section):
+    key: CertificateFile = option(example="/etc/ssl/private/hub.key", description="The private key, in PEM format.")
+    cert: CertificateFile = option(
+        example="/etc/ssl/certs/hub.pem", description="The certificate and its chain, in PEM."
+    )
+
+
+class Https(Section):
+    name_server: Domain | None = option(
+        None, example="hub.example.org", description="Domain name of the server; the first of `domains`."
+    )
+    domains: list[Domain] = option(
+        list, example=["hub.example.org", "www.hub.example.org"], description="All its domain names."
+    )
+    letsencrypt_email: Email | None = option(
+        None, example="admin@example.org", description="Where Let's Encrypt writes about the certificate."
+    )
+    staging: bool = option(
+        False,
+        example=True,
+        description="Take test certificates, which browsers do not trust and which are not rationed.",
+    )
+    acme_server: HttpsUrl | None = option(
+        None,
+        example="https://acme.example.org/directory",
+        description="Directory of another certificate authority that speaks ACME; null is Let's Encrypt.",
+    )
+    tls: Tls | None = option(
+        None,
+        example={"key": "/etc/ssl/private/hub.key", "cert": "/etc/ssl/certs/hub.pem"},
+        description="An existing key and certificate, in place of Let's Encrypt.",
+    )
+
+    def found(self) -> Iterable[Found]:
+        names = [*([self.name_server] if self.name_server else []), *self.domains]
+        yield from repeated(self.domains, "domains")
+        if self.tls:
+            for name in ("letsencrypt_email", "staging", "acme_server"):
+                if getattr(self, name):
+                    yield (
+                        (name,),
+                        "is set beside plasma.https.tls: keep either the key and certificate or Let's Encrypt",
+                    )
+        elif self.letsencrypt_email and not names:
+            yield ("domains",), "is required with letsencrypt_email (or name_server, for one domain)"
+        elif names and not self.letsencrypt_email:
+            yield ("letsencrypt_email",), "is required with a domain (or tls, for an existing certificate)"
+        elif not names and (self.staging or self.acme_server):
+            yield ("domains",), "is required, together with letsencrypt_email, as other keys of https are set"
+
+    def complete(self) -> None:
+        if self.name_server and self.name_server not in self.domains:
+            self.domains = [self.name_server, *self.domains]
+
+    @property
+    def wanted(self) -> bool:
+        return bool(self.tls or self.domains)
+
+
+class Cockpit(Section):
+    enabled: bool = option(
+        False,
+        example=True,
+        description="Whether Cockpit runs, behind the hub and for administrators only. Needs HTTPS.",
+    )
+
+
+class Environment(Section):
+    name: EnvironmentName = option(example="python-course", description="Name of the environment.")
+    repository: Repository | None = option(
+        None,
+        shown_default="required, unless `absent`",
+        example="https://github.com/plasmabio/template-python",
+        description="Git repository that describes it.",
+    )
+    ref: GitRef = option("HEAD", example="v1.2", description="Tag, branch or commit to build.")
+    memory: MemoryLimit | None = option(
+        None,
+        shown_default="`plasma.limits.memory`",
+        example="4G",
+        unit="bytes",
+        description="Memory of each server of this environment.",
+    )
+    cpu: CpuLimit | None = option(
+        None, shown_default="`plasma.limits.cpu`", example=4, unit="CPUs", description="Processor time of each server."
+    )
+    groups: list[Membership] = option(list, example=["biology"], description="Groups whose members may use it.")
+    description: Line | None = option(None, example="First steps in Python", description="What users read about it.")
+    build_args: dict[BuildArgument, Line] = option(
+        dict, secret=True, example={"PYTHON_VERSION": "3.12"}, description="Arguments of the build."
+    )
+    absent: bool = option(False, example=True, description="Remove the environment.")
+
+    def found(self) -> Iterable[Found]:
+        if not self.absent and not self.repository:
+            yield ("repository",), "is required"
+        yield from repeated(self.groups, "groups")
+
+
+class Plasma(Section):
+    """The root of the schema."""
+
+    hub: Hub = option(Hub, example={"provider": "pypi"}, description="The hub and how it is installed.")
+    docker: Docker = option(Docker, example={"source": "distro"}, description="The Docker engine.")
+    limits: Limits = option(Limits, example={"memory": "4G", "cpu": 1.5}, description="Limits of each user server.")
+    cull: Cull = option(Cull, example={"timeout": 7200}, description="Stopping idle servers.")
+    named_servers: NamedServers = option(
+        NamedServers, example={"limit": 5}, description="Servers a user may have beside the default one."
+    )
+    shared_data: DataDirectory = option(
+        "/srv/data", example="/srv/data", description="Directory that every user server sees, read-only."
+    )
+    users: list[User] = option(list, example=[{"name": "anna", "groups": ["biology"]}], description="People.")
+    groups: list[GroupEntry] = option(
+        list,
+        example=["biology"],
+        description="Groups of people; a plain name is short for a mapping with `name` alone.",
+    )
+    quota: DefaultQuota = option(
+        DefaultQuota, example={"soft": "10G", "hard": "12G"}, description="Disk quota of users who have no other."
+    )
+    quotas: Quotas = option(Quotas, example={"enabled": True}, description="Disk quotas of the server.")
+    admins: list[UserName] = option(
+        list, example=["teacher"], description="Administrators of the hub, beside the users with `admin: true`."
+    )
+    https: Https = option(
+        Https,
+        example={"name_server": "hub.example.org", "letsencrypt_email": "admin@example.org"},
+        description="Certificates. Without any of its keys the hub answers on http:// only.",
+    )
+    cockpit: Cockpit = option(Cockpit, example={"enabled": True}, description="The monitoring tool Cockpit.")
+    environments: list[Environment] = option(
+        list,
+        example=[{"name": "python-course", "repository": "https://github.com/plasmabio/template-python"}],
+        description="Environments that users can start.",
+    )
+    utils: Utils = option(Utils, example={"monitor": "none"}, description="Tools for debugging on the server.")
+    preflight: Preflight = option(
+        Preflight, example={"min_disk": "20G"}, description="What the server must have before anything is changed."
+    )
+
+    def found(self) -> Iterable[Found]:
+        for where, field in (("users", "name"), ("users", "uid"), ("groups", "name"), ("groups", "gid")):
+            yield from repeated([getattr(item, field) for item in getattr(self, where)], where, field)
+        yield from repeated([item.name for item in self.environments], "environments", "name")
+        yield from repeated(self.admins, "admins")
+        gone = {user.name for user in self.users if user.absent}
+        for index, name in enumerate(self.admins):
+            if name in gone:
+                yield ("admins", index), "is a user who is absent in plasma.users"
+        removed = {group.name for group in self.groups if group.absent}
+        for index, user in enumerate(self.users):
+            for place, name in enumerate(user.groups):
+                if name in removed:
+                    yield ("users", index, "groups", place), "is a group that is absent in plasma.groups"
+        if _overlap(self.shared_data, self.hub.prefix):
+            yield ("shared_data",), f"overlaps plasma.hub.prefix ({self.hub.prefix}), whose secrets users would see"
+        for index, user in enumerate(self.users):
+            for place in (self.hub.prefix, self.shared_data):
+                if user.home and _overlap(user.home, place):
+                    yield ("users", index, "home"), f"overlaps {place}, which is not one person's"
+        if self.cockpit.enabled and not self.https.wanted:
+            yield ("cockpit", "enabled"), "needs plasma.https: passwords would travel in plain text without it"
+
+
+def _overlap(one: str, other: str) -> bool:
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")

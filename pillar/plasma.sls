@@ -1,0 +1,39 @@
+# Settings of all servers. What is commented out shows the default: remove the `# ` to change it.
+# docs/reference/pillar.md has every key. A mistake stops `salt-ssh` before a server is touched.
+plasma:
+  # What each user server may use.
+  # limits:
+  #   memory: 2G
+  #   cpu: 2
+
+  # Idle servers are stopped after this many seconds.
+  # cull:
+  #   timeout: 3600
+
+  # Named servers a user may have beside the default one; 0 is no limit.
+  # named_servers:
+  #   limit: 2
+
+  # A directory of the server that every user sees, read-only.
+  # shared_data: /srv/data
+
+  # The hub: `tljh` is the official installer of The Littlest JupyterHub, `pypi` needs nothing but a package index.
+  # hub:
+  #   provider: tljh
+  #   prefix: /opt/tljh
+
+  # Docker CE from Docker's repository, or the engine of the distribution (`distro`).
+  # docker:
+  #   source: docker-ce
+
+  # Tools for debugging on the server; `monitor: none` leaves out ctop.
+  # utils:
+  #   packages:
+  #     - jq
+  #     - tree
+  #   monitor: ctop
+
+  # What a server must have free before anything is changed on it.
+  # preflight:
+  #   min_disk: 10G
+  #   min_memory: 1G

@@ -1,0 +1,66 @@
+# `make` lists what there is. Everything runs in .venv, made from requirements-dev.txt.
+SHELL := /bin/bash
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+PLUGIN_VENV := .venv-plugin
+PYTEST := $(PYTHON) -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+$(VENV)/.ready: requirements-dev.txt
+	tools/bootstrap $(VENV) requirements-dev.txt
+
+$(PLUGIN_VENV)/.ready: plugin/requirements.txt plugin/requirements-test.txt plugin/pyproject.toml
+	tools/bootstrap $(PLUGIN_VENV) plugin/requirements.txt plugin/requirements-test.txt
+	$(PLUGIN_VENV)/bin/python -m pip install -q --no-deps --no-build-isolation -e plugin
+
+.PHONY: setup
+setup: $(VENV)/.ready  ## make the environment that salt-ssh and the tests run in
+
+.PHONY: demo demo-down follow
+demo: $(VENV)/.ready  ## deploy to a throwaway server on this machine and print a URL to log in to (HUB=pypi|tljh)
+	$(PYTHON) -m tools.demo up
+
+demo-down: $(VENV)/.ready  ## remove the throwaway server
+	$(PYTHON) -m tools.demo down
+
+follow: $(VENV)/.ready  ## follow an apply that runs on a server (ID=name-in-roster)
+	$(PYTHON) -m tools.plasma_follow $(ID)
+
+.PHONY: test lint test-unit test-render test-plugin test-e2e test-vm
+test: lint test-unit test-render test-plugin test-e2e test-vm  ## run every test
+
+lint: $(VENV)/.ready  ## ruff and salt-lint
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	find salt pillar -name '*.sls' -not -path '*/plugin/*' | xargs $(VENV)/bin/salt-lint
+	$(PYTHON) -m tools.pillar_reference --check
+
+test-unit: $(VENV)/.ready  ## modules, states, schema, tools
+	$(PYTEST) tests/unit
+
+test-render: $(VENV)/.ready  ## every state under every supported system's grains
+	$(PYTEST) tests/render
+
+test-plugin: $(VENV)/.ready $(PLUGIN_VENV)/.ready  ## the hub's plugin, with a real Docker engine
+	DOCKER_HOST=$$($(PYTHON) -m tests.support engine) $(PLUGIN_VENV)/bin/python -m pytest plugin/tests
+
+test-e2e: $(VENV)/.ready  ## salt-ssh over real SSH against a throwaway server (PLASMA_TLJH_SOURCE=dir for the real TLJH)
+	$(PYTEST) tests/e2e -m "not vm"
+
+test-vm: $(VENV)/.ready  ## a throwaway server with a kernel of its own
+	$(PYTEST) tests/e2e -m vm
+
+.PHONY: bench lock clean
+bench: $(VENV)/.ready  ## measure what the README's figures say
+	$(PYTHON) -m benchmarks.run
+
+lock: $(VENV)/.ready  ## pin the environments again from pyproject.toml and plugin/
+	tools/lock
+
+clean:  ## remove the throwaway targets, their images and every environment
+	if [ -x $(PYTHON) ]; then $(PYTHON) -m tests.support down --all --purge; fi
+	rm -rf $(VENV) $(PLUGIN_VENV) .salt .pytest_cache .ruff_cache

@@ -1,0 +1,106 @@
+"""
+The far end of plasma-follow: runs on the server, with nothing but its Python, and prints what it sees as JSON lines.
+
+It only reads: the log that salt-ssh's minion writes into its thin directory, the number of states of the run (from the
+package salt-ssh sent), and the log of the hub's installer. Of Salt's log only the lines that say which state starts and
+ends are passed on: other lines can hold values.
+"""
+
+import glob
+import json
+import os
+import re
+import sys
+import tarfile
+import time
+
+INSTALLER_LOG = "/var/log/plasma/hub-install.log"
+STATE_LINE = re.compile(
+    r"^(?P<date>\S+ [\d:,]+) .*\]\[\s*(?P<pid>\d+)\s*\] (?P<what>Running|Completed) state \[(?P<name>.*?)\] at time"
+)
+DURATION = re.compile(r"duration_in_ms=([\d.]+)")
+ERROR_LINE = re.compile(r"\[ERROR\s*\]")
+
+
+def say(**event):
+    print(json.dumps(event), flush=True)
+
+
+def running():
+    """The thin directory and process of an apply that runs now, or None."""
+    for path in glob.glob("/proc/[0-9]*/cmdline"):
+        try:
+            with open(path, "rb") as handle:
+                words = handle.read().decode("utf-8", "replace").split("\0")
+        except OSError:
+            continue
+        if "state.pkg" in words and any(word.endswith("salt-call") for word in words):
+            package = words[words.index("state.pkg") + 1]
+            return os.path.dirname(package), int(path.split("/")[2]), package
+    return None
+
+
+def count(package):
+    try:
+        with tarfile.open(package) as archive:
+            return len(json.load(archive.extractfile("lowstate.json")))
+    except (OSError, KeyError, ValueError, tarfile.TarError):
+        return 0
+
+
+class Tail:
+    """New lines of a growing file, from where it stood when we came, or from its start when it is newer."""
+
+    def __init__(self, path, offset=None):
+        self.path = path
+        self.rest = b""
+        self.offset = offset if offset is not None else (os.path.getsize(path) if os.path.exists(path) else 0)
+
+    def lines(self):
+        try:
+            with open(self.path, "rb") as handle:
+                if os.fstat(handle.fileno()).st_size < self.offset:
+                    self.offset = 0
+                handle.seek(self.offset)
+                data = handle.read()
+        except OSError:
+            return []
+        self.offset += len(data)
+        *whole, self.rest = (self.rest + data).split(b"\n")
+        return [line.decode("utf-8", "replace") for line in whole]
+
+
+def salt_logs(thin):
+    return [os.path.join(thin, "running_data", name) for name in ("salt-call.log", "var/log/salt/minion")]
+
+
+def follow(wait):
+    deadline = time.monotonic() + wait
+    installer = Tail(INSTALLER_LOG)
+    while not (found := running()):
+        if time.monotonic() > deadline:
+            say(event="idle")
+            return 3
+        time.sleep(0.2)
+    thin, pid, package = found
+    say(event="start", total=count(package), thin=thin)
+    # All of the log: the lines of this process are told apart by their number.
+    tails = [Tail(path, 0) for path in salt_logs(thin)]
+    while True:
+        alive = os.path.exists("/proc/%d" % pid)
+        for tail in tails:
+            for line in tail.lines():
+                match = STATE_LINE.match(line)
+                if match and int(match["pid"]) == pid:
+                    duration = DURATION.search(line)
+                    say(event=match["what"].lower(), name=match["name"], ms=float(duration[1]) if duration else None)
+        for line in installer.lines():
+            say(event="installer", line=line[:300])
+        if not alive:
+            say(event="end")
+            return 0
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    sys.exit(follow(float(sys.argv[1]) if len(sys.argv) > 1 else 120))

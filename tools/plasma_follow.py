@@ -1,0 +1,123 @@
+"""
+Follow an apply that runs on a server, from a second connection.
+
+    python -m tools.plasma_follow [ID] [--roster roster] [--wait 120]
+
+Shows each state as it runs and ends, a bar over all of them with the elapsed time, and the output of the hub's
+installer. Stopping it does not stop the apply.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import shlex
+import subprocess
+import sys
+
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+REMOTE = pathlib.Path(__file__).with_name("follow_remote.py")
+SLOW_MS = 1000
+
+
+def ssh_command(entry: dict, remote: str) -> list[str]:
+    """The ssh command line for a roster entry."""
+    command = ["ssh", "-o", "BatchMode=yes"]
+    for option in entry.get("ssh_options", []):
+        command += ["-o", option]
+    if entry.get("port"):
+        command += ["-p", str(entry["port"])]
+    if entry.get("priv"):
+        command += ["-i", entry["priv"]]
+    target = f"{entry['user']}@{entry['host']}" if entry.get("user") else entry["host"]
+    return [*command, target, ("sudo -n " if entry.get("sudo") else "") + remote]
+
+
+def read_roster(path: str, name: str | None) -> tuple[str, dict]:
+    """The entry of this server, or of the only one there is."""
+    roster = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8")) or {}
+    if name is None and len(roster) == 1:
+        name = next(iter(roster))
+    if name not in roster:
+        raise SystemExit(f"{path} has no server {name!r}: name one of {', '.join(sorted(roster))}")
+    entry = roster[name]
+    return name, {"host": entry} if isinstance(entry, str) else entry
+
+
+class Display:
+    """Turns the events of the far end into lines and a progress bar."""
+
+    def __init__(self, console: Console, name: str):
+        self.console = console
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self.task = self.progress.add_task(f"{name}: waiting for an apply", total=None)
+        self.name = name
+        self.current = ""
+
+    def show(self, event: dict) -> None:
+        kind = event["event"]
+        if kind == "start":
+            self.progress.update(self.task, total=event["total"] or None)
+        elif kind == "running":
+            self.current = event["name"]
+            self.progress.update(self.task, description=f"{self.name}: {self._short(event['name'])}")
+        elif kind == "completed":
+            self.progress.advance(self.task)
+            seconds = (event["ms"] or 0) / 1000
+            if seconds * 1000 >= SLOW_MS or not self.console.is_terminal:
+                self.console.print(
+                    f"  [green]done[/] {self._short(event['name'])} [dim]{seconds:.1f} s[/]", highlight=False
+                )
+        elif kind == "installer":
+            self.console.print(
+                f"    [dim]{event['line']}[/]", markup=True, highlight=False, overflow="ellipsis", no_wrap=True
+            )
+
+    @staticmethod
+    def _short(name: str, width: int = 60) -> str:
+        return name if len(name) <= width else name[: width - 1] + "…"
+
+
+def follow(name: str, entry: dict, wait: float, console: Console) -> int:
+    """Show one apply on this server; return 0 when it was seen to its end, 3 when none ran."""
+    command = ssh_command(entry, f"python3 -u - {shlex.quote(str(wait))}")
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
+    ) as process:
+        process.stdin.write(REMOTE.read_text(encoding="utf-8"))
+        process.stdin.close()
+        display = Display(console, name)
+        with display.progress:
+            for line in process.stdout:
+                display.show(json.loads(line))
+    if process.returncode == 3:
+        console.print(f"No apply ran on {name} within {wait:g} s.")
+    return process.returncode
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="plasma-follow", description="Follow an apply that runs on a server.")
+    parser.add_argument("id", nargs="?", help="the server's name in the roster (not needed when there is only one)")
+    parser.add_argument("--roster", default="roster", help="roster file (default: %(default)s)")
+    parser.add_argument("--wait", type=float, default=120, help="seconds to wait for an apply (default: %(default)s)")
+    arguments = parser.parse_args()
+    name, entry = read_roster(arguments.roster, arguments.id)
+    try:
+        return follow(name, entry, arguments.wait, Console())
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

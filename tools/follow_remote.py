@@ -19,7 +19,6 @@ STATE_LINE = re.compile(
     r"^(?P<date>\S+ [\d:,]+) .*\]\[\s*(?P<pid>\d+)\s*\] (?P<what>Running|Completed) state \[(?P<name>.*?)\] at time"
 )
 DURATION = re.compile(r"duration_in_ms=([\d.]+)")
-ERROR_LINE = re.compile(r"\[ERROR\s*\]")
 
 
 def say(**event):
@@ -87,7 +86,7 @@ def follow(wait):
     # All of the log: the lines of this process are told apart by their number.
     tails = [Tail(path, 0) for path in salt_logs(thin)]
     while True:
-        alive = os.path.exists("/proc/%d" % pid)
+        alive = os.path.exists(f"/proc/{pid}")
         for tail in tails:
             for line in tail.lines():
                 match = STATE_LINE.match(line)

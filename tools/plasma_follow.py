@@ -18,6 +18,7 @@ import sys
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 REMOTE = pathlib.Path(__file__).with_name("follow_remote.py")
@@ -71,7 +72,7 @@ class Display:
             self.progress.update(self.task, total=event["total"] or None)
         elif kind == "running":
             self.current = event["name"]
-            self.progress.update(self.task, description=f"{self.name}: {self._short(event['name'])}")
+            self.progress.update(self.task, description=f"{self.name}: {escape(self._short(event['name']))}")
         elif kind == "completed":
             self.progress.advance(self.task)
             seconds = (event["ms"] or 0) / 1000

@@ -102,11 +102,7 @@ def machine_mirrors() -> tuple[str, str]:
 def sources(suite: str) -> str:
     """Text of a sources.list for the release ``suite``, on the mirrors this machine uses."""
     main, security = machine_mirrors()
-    return (
-        f"deb {main} {suite} main\n"
-        f"deb {main} {suite}-updates main\n"
-        f"deb {security} {suite}-security main\n"
-    )
+    return f"deb {main} {suite} main\ndeb {main} {suite}-updates main\ndeb {security} {suite}-security main\n"
 
 
 def bootstrap(suite: str, root: Path, packages: Sequence[str], *, log: Path) -> None:

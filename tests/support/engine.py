@@ -222,9 +222,14 @@ def _stop_own() -> bool:
     return True
 
 
+def docker_command(*args: str | os.PathLike[str]) -> list[str | os.PathLike[str]]:
+    """The docker command line with ``args`` for ensure_engine()."""
+    return ["docker", "-H", _host(), *args]
+
+
 def docker(*args: str | os.PathLike[str], **options) -> subprocess.CompletedProcess[str]:
-    """Run the docker client against ensure_engine(); ``options`` are those of shell.run."""
-    return run(["docker", "-H", _host(), *args], **options)
+    """Run docker with ``args`` against ensure_engine(); ``options`` are those of shell.run."""
+    return run(docker_command(*args), **options)
 
 
 def _host() -> str:

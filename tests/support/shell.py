@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -35,7 +37,7 @@ def run(
     cmd: Sequence[str | os.PathLike[str]],
     *,
     check: bool = True,
-    input: str | bytes | None = None,  # noqa: A002 - the name subprocess.run uses
+    input: str | bytes | None = None,
     timeout: float = 120,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
@@ -95,10 +97,45 @@ def run(
 
 def kill_group(pid: int) -> None:
     """Kill the process group led by ``pid``, if it is still there."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+
+
+def pipe(source: Sequence[str | os.PathLike[str]], sink: Sequence[str | os.PathLike[str]], *, timeout: float) -> str:
+    """
+    Run ``source | sink`` without a shell and return what ``sink`` printed.
+
+    Raises CommandError when either fails or ``timeout`` seconds pass.
+    """
+    with tempfile.TemporaryFile() as errors:
+        first = subprocess.Popen(
+            source, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+        )
+        second = subprocess.Popen(
+            sink, stdin=first.stdout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        first.stdout.close()  # so that the source learns when the sink dies
+        try:
+            out, _ = second.communicate(timeout=timeout)
+            first.wait(timeout=60)
+        except BaseException as error:
+            for process in (first, second):
+                kill_group(process.pid)
+                process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise CommandError(_shown(source, sink), f"took longer than {timeout:g} s", "") from None
+            raise
+        output = out.decode(errors="replace")
+        if first.returncode or second.returncode:
+            errors.seek(0)
+            output = errors.read().decode(errors="replace") + output
+            reason = f"failed with exit codes {first.returncode} and {second.returncode}"
+            raise CommandError(_shown(source, sink), reason, output, second.returncode or first.returncode)
+    return output
+
+
+def _shown(*commands: Sequence[str | os.PathLike[str]]) -> str:
+    return " | ".join(shlex.join(os.fspath(part) for part in command) for command in commands)
 
 
 def wait_for(

@@ -54,7 +54,7 @@ class Target:
         cmd: str | Sequence[str],
         *,
         check: bool = True,
-        input: str | bytes | None = None,  # noqa: A002 - the name subprocess.run uses
+        input: str | bytes | None = None,
         timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
         """

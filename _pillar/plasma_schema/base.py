@@ -150,10 +150,11 @@ class Shape:
     @property
     def allowed(self) -> str:
         """What is allowed here, in words."""
-        text = self._allowed()
-        return f"{text}, or null" if self.nullable else text
+        return f"{self.words}, or null" if self.nullable else self.words
 
-    def _allowed(self) -> str:
+    @property
+    def words(self) -> str:
+        """What is allowed here beside null."""
         rules = [mark.allowed for mark in self.metadata if isinstance(mark, Rule)]
         if rules:
             return rules[-1]

@@ -243,7 +243,8 @@ class Utils(Section):
 class Preflight(Section):
     min_disk: DiskSize = option(
         "10G",
+        unit="bytes",
         example="20G",
         description="Free space to ask for on the file systems of the prefix and of Docker before anything is changed.",
     )
-    min_memory: DiskSize = option("1G", example="4G", description="Memory the server must have in total.")
+    min_memory: DiskSize = option("1G", unit="bytes", example="4G", description="Memory the server must have in total.")

@@ -66,11 +66,15 @@ class Inodes(Section):
 class Quota(Section):
     soft: DiskSize | None = option(
         None,
+        unit="bytes",
         example="10G",
         description="Disk space a user may exceed for the time of `grace`; `0K` is no limit, null leaves it alone.",
     )
     hard: DiskSize | None = option(
-        None, example="12G", description="Disk space a user can never exceed; `0K` is no limit, null leaves it alone."
+        None,
+        unit="bytes",
+        example="12G",
+        description="Disk space a user can never exceed; `0K` is no limit, null leaves it alone.",
     )
     inodes: Inodes = option(
         Inodes, example={"soft": 200000, "hard": 250000}, description="Limits of the number of files."

@@ -16,7 +16,9 @@ from .base import FOUND, REFUSED, Section, Shape, holds_secrets, is_secret, walk
 
 ROOT = "plasma"
 HIDDEN = "********"
-_LOGIN = re.compile(r"(?<=://)[^/@\s]*@")
+# Logins in addresses, also in half-written ones, and what follows a question mark, which may be a token.
+_LOGIN = re.compile(r"([a-z][a-z0-9+.-]*://)?(.*)@", re.DOTALL)
+_QUERY = re.compile(r"(?<=\?).*", re.DOTALL)
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
 _REASONS = {
@@ -45,7 +47,7 @@ def problems(error: ValidationError, given: Any, root: type[Section]) -> Iterato
         kind, loc = item["type"], item["loc"]
         if kind == FOUND:
             for below, reason in item["ctx"]["found"]:
-                yield _value_line(root, given, (*loc, *below), reason)
+                yield _value_line(root, given, (*loc, *below), reason, related=True)
         elif kind in ("extra_forbidden", "invalid_key"):
             yield _unknown_key(root, (*loc[:-1], _real_key(given, loc)))
         elif loc and loc[-1] == "[key]":
@@ -77,26 +79,37 @@ def show(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 128:
         return "a number of more than 38 digits"
     if isinstance(value, str):
-        value = _LOGIN.sub(f"{HIDDEN}@", value)
+        value = _without_login(value)
         return json.dumps(value if len(value) <= 100 else f"{value[:100]}...")
     if value is None or isinstance(value, bool | int | float):
         return json.dumps(value)
     return f"a {type(value).__name__}"
 
 
-def _value_line(root: type[Section], given: Any, loc: tuple[Any, ...], reason: str) -> str:
+def _without_login(text: str) -> str:
+    login = _LOGIN.match(text)
+    if login and (login[1] or ":" in login[2]):
+        text = f"{login[1] or ''}{HIDDEN}@{text[login.end() :]}"
+    return _QUERY.sub(HIDDEN, text) if "://" in text else text
+
+
+def _value_line(root: type[Section], given: Any, loc: tuple[Any, ...], reason: str, *, related: bool = False) -> str:
+    """
+    related
+        The value is wrong because of another key: the reason says all, and what is allowed by itself does not help.
+    """
     shape, secret = _shape_at(root, loc)
     try:
         value = _value_at(given, loc)
     except LookupError:
         # A key that is not there: the reason says why it should be.
-        return f"{path(loc)} {reason}. Allowed: {shape.allowed}."
-    advice, allowed = _advice(value, shape), f"Allowed: {shape.allowed}."
+        return f"{path(loc)} {reason}. Allowed: {shape.words}."
+    advice, allowed = _advice(value, shape), "" if related else f" Allowed: {shape.allowed}."
     if value is None:
-        return f"{path(loc)}: null is not allowed here{advice}. {allowed}"
+        return f"{path(loc)}: null is not allowed here{advice}.{allowed}"
     # Where secrets stand below, a wrong value may be one of them: `- anna: hunter2`, `users: hunter2`.
     hidden = secret or (isinstance(value, str) and holds_secrets(shape))
-    return f"{path(loc)}: {HIDDEN if hidden else show(value)} {reason}{advice}. {allowed}"
+    return f"{path(loc)}: {HIDDEN if hidden else show(value)} {reason}{advice}.{allowed}"
 
 
 def _advice(value: Any, shape: Shape) -> str:
@@ -127,15 +140,16 @@ def _unknown_key(root: type[Section], loc: tuple[Any, ...]) -> str:
         return f"{line}; did you mean '{close[0]}'?"
     # A key that belongs to another section.
     elsewhere = [where for where, _, _ in walk(root, ROOT) if where.rpartition(".")[2] == name]
-    if len(elsewhere) == 1:
-        return f"{line}; did you mean '{elsewhere[0]}'?"
+    if 0 < len(elsewhere) <= 3:
+        choices = "' or '".join(elsewhere)
+        return f"{line}; did you mean '{choices}'?"
     return f"{line}. Known: {', '.join(known)}."
 
 
 def _real_key(given: Any, loc: tuple[Any, ...]) -> Any:
-    """The key itself: pydantic gives some keys that are no text as text."""
+    """The key itself: pydantic turns a key that is no text into text or, for yes and no, into a number."""
     mapping = _value_at(given, loc[:-1])
-    return loc[-1] if loc[-1] in mapping else next((key for key in mapping if str(key) == loc[-1]), loc[-1])
+    return next(key for key in mapping if key == loc[-1] or str(key) == loc[-1])
 
 
 def _value_at(given: Any, loc: tuple[Any, ...]) -> Any:

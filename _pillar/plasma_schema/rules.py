@@ -48,13 +48,12 @@ def _size(least: str, what: str, *, none: bool = False) -> Any:
 
 # The suffix is not optional although Docker takes plain bytes: JupyterHub refuses a text without one.
 _SIZE_WORDS = "a number followed by K, M, G or T, such as 512M or 1.5G"
+MemorySize = _size("64M", f"{_SIZE_WORDS}, at least 64M")
 MemoryLimit = _size("64M", f"{_SIZE_WORDS}, at least 64M; or none, for no limit", none=True)
 DiskSize = _size("0K", f"{_SIZE_WORDS}; 0K for none")
 
 
-def _cpu(value: Any) -> int | float | None:
-    if value == "none":
-        return None
+def _cpu(value: Any) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise refuse("is not a number")
     if not math.isfinite(value) or not 0.01 <= value <= 1024:
@@ -62,8 +61,15 @@ def _cpu(value: Any) -> int | float | None:
     return value
 
 
+def _cpu_limit(value: Any) -> int | float | None:
+    return None if value == "none" else _cpu(value)
+
+
+CpuShare = Annotated[int | float, PlainValidator(_cpu), Rule("a number from 0.01 to 1024, fractions too")]
 CpuLimit = Annotated[
-    int | float, PlainValidator(_cpu), Rule("a number of CPUs from 0.01 to 1024, fractions too; or none, for no limit")
+    int | float,
+    PlainValidator(_cpu_limit),
+    Rule("a number from 0.01 to 1024, fractions too; or none, for no limit"),
 ]
 
 

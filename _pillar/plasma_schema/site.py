@@ -14,6 +14,7 @@ from .rules import (
     BuildArgument,
     CertificateFile,
     CpuLimit,
+    CpuShare,
     DataDirectory,
     Domain,
     Email,
@@ -22,6 +23,7 @@ from .rules import (
     HttpsUrl,
     Line,
     MemoryLimit,
+    MemorySize,
     Repository,
 )
 
@@ -136,14 +138,14 @@ class Environment(Section):
         description="Git repository that describes it.",
     )
     ref: GitRef = option("HEAD", example="v1.2", description="Tag, branch or commit to build.")
-    memory: MemoryLimit | None = option(
+    memory: MemorySize | None = option(
         None,
         shown_default="`plasma.limits.memory`",
         example="4G",
         unit="bytes",
         description="Memory of each server of this environment.",
     )
-    cpu: CpuLimit | None = option(
+    cpu: CpuShare | None = option(
         None, shown_default="`plasma.limits.cpu`", example=4, unit="CPUs", description="Processor time of each server."
     )
     groups: list[Membership] = option(list, example=["biology"], description="Groups whose members may use it.")

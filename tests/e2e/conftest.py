@@ -1,0 +1,141 @@
+"""
+One throwaway server for the whole suite, deployed over SSH as an operator does it.
+
+PLASMA_TLJH_SOURCE=directory runs everything against the official installer from that source. PLASMA_KEEP=1 leaves the
+servers up afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+
+import pytest
+
+from tests.support.container import ContainerTarget
+from tests.support.engine import ensure_engine
+from tests.support.environment_image import environment_image, load_into
+from tests.support.hub import HubUser
+from tests.support.site import Result, Site
+from tests.support.tljh import local_source, stage, tljh_pillar
+
+PROVIDER = "tljh" if os.environ.get("PLASMA_TLJH_SOURCE") else "pypi"
+
+
+def site_pillar() -> dict:
+    """A server that needs nothing but Debian's packages and PyPI."""
+    return {
+        "hub": tljh_pillar() if PROVIDER == "tljh" else {"provider": "pypi"},
+        "docker": {"source": "distro"},
+        "utils": {"monitor": "none"},
+    }
+
+
+def fresh_target(name: str) -> ContainerTarget:
+    """A server with sshd, a sudo user and nothing else."""
+    ensure_engine()
+    target = ContainerTarget(name)
+    target.down()
+    target.up()
+    if local_source():
+        stage(target)
+    return target
+
+
+@pytest.fixture(scope="session")
+def target():
+    target = fresh_target("e2e")
+    yield target
+    if not os.environ.get("PLASMA_KEEP"):
+        target.down()
+
+
+@pytest.fixture(scope="session")
+def site(target, tmp_path_factory):
+    return Site(target, tmp_path_factory.mktemp("site"), site_pillar())
+
+
+@pytest.fixture
+def pillar(site):
+    """Changes to the pillar for one test; what was there comes back afterwards."""
+    before = site.pillar
+    yield lambda **keys: site.set_pillar({**before, **keys})
+    site.set_pillar(before)
+
+
+@dataclass
+class Deployment:
+    """The first runs of the site on a bare server."""
+
+    predicted: Result
+    first: Result
+    second: Result
+    after: Result
+
+
+@pytest.fixture(scope="session")
+def deployment(site) -> Deployment:
+    """A dry run, the first apply, the second, and a dry run after them."""
+    predicted = site.apply("test=True")
+    first = site.apply()
+    assert not first.failed, "\n".join(f"{key}: {comment}" for key, comment in first.failed.items())
+    return Deployment(predicted, first, site.apply(), site.apply("test=True"))
+
+
+@dataclass
+class Account:
+    """A system user of the server, with what is needed to log in."""
+
+    name: str
+    password: str
+    uid: int
+    gid: int
+    home: str
+
+
+def make_account(target, name: str, *options: str) -> Account:
+    """Create a system user with a generated password, which reaches the server through standard input."""
+    password = secrets.token_urlsafe(9)
+    target.sudo(["useradd", "--create-home", "--shell", "/bin/bash", *options, name])
+    target.ssh("sudo chpasswd", input=f"{name}:{password}\n")
+    entry = target.ssh(["getent", "passwd", name]).stdout.strip().split(":")
+    return Account(name, password, int(entry[2]), int(entry[3]), entry[5])
+
+
+@pytest.fixture(scope="session")
+def course(target, deployment) -> str:
+    """The name of an environment image on the server."""
+    image = environment_image()
+    load_into(target, image)
+    return image
+
+
+@pytest.fixture(scope="session")
+def ada(target, deployment) -> Account:
+    # A primary group of another number: what takes the uid for the gid shows.
+    target.sudo("groupadd --gid 4200 course-a")
+    return make_account(target, "ada", "--gid", "course-a")
+
+
+@pytest.fixture(scope="session")
+def grace(target, deployment) -> Account:
+    return make_account(target, "grace")
+
+
+@pytest.fixture(scope="session")
+def url(target) -> str:
+    return f"http://{target.host}"
+
+
+@pytest.fixture
+def login(url):
+    """Log a person in without a browser."""
+
+    def _login(account: Account) -> HubUser:
+        person = HubUser(url, account.name)
+        person.login(account.password)
+        assert person.logged_in
+        return person
+
+    return _login

@@ -1,0 +1,94 @@
+"""A run that is killed, at whatever point, is finished by the next one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.e2e.conftest import fresh_target, site_pillar
+from tests.support.shell import wait_for
+from tests.support.site import Site
+
+# What runs on the server at the moment of the kill: a pattern for pgrep -f, in the order a deployment meets them.
+POINTS = {
+    "dpkg": "dpkg .*--unpack",
+    "venv": "-m venv --clear /opt/tljh/hub|bootstrap.py",
+    "packages": "/opt/tljh/hub/bin/python3 -m pip install|/opt/tljh/hub/bin/pip install",
+}
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    target = fresh_target("e2e-kill")
+    yield Site(target, tmp_path_factory.mktemp("kill"), site_pillar())
+    if not os.environ.get("PLASMA_KEEP"):
+        target.down()
+
+
+def running(target, pattern):
+    # The bracket keeps pgrep from finding the shell that runs it.
+    bracketed = "|".join(f"[{part[0]}]{part[1:]}" for part in pattern.split("|"))
+    return target.ssh(f"pgrep -f -- '{bracketed}'", check=False).returncode == 0
+
+
+def kill_at(site, pattern, how):
+    """Start an apply, wait until the server is at this point, and kill everything of it."""
+    process = site.start("state.apply", stdout=-3, stderr=-3, start_new_session=True)
+    try:
+        wait_for(
+            lambda: running(site.target, pattern) or process.poll() is not None,
+            timeout=300,
+            what=pattern,
+            interval=0.05,
+        )
+        assert process.poll() is None, f"the apply ended before {pattern!r} was seen"
+        if how == "server":
+            site.target.sudo(
+                "pkill -9 -f salt-call; pkill -9 dpkg; pkill -9 apt-get; pkill -9 -f /opt/tljh/hub/bin", check=False
+            )
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.parametrize("how", ["server", "connection"])
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at(bare, point, how):
+    """Everything is killed on the server, or only the operator's side; each next run starts from what that left."""
+    if how == "connection" and point == "dpkg":
+        pytest.skip("the packages are there after the first point")
+    kill_at(bare, POINTS[point], how)
+
+
+def test_the_next_apply_finishes(bare):
+    # What the lost connection left running may still be at it: an operator sees this sentence and tries again.
+    deadline = time.monotonic() + 600
+    while True:
+        result = bare.apply()
+        if "is running as PID" not in result.stdout or time.monotonic() > deadline:
+            break
+        time.sleep(2)
+    assert not result.failed, result.failed
+    assert result.returncode == 0
+    again = bare.apply()
+    assert again.returncode == 0
+    assert again.changed == {}
+    assert bare.salt("tljh_config.ready").value["ready"]
+
+
+def test_half_configured_packages_are_finished(bare):
+    """dpkg's own record of an interrupted configuration, as a power cut leaves it."""
+    bare.target.sudo(
+        "sed -i '/^Package: tree$/,/^$/ s/^Status: install ok installed$/Status: install ok half-configured/' /var/lib/dpkg/status"
+    )
+    predicted = bare.apply("utils", "test=True")
+    result = bare.apply("utils")
+    assert not result.failed
+    assert predicted.changed["preflight-packages-are-settled|preflight-packages-are-settled"] == {
+        "tree": {"old": "half-done", "new": "installed"}
+    }
+    assert "preflight-packages-are-settled|preflight-packages-are-settled" in result.changed
+    assert "half" not in bare.target.ssh("dpkg-query -W -f '${Status}' tree").stdout

@@ -1,4 +1,4 @@
-"""Changes on a running server: taken over once, without ending anybody's server, and taken back when they break the hub."""
+"""Changes on a running server: taken over once, ending nobody's server, and taken back when they break the hub."""
 
 from __future__ import annotations
 

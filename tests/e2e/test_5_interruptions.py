@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tests.e2e.conftest import fresh_target, site_pillar
+from tests.support.mirror import Mirror
 from tests.support.shell import wait_for
 from tests.support.site import Site
 
@@ -22,8 +23,30 @@ POINTS = {
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
+    """A server that takes Docker from a signed repository and a tool by its checksum, as the defaults of pillar do."""
     target = fresh_target("e2e-kill")
-    yield Site(target, tmp_path_factory.mktemp("kill"), site_pillar())
+    gateway = target.ssh("ip route show default | cut -d' ' -f3").stdout.strip()
+    directory = tmp_path_factory.mktemp("mirror") / "files"
+    directory.mkdir()
+    mirror = Mirror(directory, gateway)
+    architecture = target.ssh("dpkg --print-architecture").stdout.strip()
+    pillar = site_pillar()
+    pillar["docker"] = {
+        "source": "docker-ce",
+        "repository": {
+            "url": f"{mirror.url}/linux",
+            "key_sha256": mirror.add_docker_repository("debian", "bookworm", architecture),
+        },
+    }
+    pillar["utils"] = {
+        "monitor": "ctop",
+        "ctop": {
+            "url": mirror.url + "/ctop-{version}-{arch}",
+            "sha256": {architecture: mirror.add(f"ctop-0.7.7-{architecture}", b"#!/bin/sh\necho a tool\n")},
+        },
+    }
+    yield Site(target, tmp_path_factory.mktemp("kill"), pillar)
+    mirror.close()
     if not os.environ.get("PLASMA_KEEP"):
         target.down()
 
@@ -81,9 +104,8 @@ def test_the_next_apply_finishes(bare):
 
 def test_half_configured_packages_are_finished(bare):
     """dpkg's own record of an interrupted configuration, as a power cut leaves it."""
-    bare.target.sudo(
-        "sed -i '/^Package: tree$/,/^$/ s/^Status: install ok installed$/Status: install ok half-configured/' /var/lib/dpkg/status"
-    )
+    half = "s/^Status: install ok installed$/Status: install ok half-configured/"
+    bare.target.sudo(f"sed -i '/^Package: tree$/,/^$/ {half}' /var/lib/dpkg/status")
     predicted = bare.apply("utils", "test=True")
     result = bare.apply("utils")
     assert not result.failed
@@ -92,3 +114,23 @@ def test_half_configured_packages_are_finished(bare):
     }
     assert "preflight-packages-are-settled|preflight-packages-are-settled" in result.changed
     assert "half" not in bare.target.ssh("dpkg-query -W -f '${Status}' tree").stdout
+
+
+def test_docker_came_from_the_signed_repository(bare):
+    assert bare.target.ssh("dpkg-query -W -f '${Version}' docker-ce").stdout == "1:99"
+    assert bare.target.ssh("/usr/local/bin/ctop").stdout == "a tool\n"
+
+
+def test_another_key_is_refused(bare):
+    pillar = {**bare.pillar, "docker": {**bare.pillar["docker"]}}
+    pillar["docker"]["repository"] = {**pillar["docker"]["repository"], "key_sha256": "0" * 64}
+    before = bare.pillar
+    key = bare.target.ssh("sha256sum /etc/apt/keyrings/docker.asc").stdout
+    bare.set_pillar(pillar)
+    try:
+        result = bare.apply("docker")
+    finally:
+        bare.set_pillar(before)
+    assert "docker-repository-key|/etc/apt/keyrings/docker.asc" in result.failed
+    assert bare.target.ssh("sha256sum /etc/apt/keyrings/docker.asc").stdout == key
+    assert bare.target.ssh("systemctl is-active docker").stdout.strip() == "active"

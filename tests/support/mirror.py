@@ -1,0 +1,87 @@
+"""A signed package repository and a file server on this machine, in the place of those of Docker and others."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import pathlib
+import threading
+
+from tests.support.shell import ensure_packages, run
+
+# What the real packages bring is the distribution's engine here: same programs, other label.
+PACKAGES = {
+    "docker-ce": "docker.io",
+    "docker-ce-cli": "",
+    "containerd.io": "",
+    "docker-buildx-plugin": "",
+    "docker-compose-plugin": "",
+}
+
+
+class Mirror:
+    """Serves ``directory`` over HTTP on an address that the throwaway servers reach, until close()."""
+
+    def __init__(self, directory: pathlib.Path, address: str):
+        self.directory = directory
+        handler = functools.partial(_QuietHandler, directory=str(directory))
+        self.server = http.server.ThreadingHTTPServer((address, 0), handler)
+        self.url = f"http://{address}:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self.server.shutdown()
+        self.server.server_close()
+
+    def add(self, name: str, content: bytes) -> str:
+        """Serve ``content`` under ``name``; returns its SHA-256."""
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return hashlib.sha256(content).hexdigest()
+
+    def add_docker_repository(self, system: str, codename: str, architecture: str) -> str:
+        """Serve a signed repository laid out as Docker's own; returns the SHA-256 of its key."""
+        ensure_packages(["gnupg", "dpkg-dev"])
+        root = self.directory / "linux" / system
+        pool = root / "dists" / codename / "pool"
+        index = root / "dists" / codename / "stable" / f"binary-{architecture}"
+        pool.mkdir(parents=True)
+        index.mkdir(parents=True)
+        for name, depends in PACKAGES.items():
+            _build(pool, name, depends)
+        packages = run(["dpkg-scanpackages", "--multiversion", f"dists/{codename}/pool"], cwd=root).stdout
+        (index / "Packages").write_text(packages, encoding="utf-8")
+        digest = hashlib.sha256(packages.encode()).hexdigest()
+        release = (
+            f"Origin: Docker\nLabel: Docker CE\nSuite: {codename}\nCodename: {codename}\n"
+            f"Date: {run(['date', '-Ru']).stdout.strip().replace('+0000', 'UTC')}\n"
+            f"Architectures: {architecture}\nComponents: stable\nSHA256:\n"
+            f" {digest} {len(packages.encode())} stable/binary-{architecture}/Packages\n"
+        )
+        home = self.directory.parent / "gnupg"
+        home.mkdir(mode=0o700)
+        gpg = ["gpg", "--homedir", str(home), "--batch", "--yes", "--passphrase", ""]
+        run([*gpg, "--quick-generate-key", "throwaway <nobody@example.org>", "ed25519", "sign", "1d"])
+        (root / "dists" / codename / "InRelease").write_text(run([*gpg, "--clearsign"], input=release).stdout)
+        key = run([*gpg, "--armor", "--export"]).stdout.encode()
+        run(["gpgconf", "--homedir", str(home), "--kill", "all"])
+        return self.add(f"linux/{system}/gpg", key)
+
+
+class _QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+def _build(pool: pathlib.Path, name: str, depends: str) -> None:
+    control = pool / name / "DEBIAN" / "control"
+    control.parent.mkdir(parents=True)
+    control.write_text(
+        f"Package: {name}\nVersion: 1:99\nArchitecture: all\nMaintainer: nobody <nobody@example.org>\n"
+        + (f"Depends: {depends}\n" if depends else "")
+        + "Description: stands in for the package of this name in tests\n"
+    )
+    run(["dpkg-deb", "--build", "--root-owner-group", str(pool / name), str(pool)])

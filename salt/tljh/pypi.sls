@@ -2,7 +2,10 @@
 {% set hub = pillar['plasma']['hub'] %}
 
 include:
+  - preflight
+  - docker
   - tljh.source
+  - tljh.settings
 
 hub-system-packages:
   pkg.installed:

@@ -3,7 +3,10 @@
 {% set sources = hub.sources %}
 
 include:
+  - preflight
+  - docker
   - tljh.source
+  - tljh.settings
 
 # The installer asks apt for these only on its first run, so a failed one would leave them out.
 hub-system-packages:

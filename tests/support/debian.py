@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support import paths
 from tests.support.shell import SupportError, run
 
 DEFAULT_MIRROR = "http://deb.debian.org/debian"
@@ -111,9 +112,18 @@ def bootstrap(suite: str, root: Path, packages: Sequence[str], *, log: Path) -> 
         raise SupportError(f"debootstrap on this machine does not know the suite {suite!r}")
     if not KEYRING.exists():
         raise SupportError(f"{KEYRING} is missing: install debian-archive-keyring")
-    root.mkdir(mode=0o755)
+    root.mkdir()
+    root.chmod(0o755)  # it becomes "/", whatever the umask here
     main, _ = machine_mirrors()
-    command = ["debootstrap", "--variant=minbase", f"--keyring={KEYRING}", f"--include={','.join(packages)}"]
+    packages_kept = paths.cache_dir() / "debs"  # for the next root of this release
+    packages_kept.mkdir(exist_ok=True)
+    command = [
+        "debootstrap",
+        "--variant=minbase",
+        f"--cache-dir={packages_kept}",
+        f"--keyring={KEYRING}",
+        f"--include={','.join(packages)}",
+    ]
     run([*command, suite, root, main], log=log, timeout=BOOTSTRAP_TIMEOUT)
     # debootstrap copies this from the machine.
     (root / "etc/hostname").write_text("localhost\n")

@@ -22,10 +22,10 @@ BASE_PACKAGES = (
     "ca-certificates",
     "iproute2",
 )
+UNREAD = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info")
 REPOSITORY = "plasma-throwaway"
 USER = "ubuntu"
 FILES = Path(__file__).with_name("files")
-DEBOOTSTRAP_TIMEOUT = 1800
 
 
 def cache_key(*parts: object) -> str:
@@ -43,10 +43,14 @@ def image_id(tag: str) -> str | None:
     return asked.stdout.strip() if asked.returncode == 0 else None
 
 
-def root_image(suite: str, packages: tuple[str, ...]) -> str:
-    """Tag of an image with the Debian release ``suite`` and ``packages`` and nothing else; cached in the engine."""
+def root_image(suite: str, packages: tuple[str, ...], *, slim: bool = False) -> str:
+    """
+    Tag of an image with the Debian release ``suite`` and ``packages`` and nothing else; cached in the engine.
+
+    ``slim``: without documentation and translations, for images that are copied around.
+    """
     sources = debian.sources(suite)
-    tag = f"{REPOSITORY}-root:{suite}-{cache_key(suite, sorted(packages), sources)}"
+    tag = f"{REPOSITORY}-root:{suite}-{cache_key(suite, sorted(packages), sources, slim)}"
     with paths.lock(f"root-{suite}"):
         if image_id(tag):
             return tag
@@ -56,7 +60,7 @@ def root_image(suite: str, packages: tuple[str, ...]) -> str:
             root, archive = Path(scratch, "root"), Path(scratch, "root.tar")
             debian.bootstrap(suite, root, packages, log=paths.log_dir() / f"debootstrap-{suite}.log")
             (root / "etc/apt/sources.list").write_text(sources)
-            for forgotten in ("var/lib/apt/lists", "var/cache/apt"):
+            for forgotten in ["var/lib/apt/lists", "var/cache/apt", *(UNREAD if slim else ())]:
                 shutil.rmtree(root / forgotten)
                 (root / forgotten).mkdir()
             run(["tar", "-C", root, "--numeric-owner", "-cf", archive, "."], timeout=600)

@@ -7,10 +7,10 @@ import os
 import shlex
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 TAIL_LINES = 30
 
@@ -37,7 +37,7 @@ def run(
     cmd: Sequence[str | os.PathLike[str]],
     *,
     check: bool = True,
-    input: str | bytes | None = None,
+    input: str | bytes | IO[bytes] | None = None,
     timeout: float = 120,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
@@ -46,20 +46,21 @@ def run(
     """
     Run ``cmd`` (a list, no shell) and return a CompletedProcess with text output.
 
-    ``timeout`` is in seconds; the whole process group is killed when it passes. ``env`` is added to the environment.
+    ``input``: text, bytes or an open file to read from. ``timeout`` is in seconds; the whole process group is killed
+    when it passes. ``env`` is added to the environment.
     With ``log``, standard output and error go to the end of that file instead, so that a long job can be followed.
     Raises CommandError on a time-out, a missing program, or (``check``) a non-zero exit code.
     """
     argv = [os.fspath(part) for part in cmd]
     shown = shlex.join(argv)
-    if isinstance(input, str):
-        input = input.encode()
+    text = input.encode() if isinstance(input, str) else input
+    piped = isinstance(text, bytes)
     sink = log.open("ab") if log else None
     started_at = sink.tell() if sink else 0
     try:
         process = subprocess.Popen(
             argv,
-            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+            stdin=subprocess.PIPE if piped else text or subprocess.DEVNULL,
             stdout=sink or subprocess.PIPE,
             stderr=subprocess.STDOUT if sink else subprocess.PIPE,
             env={**os.environ, **env} if env else None,
@@ -80,7 +81,7 @@ def run(
         return (out or b"").decode(errors="replace"), (err or b"").decode(errors="replace")
 
     try:
-        out, err = process.communicate(input, timeout=timeout)
+        out, err = process.communicate(text if piped else None, timeout=timeout)
     except subprocess.TimeoutExpired:
         kill_group(process.pid)
         out, err = output(*process.communicate())
@@ -99,43 +100,6 @@ def kill_group(pid: int) -> None:
     """Kill the process group led by ``pid``, if it is still there."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def pipe(source: Sequence[str | os.PathLike[str]], sink: Sequence[str | os.PathLike[str]], *, timeout: float) -> str:
-    """
-    Run ``source | sink`` without a shell and return what ``sink`` printed.
-
-    Raises CommandError when either fails or ``timeout`` seconds pass.
-    """
-    with tempfile.TemporaryFile() as errors:
-        first = subprocess.Popen(
-            source, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
-        )
-        second = subprocess.Popen(
-            sink, stdin=first.stdout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        first.stdout.close()  # so that the source learns when the sink dies
-        try:
-            out, _ = second.communicate(timeout=timeout)
-            first.wait(timeout=60)
-        except BaseException as error:
-            for process in (first, second):
-                kill_group(process.pid)
-                process.wait()
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise CommandError(_shown(source, sink), f"took longer than {timeout:g} s", "") from None
-            raise
-        output = out.decode(errors="replace")
-        if first.returncode or second.returncode:
-            errors.seek(0)
-            output = errors.read().decode(errors="replace") + output
-            reason = f"failed with exit codes {first.returncode} and {second.returncode}"
-            raise CommandError(_shown(source, sink), reason, output, second.returncode or first.returncode)
-    return output
-
-
-def _shown(*commands: Sequence[str | os.PathLike[str]]) -> str:
-    return " | ".join(shlex.join(os.fspath(part) for part in command) for command in commands)
 
 
 def wait_for(

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import IO
 
 from tests.support import paths
 from tests.support.shell import SupportError, run, tail, wait_for
@@ -54,7 +55,7 @@ class Target:
         cmd: str | Sequence[str],
         *,
         check: bool = True,
-        input: str | bytes | None = None,
+        input: str | bytes | IO[bytes] | None = None,
         timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
         """

@@ -1,0 +1,26 @@
+"""Plasma on JupyterHub: system users, one Docker container per server, environments as Docker images.
+
+This module is what The Littlest JupyterHub loads through the entry point group ``tljh``. It imports nothing heavy,
+so that ``python -m tljh_plasma.config_file`` stays quick.
+"""
+
+from __future__ import annotations
+
+import pluggy
+
+__version__ = "0.1.0"
+
+# The marker of tljh.hooks, without needing TLJH: pluggy goes by the project name alone.
+hookimpl = pluggy.HookimplMarker("tljh")
+
+
+@hookimpl(trylast=True)
+def tljh_custom_jupyterhub_config(c):
+    """Configure JupyterHub for Plasma; last, so that it has the final word over other plugins.
+
+    Args:
+        c: the traitlets ``Config`` object of ``jupyterhub_config.py``.
+    """
+    from .config_hook import configure
+
+    configure(c)

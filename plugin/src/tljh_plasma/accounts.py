@@ -1,0 +1,221 @@
+"""System accounts: who may have a server, and with which identity it runs.
+
+Everything here is read from the host's account database at the moment it is needed. Nothing is taken from what the
+hub remembers, since accounts change underneath it.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+LOGIN_DEFS = Path("/etc/login.defs")
+# Defaults of shadow's login.defs(5).
+ID_DEFAULTS = {"UID_MIN": 1000, "UID_MAX": 60000, "GID_MIN": 1000, "GID_MAX": 60000}
+NO_LOGIN_SHELLS = frozenset({"nologin", "false"})
+MAX_LINKS = 40
+
+
+class AccountError(Exception):
+    """An account may not use the hub.
+
+    Attributes:
+        message: one sentence for the person.
+        reason: one sentence for the hub's log.
+    """
+
+    def __init__(self, reason: str, message: str = ""):
+        super().__init__(reason)
+        self.reason = reason
+        self.message = message or (
+            "Your account on this server is not allowed to use JupyterHub. Please ask the administrator of the server."
+        )
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group of the host."""
+
+    name: str
+    gid: int
+
+
+@dataclass(frozen=True)
+class Account:
+    """A person's account on the host, checked.
+
+    Attributes:
+        name: login name.
+        uid: user id.
+        group: primary group, from the passwd entry.
+        groups: supplementary groups that are not the system's own (gid from GID_MIN to GID_MAX).
+        home: home directory as the account database names it.
+        real_home: the same without symbolic links; every directory above it belongs to root.
+    """
+
+    name: str
+    uid: int
+    group: Group
+    groups: tuple[Group, ...]
+    home: str
+    real_home: str
+
+
+def id_ranges(path: Path = LOGIN_DEFS) -> dict[str, int]:
+    """Return UID_MIN, UID_MAX, GID_MIN and GID_MAX of login.defs, or the defaults of shadow."""
+    ranges = dict(ID_DEFAULTS)
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ranges
+    for line in lines:
+        words = line.split()
+        if len(words) >= 2 and words[0] in ranges:
+            try:
+                ranges[words[0]] = int(words[1], 0)
+            except ValueError:
+                continue
+    return ranges
+
+
+def _check_directory(path: str, status: os.stat_result) -> None:
+    if not stat.S_ISDIR(status.st_mode):
+        raise AccountError(f"{path} is not a directory.")
+    if status.st_uid != 0:
+        raise AccountError(f"{path} belongs to uid {status.st_uid}, not to root.")
+    if status.st_mode & 0o022:
+        raise AccountError(f"{path} is writable by others than root (mode {stat.S_IMODE(status.st_mode):04o}).")
+
+
+def resolve_trusted(path: str) -> str:
+    """Resolve a directory's path, making sure that nobody but root can change where it leads.
+
+    Every directory on the way, including those that symbolic links pass through, must belong to root and be
+    writable by nobody else. The last component itself may belong to anybody, but must be a directory.
+
+    Args:
+        path: absolute path of a directory.
+
+    Returns:
+        The path without symbolic links.
+
+    Raises:
+        AccountError: the path is relative, missing, not a directory, or could be redirected by somebody else.
+    """
+    if not path.startswith("/") or "\0" in path:
+        raise AccountError(f"{path!r} is not an absolute path.")
+    todo = [part for part in path.split("/") if part and part != "."][::-1]
+    current = "/"
+    links = 0
+    try:
+        while todo:
+            # Only directories that are passed through are checked here: the last one is the person's own.
+            _check_directory(current, os.lstat(current))
+            part = todo.pop()
+            if part == "..":
+                current = os.path.dirname(current)
+                continue
+            step = os.path.join(current, part)
+            status = os.lstat(step)
+            if stat.S_ISLNK(status.st_mode):
+                links += 1
+                if links > MAX_LINKS:
+                    raise AccountError(f"{path} has too many symbolic links.")
+                target = os.readlink(step)
+                if target.startswith("/"):
+                    current = "/"
+                todo.extend([part for part in target.split("/") if part and part != "."][::-1])
+            else:
+                current = step
+        if not stat.S_ISDIR(os.lstat(current).st_mode):
+            raise AccountError(f"{path} is not a directory.")
+    except OSError as error:
+        raise AccountError(f"{path} cannot be used: {error.strerror}.") from error
+    return current
+
+
+def check_home(entry: pwd.struct_passwd) -> str:
+    """Check a home directory and return it without symbolic links.
+
+    Raises:
+        AccountError: it is missing, not the person's own, or reached through a directory that others can change.
+    """
+    home = resolve_trusted(entry.pw_dir)
+    owner = os.lstat(home).st_uid
+    if owner != entry.pw_uid:
+        raise AccountError(
+            f"home {entry.pw_dir} of {entry.pw_name!r} belongs to uid {owner}, not to uid {entry.pw_uid}.",
+            "Your home directory on this server does not belong to your account. "
+            "Please ask the administrator of the server.",
+        )
+    return home
+
+
+def _group(gid: int) -> Group:
+    try:
+        return Group(grp.getgrgid(gid).gr_name, gid)
+    except KeyError:
+        return Group(f"group{gid}", gid)
+
+
+def find_entry(name: str) -> pwd.struct_passwd:
+    """Look up a person's passwd entry.
+
+    A real person's account has a uid between UID_MIN and UID_MAX, a primary group that is not root's and a shell
+    that logs in.
+
+    Args:
+        name: login name, exactly as the account database has it.
+
+    Raises:
+        AccountError: there is no such account, or it is not a real person's.
+    """
+    try:
+        entry = pwd.getpwnam(name)
+    except (KeyError, ValueError, UnicodeError) as error:
+        raise AccountError(f"no account {name!r} on this system.") from error
+    if entry.pw_name != name:
+        # Directories such as Active Directory ignore case: two hub users must never share one account.
+        raise AccountError(f"account {entry.pw_name!r} was asked for as {name!r}.")
+
+    ranges = id_ranges()
+    if entry.pw_uid == 0 or not ranges["UID_MIN"] <= entry.pw_uid <= ranges["UID_MAX"]:
+        raise AccountError(
+            f"{name!r} is a system account: uid {entry.pw_uid} is not between UID_MIN {ranges['UID_MIN']} "
+            f"and UID_MAX {ranges['UID_MAX']} of {LOGIN_DEFS}."
+        )
+    if entry.pw_gid == 0:
+        raise AccountError(f"the primary group of {name!r} is root's.")
+    if os.path.basename(entry.pw_shell) in NO_LOGIN_SHELLS:
+        raise AccountError(f"{name!r} has no login shell ({entry.pw_shell}).")
+    return entry
+
+
+def find_account(name: str) -> Account:
+    """Look up and check the account of a person, with groups and home.
+
+    The gid is the one of the passwd entry. Groups of the system (below GID_MIN) are left out: in a container they
+    would mean something else.
+
+    Args:
+        name: login name, exactly as the account database has it.
+
+    Raises:
+        AccountError: there is no such account, it is not a real person's, or its home cannot be trusted.
+    """
+    entry = find_entry(name)
+    home = check_home(entry)
+    ranges = id_ranges()
+    gids = sorted(set(os.getgrouplist(name, entry.pw_gid)) - {entry.pw_gid})
+    return Account(
+        name=name,
+        uid=entry.pw_uid,
+        group=_group(entry.pw_gid),
+        groups=tuple(_group(gid) for gid in gids if ranges["GID_MIN"] <= gid <= ranges["GID_MAX"]),
+        home=os.path.normpath(entry.pw_dir),
+        real_home=home,
+    )

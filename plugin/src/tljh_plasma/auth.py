@@ -1,0 +1,83 @@
+"""PAM authentication for real people."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from jupyterhub.auth import PAMAuthenticator
+from tornado import web
+
+from .accounts import AccountError, find_account, find_entry
+
+
+class PlasmaPAMAuthenticator(PAMAuthenticator):
+    """Log in with the password of a system account that belongs to a person.
+
+    The account is checked when somebody logs in, whatever the allow rules say, again while they are logged in (their
+    account may be gone by then), and once more by the spawner when a server starts.
+    """
+
+    async def authenticate(self, handler: Any, data: dict[str, str]) -> str | None:
+        """Check name and password through PAM.
+
+        PAM is asked about the normalised name, which is the one JupyterHub goes on with. Otherwise the password of
+        an account "Upper" would open the hub as "upper".
+
+        Args:
+            handler: the login handler.
+            data: the form, with ``username`` and ``password``.
+
+        Returns:
+            The name, or None when the password is wrong or there is no such account.
+        """
+        name = self.normalize_username(data.get("username", ""))
+        # No such name is no reason for another answer than a wrong password.
+        if not name or "\0" in name or "password" not in data:
+            return None
+        return await super().authenticate(handler, {**data, "username": name})
+
+    async def check_blocked_users(self, username: str, authentication: dict[str, Any] | None = None) -> bool:
+        """Refuse names that are blocked and accounts that are not a person's.
+
+        This is the one check that JupyterHub makes at every login: with ``allow_all`` set it never calls
+        ``check_allowed``.
+
+        Raises:
+            web.HTTPError: 403, with a sentence for the person.
+        """
+        if not super().check_blocked_users(username, authentication):
+            return False
+        await self.check_account_of(username)
+        return True
+
+    async def check_account_of(self, username: str) -> None:
+        """Check that a name is exactly a real person's account.
+
+        Raises:
+            web.HTTPError: 403, with a sentence for the person; the reason goes to the log.
+        """
+        try:
+            # In a thread: the account database may be a directory service on the network.
+            await asyncio.to_thread(find_account, username)
+        except AccountError as error:
+            self.log.warning("Login of %r refused: %s", username, error.reason)
+            raise web.HTTPError(403, error.message) from error
+
+    async def refresh_user(self, user: Any, handler: Any = None) -> bool:
+        """Tell whether a logged-in person's account still allows them in.
+
+        Args:
+            user: the hub's user.
+            handler: the current request.
+
+        Returns:
+            False when it does not: JupyterHub then asks them to log in again, where they are told why not.
+        """
+        try:
+            # Without the home: a file server that is slow for a moment must not log everybody out.
+            await asyncio.to_thread(find_entry, user.name)
+        except AccountError as error:
+            self.log.warning("User %r logged out: %s", user.name, error.reason)
+            return False
+        return True

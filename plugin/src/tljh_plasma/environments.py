@@ -1,0 +1,153 @@
+"""Environments: the Docker images that people may start, as their labels describe them.
+
+The labels are those that tljh-repo2docker puts on the images it builds. Nothing here talks to Docker.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+LABEL_REPO = "repo2docker.repo"
+LABEL_REF = "repo2docker.ref"
+LABEL_IMAGE = "tljh_repo2docker.image_name"
+LABEL_NAME = "tljh_repo2docker.display_name"
+LABEL_MEMORY = "tljh_repo2docker.mem_limit"
+LABEL_CPU = "tljh_repo2docker.cpu_limit"
+
+UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+# Below this no Jupyter server starts, and Docker itself refuses less than 6 MB.
+MIN_MEMORY = 32 * UNITS["M"]
+MIN_CPU = 0.01
+MAX_DIRECTORY = 64
+
+
+class UnknownEnvironment(Exception):
+    """An environment cannot be used; the text is one sentence for the person."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment that can be started.
+
+    Attributes:
+        image: name and tag of the Docker image.
+        image_id: the image's id.
+        name: the name shown to people.
+        directory: name of its directory in the home.
+        repo: URL of the repository it was built from.
+        ref: Git reference it was built from.
+        memory: memory limit in bytes, or None for the hub's default.
+        cpu: CPU limit in CPUs, or None for the hub's default.
+    """
+
+    image: str
+    image_id: str
+    name: str
+    directory: str
+    repo: str = ""
+    ref: str = ""
+    memory: int | None = None
+    cpu: float | None = None
+
+
+def directory_name(name: str) -> str:
+    """Return a safe name for an environment's directory.
+
+    Only letters, digits, ".", "_" and "-" remain, at most 64 of them, never with a dot or a hyphen in front: such a
+    name is one path component wherever it is put, and no option to a command.
+
+    Args:
+        name: the display name, whatever it is.
+    """
+    # Accents fall off ("Été" becomes "Ete") instead of turning into hyphens.
+    plain = "".join(char for char in unicodedata.normalize("NFKD", name) if not unicodedata.combining(char))
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).lstrip(".-")[:MAX_DIRECTORY].rstrip("-")
+    return safe or "environment"
+
+
+def parse_memory(text: Any) -> int | None:
+    """Return a memory size in bytes, or None when there is none or it makes no sense.
+
+    Args:
+        text: a number of bytes, or a number with K, M, G or T (powers of 1024), such as "3.5G".
+    """
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)B?\s*", str(text).upper())
+    if not match or isinstance(text, bool):
+        return None
+    size = float(match[1]) * UNITS[match[2]]
+    return int(size) if math.isfinite(size) and size >= MIN_MEMORY else None
+
+
+def parse_cpu(text: Any) -> float | None:
+    """Return a number of CPUs, or None when there is none or it makes no sense."""
+    if isinstance(text, bool):
+        return None
+    try:
+        cpus = float(text)
+    except (TypeError, ValueError):
+        return None
+    return cpus if math.isfinite(cpus) and cpus >= MIN_CPU else None
+
+
+def from_images(images: Iterable[dict[str, Any]]) -> list[Environment]:
+    """Return the environments among the images of an engine, by name.
+
+    An image counts when it was built by repo2docker and carries the tag its label says: an image under construction
+    has the labels but another tag.
+
+    Args:
+        images: the engine's list of images (``GET /images/json``): dicts with Id, RepoTags, Labels.
+    """
+    found = []
+    for image in images:
+        labels = image.get("Labels") or {}
+        name = labels.get(LABEL_IMAGE)
+        if LABEL_REF not in labels or not name or name not in (image.get("RepoTags") or []):
+            continue
+        display = " ".join(labels.get(LABEL_NAME, "").split()) or name
+        found.append(
+            Environment(
+                image=name,
+                image_id=image["Id"],
+                name=display,
+                directory=directory_name(display),
+                repo=labels.get(LABEL_REPO, ""),
+                ref=labels.get(LABEL_REF, ""),
+                memory=parse_memory(labels.get(LABEL_MEMORY, "")),
+                cpu=parse_cpu(labels.get(LABEL_CPU, "")),
+            )
+        )
+    return sorted(found, key=lambda environment: (environment.name.casefold(), environment.image))
+
+
+def find(environments: Iterable[Environment], image: Any) -> Environment:
+    """Return the environment of an image name.
+
+    Args:
+        environments: those to choose from.
+        image: what was asked for; anything may come in by API.
+
+    Raises:
+        UnknownEnvironment: nothing was asked for, or there is no such environment.
+    """
+    environments = list(environments)
+    if not environments:
+        raise UnknownEnvironment(
+            "There is no environment to start yet. An administrator of the hub has to add one first."
+        )
+    if image is None or image == "":
+        raise UnknownEnvironment("No environment was chosen. Please choose one from the list.")
+    for environment in environments:
+        if environment.image == image:
+            return environment
+    shown = str(image)
+    if len(shown) > 80:
+        shown = shown[:80] + "..."
+    raise UnknownEnvironment(
+        f"The environment {shown!r} does not exist or is not open to you. Please choose one from the list."
+    )

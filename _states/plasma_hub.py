@@ -38,6 +38,8 @@ def installed(name, provider, version="", source=None, sources=None, timeout=180
         ret["result"] = False
         ret["changes"] = {}
         ret["comment"] = str(exc)
+        # Without this, Salt would call mod_watch after a failure too, and take its result instead.
+        ret["skip_watch"] = True
     return ret
 
 

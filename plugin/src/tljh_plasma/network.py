@@ -12,6 +12,7 @@ from typing import Any
 
 NETWORK_NAME = "plasma"
 ICC_OPTION = "com.docker.network.bridge.enable_icc"
+MTU_OPTION = "com.docker.network.driver.mtu"
 LABEL = "org.plasma.network"
 
 
@@ -75,6 +76,17 @@ def _find(client: Any, name: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda network: (network.get("Created", ""), network["Id"]))
 
 
+def _options(client: Any) -> dict[str, str]:
+    """Options of the network. Docker gives a configured MTU to its default bridge only: take it over from there, or
+    downloads would hang where the uplink takes smaller packets than usual."""
+    options = {ICC_OPTION: "false"}
+    for default in _find(client, "bridge"):
+        mtu = (default.get("Options") or {}).get(MTU_OPTION)
+        if mtu:
+            options[MTU_OPTION] = mtu
+    return options
+
+
 def ensure_network(client: Any, name: str = NETWORK_NAME) -> str:
     """Make the network when it is not there, check it when it is, and return the host's address on it.
 
@@ -96,7 +108,7 @@ def ensure_network(client: Any, name: str = NETWORK_NAME) -> str:
             client.create_network(
                 name,
                 driver="bridge",
-                options={ICC_OPTION: "false"},
+                options=_options(client),
                 labels={LABEL: name},
                 check_duplicate=True,
             )

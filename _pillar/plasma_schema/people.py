@@ -21,8 +21,7 @@ def repeated(values: Iterable[Any], where: str, *rest: str) -> Iterable[Found]:
         if value is None:
             continue
         if value in first:
-            path = ".".join((f"{where}[{first[value]}]", *rest))
-            yield (where, index, *rest), f"is already the value of plasma.{path}"
+            yield Found((where, index, *rest), "is already the value of", (where, first[value], *rest))
         else:
             first[value] = index
 
@@ -60,7 +59,7 @@ class Inodes(Section):
 
     def found(self) -> Iterable[Found]:
         if self.soft and self.hard and self.soft > self.hard:
-            yield ("soft",), f"is more than the hard limit {self.hard}"
+            yield Found(("soft",), f"is more than the hard limit {self.hard}")
 
 
 class Quota(Section):
@@ -82,7 +81,7 @@ class Quota(Section):
 
     def found(self) -> Iterable[Found]:
         if self.soft and self.hard and 0 < size_bytes(self.hard) < size_bytes(self.soft):
-            yield ("soft",), f"is more than the hard limit {self.hard}"
+            yield Found(("soft",), f"is more than the hard limit {self.hard}")
 
 
 class DefaultQuota(Quota):
@@ -153,7 +152,7 @@ class User(Section):
 
     def found(self) -> Iterable[Found]:
         if self.password is not None and self.password_hash is not None:
-            yield ("password",), "is set beside password_hash: keep one of them"
+            yield Found(("password",), "is set beside password_hash: keep one of them")
         if self.absent and self.admin:
-            yield ("admin",), "is true for a user who is absent"
+            yield Found(("admin",), "contradicts `absent: true`")
         yield from repeated(self.groups, "groups")

@@ -46,7 +46,8 @@ def problems(error: ValidationError, given: Any, root: type[Section]) -> Iterato
     for item in error.errors(include_url=False):
         kind, loc = item["type"], item["loc"]
         if kind == FOUND:
-            for below, reason in item["ctx"]["found"]:
+            for below, reason, other in item["ctx"]["found"]:
+                reason = f"{reason} {path((*loc, *other))}" if other else reason
                 yield _value_line(root, given, (*loc, *below), reason, related=True)
         elif kind in ("extra_forbidden", "invalid_key"):
             yield _unknown_key(root, (*loc[:-1], _real_key(given, loc)))
@@ -135,21 +136,23 @@ def _unknown_key(root: type[Section], loc: tuple[Any, ...]) -> str:
     if not isinstance(name, str):
         return f"{path(loc[:-1])}: unknown key {show(name)}, which is no text. Known: {', '.join(known)}."
     line = f"{path(loc)}: unknown key"
-    close = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.6)
-    if close:
-        return f"{line}; did you mean '{close[0]}'?"
+    spelled = name.lower().replace("-", "_")
+    close = difflib.get_close_matches(spelled, known, n=1, cutoff=0.75)
     # A key that belongs to another section.
     elsewhere = [where for where, _, _ in walk(root, ROOT) if where.rpartition(".")[2] == name]
-    if 0 < len(elsewhere) <= 3:
+    if not close and 0 < len(elsewhere) <= 3:
         choices = "' or '".join(elsewhere)
         return f"{line}; did you mean '{choices}'?"
+    close = close or difflib.get_close_matches(spelled, known, n=1)
+    if close:
+        return f"{line}; did you mean '{close[0]}'?"
     return f"{line}. Known: {', '.join(known)}."
 
 
 def _real_key(given: Any, loc: tuple[Any, ...]) -> Any:
     """The key itself: pydantic turns a key that is no text into text or, for yes and no, into a number."""
     mapping = _value_at(given, loc[:-1])
-    return next(key for key in mapping if key == loc[-1] or str(key) == loc[-1])
+    return next((key for key in mapping if key == loc[-1] or str(key) == loc[-1]), loc[-1])
 
 
 def _value_at(given: Any, loc: tuple[Any, ...]) -> Any:

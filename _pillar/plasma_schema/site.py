@@ -101,16 +101,13 @@ class Https(Section):
         if self.tls:
             for name in ("letsencrypt_email", "staging", "acme_server"):
                 if getattr(self, name):
-                    yield (
-                        (name,),
-                        "is set beside plasma.https.tls: keep either the key and certificate or Let's Encrypt",
-                    )
+                    yield Found((name,), "is set beside plasma.https.tls: keep one of the two ways to a certificate")
         elif self.letsencrypt_email and not names:
-            yield ("domains",), "is required with letsencrypt_email (or name_server, for one domain)"
+            yield Found(("domains",), "is required with letsencrypt_email (or name_server, for one domain)")
         elif names and not self.letsencrypt_email:
-            yield ("letsencrypt_email",), "is required with a domain (or tls, for an existing certificate)"
+            yield Found(("letsencrypt_email",), "is required with a domain (or tls, for an existing certificate)")
         elif not names and (self.staging or self.acme_server):
-            yield ("domains",), "is required, together with letsencrypt_email, as other keys of https are set"
+            yield Found(("domains",), "is required, together with letsencrypt_email, as other keys of https are set")
 
     def complete(self) -> None:
         if self.name_server and self.name_server not in self.domains:
@@ -157,7 +154,7 @@ class Environment(Section):
 
     def found(self) -> Iterable[Found]:
         if not self.absent and not self.repository:
-            yield ("repository",), "is required"
+            yield Found(("repository",), "is required")
         yield from repeated(self.groups, "groups")
 
 
@@ -211,20 +208,22 @@ class Plasma(Section):
         gone = {user.name for user in self.users if user.absent}
         for index, name in enumerate(self.admins):
             if name in gone:
-                yield ("admins", index), "is a user who is absent in plasma.users"
+                yield Found(("admins", index), "is a user who is absent in plasma.users")
         removed = {group.name for group in self.groups if group.absent}
         for index, user in enumerate(self.users):
             for place, name in enumerate(user.groups):
                 if name in removed:
-                    yield ("users", index, "groups", place), "is a group that is absent in plasma.groups"
+                    yield Found(("users", index, "groups", place), "is a group that is absent in plasma.groups")
         if _overlap(self.shared_data, self.hub.prefix):
-            yield ("shared_data",), f"overlaps plasma.hub.prefix ({self.hub.prefix}), whose secrets users would see"
+            yield Found(
+                ("shared_data",), f"overlaps plasma.hub.prefix ({self.hub.prefix}), whose secrets users would see"
+            )
         for index, user in enumerate(self.users):
             for place in (self.hub.prefix, self.shared_data):
                 if user.home and _overlap(user.home, place):
-                    yield ("users", index, "home"), f"overlaps {place}, which is not one person's"
+                    yield Found(("users", index, "home"), f"overlaps {place}, which is not one person's")
         if self.cockpit.enabled and not self.https.wanted:
-            yield ("cockpit", "enabled"), "needs plasma.https: passwords would travel in plain text without it"
+            yield Found(("cockpit", "enabled"), "needs plasma.https: passwords would travel in plain text without it")
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -1,0 +1,157 @@
+"""What the states get from a pillar that is valid."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import warnings
+
+import pytest
+
+from tests.unit.pillar.conftest import MARKER, load_external_pillar
+
+
+@pytest.mark.parametrize("given", [None, {}, "", "limits: {}", "hub: {sources: {}, versions: {}}", "users: []"])
+def test_what_is_not_set_has_its_default(complete, given):
+    assert complete(given) == complete({})
+
+
+def test_no_plasma_key_at_all_means_all_defaults(external_pillar, complete):
+    assert external_pillar.ext_pillar("server", {"other": 1}) == {"plasma": complete({})}
+
+
+def test_the_documented_defaults(complete):
+    plasma = complete({})
+    assert plasma["limits"] == {"memory": "2G", "cpu": 2}
+    assert plasma["cull"]["timeout"] == 3600
+    assert plasma["named_servers"] == {"limit": 2}
+    assert plasma["shared_data"] == "/srv/data"
+    assert plasma["hub"]["provider"] == "tljh"
+    assert plasma["hub"]["prefix"] == "/opt/tljh"
+    assert plasma["docker"]["log_driver"] == "journald"
+    assert plasma["utils"]["packages"] == ["jq", "tree"]
+    assert [plasma[name] for name in ("users", "groups", "admins", "environments")] == [[], [], [], []]
+    assert not plasma["cockpit"]["enabled"] and not plasma["https"]["domains"] and not plasma["https"]["tls"]
+
+
+def test_the_result_is_plain_data(complete):
+    plasma = complete(
+        {
+            "users": [{"name": "anna", "quota": {"soft": "1G"}}],
+            "groups": ["biology"],
+            "limits": {"cpu": 0.5},
+            "https": {"tls": {"key": "/etc/ssl/a.key", "cert": "salt://certs/a.pem"}},
+            "environments": [{"name": "r", "repository": "git@git.example.org:courses/r.git"}],
+        }
+    )
+    assert json.loads(json.dumps(plasma)) == plasma
+
+
+def test_values_keep_the_form_they_were_written_in(complete):
+    plasma = complete("{limits: {memory: 1.5G, cpu: 3}, preflight: {min_disk: 0K}, quota: {soft: 512M, hard: 1G}}")
+    assert plasma["limits"] == {"memory": "1.5G", "cpu": 3}
+    assert isinstance(plasma["limits"]["cpu"], int)
+    assert plasma["preflight"]["min_disk"] == "0K"
+    assert (plasma["quota"]["soft"], plasma["quota"]["hard"]) == ("512M", "1G")
+
+
+def test_none_is_no_limit(complete):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert complete("limits: {memory: none, cpu: none}")["limits"] == {"memory": None, "cpu": None}
+
+
+def test_completing_does_not_change_the_defaults_of_the_next_one(complete):
+    first = complete({})
+    first["utils"]["packages"].append("htop")
+    first["users"].append("x")
+    assert complete({})["utils"]["packages"] == ["jq", "tree"]
+    assert complete({})["users"] == []
+
+
+class TestInstaller:
+    """The installer is downloaded and run as root: no version of it without a checksum."""
+
+    def test_default(self, complete):
+        sources = complete({})["hub"]["sources"]
+        assert sources["installer"].endswith("/the-littlest-jupyterhub/2.0.0/bootstrap/bootstrap.py")
+        assert sources["installer_sha256"].startswith("f97d6db8")
+
+    def test_the_address_follows_the_version(self, complete):
+        hub = complete({"hub": {"versions": {"tljh": "2.1.0"}, "sources": {"installer_sha256": "0" * 64}}})["hub"]
+        assert hub["sources"]["installer"].endswith("/2.1.0/bootstrap/bootstrap.py")
+        assert hub["sources"]["installer_sha256"] == "0" * 64
+
+    def test_another_version_wants_its_checksum(self, problem):
+        line = problem({"hub": {"versions": {"tljh": "2.1.0"}}})
+        assert line.startswith("plasma.hub.sources.installer_sha256 is required, as plasma.hub.versions.tljh is 2.1.0")
+
+    def test_the_provider_pypi_has_no_installer_to_check(self, complete):
+        hub = complete({"hub": {"provider": "pypi", "versions": {"tljh": "main"}}})["hub"]
+        assert hub["sources"]["installer_sha256"] is None
+
+    @pytest.mark.parametrize("source", ["https://mirror.example.org/bootstrap.py", "/srv/mirror/bootstrap.py"])
+    def test_a_mirror_of_a_known_version_is_held_to_the_known_checksum(self, complete, source):
+        sources = complete({"hub": {"sources": {"installer": source}}})["hub"]["sources"]
+        assert sources["installer"] == source
+        assert sources["installer_sha256"].startswith("f97d6db8")
+
+    @pytest.mark.parametrize("version", ["latest", "2", "2.0"])
+    def test_versions_that_move_are_refused(self, problem, version):
+        line = problem({"hub": {"versions": {"tljh": version}}})
+        assert f'plasma.hub.versions.tljh: "{version}" does not name one fixed version' in line
+
+    @pytest.mark.parametrize("name", ["miniforge", "traefik"])
+    @pytest.mark.parametrize("source", ["https://mirror.example.org/file", "/srv/mirror/file"])
+    def test_other_downloads_want_a_checksum(self, complete, problem, name, source):
+        assert f"plasma.hub.sources.{name}_sha256 is required" in problem({"hub": {"sources": {name: source}}})
+        complete({"hub": {"sources": {name: source, f"{name}_sha256": "a" * 64}}})
+
+    @pytest.mark.parametrize("sources", [{}, {"traefik": "pypi"}])
+    def test_a_checksum_of_nothing_is_refused(self, problem, sources):
+        assert "has nothing to check" in problem({"hub": {"sources": {**sources, "traefik_sha256": "a" * 64}}})
+
+    def test_another_ctop_wants_its_checksum(self, complete, problem):
+        assert "plasma.utils.ctop.sha256 is required" in problem({"utils": {"ctop": {"version": "0.7.8"}}})
+        ctop = complete({"utils": {"ctop": {"version": "0.7.8", "sha256": {"arm64": "a" * 64}}}})["utils"]["ctop"]
+        assert ctop["sha256"] == {"amd64": None, "arm64": "a" * 64}
+
+
+def test_a_group_may_be_a_plain_name(complete):
+    groups = complete({"groups": ["biology", {"name": "chemistry", "gid": 2000}]})["groups"]
+    assert groups[0] == {"name": "biology", "gid": None, "quota": None, "absent": False}
+    assert groups[1]["gid"] == 2000
+
+
+def test_the_name_of_the_server_is_the_first_of_its_domains(complete):
+    https = complete("https: {name_server: Hub.Example.org, domains: [www.example.org], letsencrypt_email: a@b.org}")
+    assert https["https"]["domains"] == ["hub.example.org", "www.example.org"]
+
+
+@pytest.mark.parametrize("password", [MARKER, f"{MARKER} with spaces, ümlauts and {{braces}} %n"])
+def test_a_plain_password_does_not_leave_the_controller(complete, password):
+    plasma = complete({"users": [{"name": "anna", "password": password}, {"name": "bob"}]})
+    assert MARKER not in json.dumps(plasma, ensure_ascii=False)
+    assert all("password" not in user for user in plasma["users"])
+    assert [user["name"] for user in plasma["users"]] == ["anna", "bob"]
+
+
+def test_a_password_hash_is_sent(complete):
+    hashed = "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$X3DX6M94c7o.9agCG9G317fhZg9SqC.5i5rd.RhAtQ7"
+    assert complete({"users": [{"name": "anna", "password_hash": hashed}]})["users"][0]["password_hash"] == hashed
+
+
+def test_five_thousand_users_take_no_time_worth_noticing(complete):
+    users = [{"name": f"student{number}", "groups": ["biology"], "password": "x" * 12} for number in range(5000)]
+    started = time.process_time()
+    assert len(complete({"users": users})["users"]) == 5000
+    assert time.process_time() - started < 2
+
+
+def test_loading_leaves_the_import_path_alone(external_pillar):
+    before = list(sys.path)
+    first = external_pillar.schema("check")
+    again = load_external_pillar().schema("check")
+    assert first is again
+    assert sys.path == before

@@ -6,18 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 
-from tests.unit.pillar.conftest import MARKER, load_external_pillar
+from tests.unit.pillar.conftest import MARKER
 
-EXTERNAL = load_external_pillar()
-KEYS = sorted(
-    {
-        path.rpartition(".")[2].removesuffix("[]")
-        for path, _, _ in EXTERNAL.schema("base").walk(EXTERNAL.schema("site").Plasma, "plasma")
-    }
-)
 HUGE = pytest.param(10**400, id="huge")
 INJECTIONS = [
     "; rm -rf /",
@@ -381,46 +372,3 @@ def test_pillar_that_contains_itself(problem):
     ring: dict[str, Any] = {}
     ring["hub"] = ring
     assert "nested more than" in problem(ring)
-
-
-scalars = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.floats(),
-    st.text(max_size=20),
-    st.binary(max_size=5),
-    st.sampled_from(INJECTIONS),
-)
-anything = st.recursive(
-    scalars,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=4),
-        st.dictionaries(
-            st.one_of(st.sampled_from(KEYS), st.text(max_size=8), st.integers(), st.booleans()), inner, max_size=6
-        ),
-    ),
-    max_leaves=20,
-)
-
-
-@settings(max_examples=400, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
-@given(anything)
-@example({"users": [{"name": "anna", True: 1, 1.5: 2, None: 3}]})
-@example({"environments": [{"build_args": {True: "x", None: "y", (1, 2): "z"}}]})
-def test_any_pillar_is_completed_or_answered_in_lines(plasma):
-    answer = EXTERNAL.ext_pillar("server", {"plasma": plasma})
-    if "_errors" not in answer:
-        json.dumps(answer)
-        return
-    assert answer["plasma"] is None
-    assert answer["_errors"]
-    for line in answer["_errors"]:
-        assert line.isascii() and line.isprintable()
-        assert line.startswith("plasma") or line.startswith("... and")
-
-
-@settings(max_examples=200, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.dictionaries(st.sampled_from(list(EXTERNAL.schema("site").Plasma.model_fields)), anything, max_size=4))
-def test_any_section_too(plasma):
-    test_any_pillar_is_completed_or_answered_in_lines.hypothesis.inner_test(plasma)

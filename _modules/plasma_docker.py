@@ -20,6 +20,7 @@ __virtualname__ = "plasma_docker"
 
 SOCKET = "/var/run/docker.sock"
 _PACKAGES = {"docker-ce": "docker-ce", "distro": "docker.io"}
+_DPKG_LISTS = "/var/lib/dpkg/info"
 
 
 def __virtual__():
@@ -82,10 +83,18 @@ def engine():
 
         salt-ssh '*' plasma_docker.engine
     """
-    for source, package in _PACKAGES.items():
-        if os.path.exists(f"/var/lib/dpkg/info/{package}.list") and shutil.which("dockerd"):
-            return source
-    return "other" if shutil.which("dockerd") else None
+    if not shutil.which("dockerd"):
+        return None
+    return next((source for source, package in _PACKAGES.items() if _brings_engine(package)), "other")
+
+
+def _brings_engine(package):
+    """Whether this package is installed: one that was removed, but not purged, still has a list, of its conffiles."""
+    try:
+        with open(os.path.join(_DPKG_LISTS, f"{package}.list"), encoding="utf-8") as files:
+            return any(line.rstrip().endswith("/dockerd") for line in files)
+    except FileNotFoundError:
+        return False
 
 
 def keeps_engine(source):
@@ -142,7 +151,8 @@ def ensure_running(log_driver="journald", live_restore=True, timeout=90):
     timeout
         Seconds to wait for the engine to answer.
 
-    Raises ``CommandExecutionError`` with the journal's last lines when the engine does not come up as asked.
+    Raises ``CommandExecutionError`` with the journal's last lines when the engine does not come up as asked, or when
+    its unit cannot be enabled.
 
     CLI Example:
 
@@ -151,8 +161,11 @@ def ensure_running(log_driver="journald", live_restore=True, timeout=90):
         salt-ssh '*' plasma_docker.ensure_running journald
     """
     before = compare(log_driver, live_restore)
-    if "at_boot" in before:
-        _systemctl("enable")
+    if "at_boot" in before and not _systemctl("enable"):
+        raise CommandExecutionError(
+            "docker.service cannot be enabled: see `systemctl status docker.service` (a masked unit needs "
+            "`systemctl unmask docker.service`), and apply again."
+        )
     if not before.keys() - {"at_boot"}:
         return before
     if "engine" in before:

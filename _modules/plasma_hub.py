@@ -99,9 +99,10 @@ def receipt(prefix="/opt/tljh"):
         salt-ssh '*' plasma_hub.receipt
     """
     try:
-        return json.loads(_paths(prefix)["receipt"].read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        record = json.loads(_paths(prefix)["receipt"].read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
+    return record if isinstance(record, dict) else {}
 
 
 def provider(prefix="/opt/tljh"):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 
 from tests.support import paths
 from tests.support.engine import docker
 from tests.support.images import base_image
 from tests.support.shell import SupportError, wait_for
-from tests.support.target import Target
+from tests.support.target import Target, check_name
 
 PIP_CACHE_VOLUME = "plasma-throwaway-pip-cache"
 LABEL = "plasma.throwaway"
@@ -33,8 +32,7 @@ class ContainerTarget(Target):
     pip_cache: bool = True
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?", self.name):
-            raise SupportError(f"{self.name!r} is no name for a target: use lower-case letters, digits and hyphens")
+        check_name(self.name)
 
     @property
     def container(self) -> str:

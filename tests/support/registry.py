@@ -9,8 +9,9 @@ from tests.support import container, paths
 from tests.support.container import ContainerTarget
 from tests.support.shell import SupportError
 from tests.support.target import Target
+from tests.support.vm import VMTarget
 
-KINDS: dict[str, type[Target]] = {"container": ContainerTarget}
+KINDS: dict[str, type[Target]] = {"container": ContainerTarget, "vm": VMTarget}
 
 
 def make(kind: str, name: str, **options) -> Target:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -90,6 +91,8 @@ class Target:
         answer: list[str] = []
 
         def login() -> bool:
+            if not self.is_up():
+                raise SupportError(f"{self.name} is no longer running")
             try:
                 tried = self.ssh(["sudo", "-n", "true"], check=False, timeout=20)
             except SupportError as error:
@@ -141,6 +144,12 @@ class Target:
     def forget(self) -> None:
         """Remove the record."""
         self.record_file().unlink(missing_ok=True)
+
+
+def check_name(name: str) -> None:
+    """Raise SupportError unless ``name`` can be a host name, a container's name and a file name at once."""
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?", name):
+        raise SupportError(f"{name!r} is no name for a target: use lower-case letters, digits and hyphens")
 
 
 def to_yaml(roster: dict[str, dict[str, object]]) -> str:

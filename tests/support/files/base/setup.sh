@@ -27,5 +27,8 @@ rm -f /etc/ssh/ssh_host_*
 rm -f /var/lib/dbus/machine-id
 systemctl enable ssh.service ssh-host-keys.service
 
+# Their random runs would take apt's lock in the middle of a test.
+systemctl disable apt-daily.timer apt-daily-upgrade.timer
+
 # Packages start their services when they are installed, as on any server.
 rm -f /usr/sbin/policy-rc.d

@@ -1,4 +1,4 @@
-"""A person at the hub without a browser: logs in through the form, uses the pages and the API with the session's cookies."""
+"""A person at the hub without a browser: logs in through the form, then uses the API with the session's cookies."""
 
 from __future__ import annotations
 
@@ -68,6 +68,15 @@ class HubUser:
             if model is None or time.monotonic() > deadline:
                 raise SupportError(f"The server of {self.name} did not start: {model}")
             time.sleep(0.3)
+
+    def status(self, server: str = "") -> dict:
+        """What this user's server says of itself, through the proxy."""
+        path = f"{self.url}/user/{self.name}/{server + '/' if server else ''}"
+        # The first visit logs the session in at the server.
+        self.session.get(f"{path}lab", timeout=30).raise_for_status()
+        answer = self.session.get(f"{path}api/status", timeout=30)
+        answer.raise_for_status()
+        return answer.json()
 
     def stop(self, server: str = "", timeout: float = 60) -> None:
         """Stop a server and return when it is gone."""

@@ -16,7 +16,11 @@ def landing_page(handler: Any) -> str:
     from jupyterhub.utils import url_path_join
 
     user = handler.current_user
-    page = "home" if user is None or user.active else "spawn"
+    if user is None:
+        # Without a "next" in the address, so that the question is asked again after the login.
+        page = "login"
+    else:
+        page = "home" if user.active else "spawn"
     return url_path_join(handler.hub.base_url, page)
 
 

@@ -97,12 +97,13 @@ def install(provider, prefix="/opt/tljh", version="", source=None, sources=None,
         else:
             if "hub" in changes or "tljh" in changes:
                 _run_tljh_installer(paths, run, version, source, sources)
-            _restore_pins(paths, run)
+            _restore_pins(paths, run, changes)
         _write_receipt(paths, provider, version, source, complete=True)
         if "plugin" in _compare(paths, provider, version, source):
             _install_plugin(paths, run)
-        if "hub" not in changes:
-            _restart_running(run, proxy="packages" in changes)
+        # Also when the hub counts as new: an interrupted upgrade left the old one running, and the official
+        # installer starts its hub before the pins are restored.
+        _restart_running(run, proxy=bool(changes.keys() & {"hub", "packages"}))
     return changes
 
 
@@ -303,13 +304,17 @@ def _place_traefik(paths, run, archive):
     binary.chmod(0o755)
 
 
-def _restore_pins(paths, run):
-    """The installer upgrades what it names past what the others allow (aiodocker, with tljh-repo2docker)."""
+def _restore_pins(paths, run, changes):
+    """
+    The installer upgrades what it names past what the others allow (aiodocker, with tljh-repo2docker). What an
+    earlier installation brought and somebody removed comes back too.
+    """
     installed = __salt__["plasma_hub.packages"](str(paths["root"]))
+    removed = [name for name, old in changes.get("packages", {}).get("old", {}).items() if old is None]
     moved = [
         f"{name}=={versions[0]}"
         for name, versions in __salt__["plasma_hub.locked"](str(paths["lock"])).items()
-        if name in installed and installed[name] not in versions
+        if (name in installed or name in removed) and installed.get(name) not in versions
     ]
     if moved:
         run("Restoring the pinned packages", _pip(paths, "--no-deps", *moved))

@@ -1,0 +1,112 @@
+"""
+Stands for the tools that plasma_hub_installer runs: `venv`, `pip` and the installer of The Littlest JupyterHub.
+
+It leaves what they leave of what plasma_hub reads, in milliseconds. Every call is written to PREFIX/calls. A file
+PREFIX/fail or PREFIX/hang makes the calls that contain its text fail, or end only with their process group.
+"""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import sys
+
+HERE = pathlib.Path(__file__)
+PREFIX = pathlib.Path(os.environ["TLJH_INSTALL_PREFIX"])
+MOVED_BY_TLJH = {"aiodocker": "0.24.0"}
+
+
+def site_packages(environment):
+    return environment / "lib" / "python3.11" / "site-packages"
+
+
+def venv(environment, clear):
+    if clear:
+        shutil.rmtree(environment, ignore_errors=True)
+    site_packages(environment).mkdir(parents=True, exist_ok=True)
+    (environment / "bin").mkdir(exist_ok=True)
+    for name in ("python3", "pip"):
+        shutil.copy(HERE, environment / "bin" / name)
+
+
+def put(environment, name, version):
+    packages = site_packages(environment)
+    name = name.replace("-", "_")
+    for old in packages.glob(f"{name}-*.dist-info"):
+        shutil.rmtree(old)
+    folder = packages / f"{name}-{version}.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "RECORD").touch()
+
+
+def put_requirements(environment, lines):
+    for line in lines:
+        found = re.match(r"([A-Za-z0-9._-]+)(?:\[.*\])?==([^\s;\\]+)", line)
+        if found and ">= '3.14'" not in line:
+            put(environment, *found.groups())
+
+
+def put_plugin(environment, source):
+    package = pathlib.Path(source, "src", "tljh_plasma")
+    target = site_packages(environment) / "tljh_plasma"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(package, target)
+    version = re.search(r'__version__ = "(.*)"', (package / "__init__.py").read_text())[1]
+    put(environment, "tljh_plasma", version)
+
+
+def pip(environment, arguments):
+    if "--requirement" in arguments:
+        lock = arguments[arguments.index("--requirement") + 1]
+        put_requirements(environment, pathlib.Path(lock).read_text().splitlines())
+    if "--constraint" in arguments:
+        put_requirements(environment, ["flit-core==3.12.0"])
+    for argument in arguments:
+        if "==" in argument:
+            put_requirements(environment, [argument])
+        elif argument.endswith("/plugin"):
+            put_plugin(environment, argument)
+
+
+def tljh(arguments):
+    hub = PREFIX / "hub"
+    if not (hub / "bin" / "python3").exists():
+        venv(hub, clear=False)
+    version = arguments[arguments.index("--version") + 1] if "--version" in arguments else "2.1.0.dev0"
+    put(hub, "the_littlest_jupyterhub", version)
+    plugins = arguments[arguments.index("--plugin") + 1 :]
+    put_requirements(hub, pathlib.Path(plugins[0], "requirements.txt").read_text().splitlines())
+    for name, moved in MOVED_BY_TLJH.items():
+        put(hub, name, moved)
+    put_plugin(hub, plugins[0])
+    if not (PREFIX / "user" / "bin" / "conda").exists():
+        venv(PREFIX / "user", clear=False)
+        shutil.copy(HERE, PREFIX / "user" / "bin" / "conda")
+
+
+def main():
+    arguments = sys.argv[1:]
+    said = " ".join(arguments)
+    with open(PREFIX / "calls", "a") as calls:
+        calls.write(json.dumps({"argv": [str(HERE), *arguments], "environment": dict(os.environ)}) + "\n")
+    print(f"stand-in: {said}", flush=True)
+    for name in ("fail", "hang"):
+        switch = PREFIX / name
+        if switch.exists() and switch.read_text() in said:
+            if name == "hang":
+                signal.pause()
+            sys.exit(1)
+    environment = HERE.parent.parent
+    if arguments[:2] == ["-m", "venv"]:
+        venv(pathlib.Path(arguments[-1]), "--clear" in arguments)
+    elif arguments[:3] == ["-m", "pip", "install"]:
+        pip(environment, arguments[3:])
+    elif arguments[0].endswith("bootstrap.py"):
+        tljh(arguments[1:])
+    else:
+        sys.exit(f"stand-in: no such tool: {said}")
+
+
+main()

@@ -1,0 +1,288 @@
+"""Read and change the hub's ``config.yaml``: one locked, validated and atomic write for any number of keys.
+
+Called by Salt's ``tljh_config`` module in a subprocess::
+
+    hub/bin/python3 -m tljh_plasma.config_file    # one JSON object on stdin, one on stdout
+
+    {"action": "show", "path": PATH}                          -> {"config": {...}}
+    {"action": "update", "path": PATH, "set": {"limits.memory": "2G"}, "unset": ["a.b"],
+     "dry_run": false, "lock_timeout": 30}                    -> what `update` returns
+    {"action": "restore", "path": PATH, "text": TEXT or null,
+     "lock_timeout": 30}                                      -> {"restored": true}
+
+``set`` may also be a list of pairs ``[[key, value], ...]``, for keys given as lists of strings. The exit code is 0,
+or 1 with ``{"error": "<one sentence>"}`` for an expected error. Values travel on stdin because they may be secrets.
+
+The lock is the one of TLJH's own ``tljh-config`` command: ``<path>.lock``, taken with the `filelock` library.
+
+This module must start fast (it runs several times in each apply), so it imports neither jupyterhub nor, before they
+are needed, the validation and locking libraries.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from contextlib import contextmanager
+from copy import deepcopy
+
+from .config_yaml import ConfigError, diff, parse, remove, render, same
+
+NEW_FILE_MODE = 0o600
+
+__all__ = ["ConfigError", "load", "main", "restore", "update"]
+
+
+def load(path):
+    """Return the content of *path* as plain dicts, lists and scalars; ``{}`` when it is absent or empty.
+
+    Raises `ConfigError` when it is a symbolic link, is not valid YAML or holds no mapping.
+    """
+    return parse(_read(path)[0] or "", path)[1]
+
+
+def update(path, set=None, unset=(), dry_run=False, lock_timeout=30):
+    """Set and unset any number of keys of the configuration file *path* in one write.
+
+    :param str path: the configuration file. It is created (mode 0600) when absent.
+    :param set: keys to set: a mapping of dotted keys to values, or pairs ``(key, value)`` where the key is a dotted
+        string or a list of strings. A value replaces what was there, mappings included.
+    :param unset: keys to remove. Missing ones are no error; a section left empty goes too, as with ``tljh-config``.
+    :param bool dry_run: compute and validate everything, write nothing.
+    :param float lock_timeout: seconds to wait for the lock.
+    :return: dict with ``changed`` (bool), ``changes`` ({dotted key: {"old", "new"}}; None stands for absent),
+        ``diff`` (unified, the values of keys that look secret hidden) and ``previous`` (old text, None if no file).
+    :raises ConfigError: invalid YAML, a value on the way that is no mapping, an invalid result, a busy lock. Nothing
+        is written then.
+    """
+    path = os.fspath(path)
+    wanted, unwanted = _requests(set or {}, unset)
+    if dry_run:  # the file is replaced atomically: reading needs no lock, and the directory may not exist yet
+        return _change(path, wanted, unwanted, dry_run=True)
+    with _locked(path, lock_timeout):
+        return _change(path, wanted, unwanted, dry_run=False)
+
+
+def restore(path, text, lock_timeout=30):
+    """Write *text* back to *path* as it is, or remove the file when *text* is None. Returns ``{"restored": True}``."""
+    if text is not None and not isinstance(text, str):
+        raise ConfigError("The text to restore must be a string, or null to remove the file.")
+    with _locked(path, lock_timeout):
+        info = _read(path)[1]
+        if text is not None:
+            _write(path, text, info)
+        elif info:
+            os.unlink(path)
+            _sync_directory(path)
+    return {"restored": True}
+
+
+# --- the change -------------------------------------------------------------------------------------------------
+
+
+def _change(path, wanted, unwanted, dry_run):
+    text, info = _read(path)
+    tree, before = parse(text or "", path)
+    after = deepcopy(before)
+    changes, assigned, removed = {}, [], []
+    for keys, value in wanted:
+        section, name = _section(after, keys, create=True), keys[-1]
+        if name not in section or not same(section[name], value):
+            changes[".".join(keys)] = {"old": section.get(name), "new": value}
+            assigned.append((keys, value))
+            section[name] = deepcopy(value)
+    for keys in unwanted:
+        section, name = _section(after, keys, create=False), keys[-1]
+        if section is not None and name in section:
+            changes[".".join(keys)] = {"old": section[name], "new": None}
+            removed.append(keys)
+            remove(after, keys)
+    result = {"changed": bool(changes), "changes": changes, "diff": "", "previous": text}
+    if not changes:
+        return result
+
+    from .config_schema import problems  # here, because it takes longer to load than all the rest
+
+    wrong = problems(after)
+    if wrong:
+        raise ConfigError(f"{path} would not be valid, nothing was written: {'; '.join(wrong[:5])}.")
+    new_text = render(text or "", tree, after, assigned, removed, path)
+    result["diff"] = diff(text or "", new_text, path)
+    if not dry_run:
+        _write(path, new_text, info)
+    return result
+
+
+def _requests(wanted, unwanted):
+    """Check and normalise what is asked for: a list of (keys, value) and a list of keys."""
+    pairs = wanted.items() if isinstance(wanted, dict) else wanted
+    try:
+        # Through JSON, so that importers get the same types as the command: tuples become lists, and what neither
+        # YAML nor JSON can hold is refused.
+        pairs = [(_keys(key), json.loads(json.dumps(value, allow_nan=False))) for key, value in pairs]
+        unwanted = [_keys(key) for key in ([unwanted] if isinstance(unwanted, str) else unwanted or ())]
+    except (TypeError, ValueError):
+        raise ConfigError(
+            "The keys and values cannot be stored: give a mapping of keys to strings, numbers, true, false, null, "
+            "lists and mappings."
+        ) from None
+    for number, (keys, _) in enumerate(pairs):
+        for other in [pair[0] for pair in pairs[:number]] + unwanted:
+            length = min(len(keys), len(other))
+            if keys[:length] == other[:length]:
+                raise ConfigError(f"The keys {'.'.join(keys)} and {'.'.join(other)} contradict each other.")
+    return pairs, unwanted
+
+
+def _keys(key):
+    keys = key.split(".") if isinstance(key, str) else list(key)
+    if not keys or not all(isinstance(part, str) and part for part in keys):
+        raise ConfigError(f"{key!r} is not a key: write names separated by dots, as in limits.memory.")
+    return keys
+
+
+def _section(config, keys, create):
+    """The mapping that holds the last of *keys*. Missing ones are created, or None is returned."""
+    for depth, part in enumerate(keys[:-1], 1):
+        if config.get(part) is None:  # `limits:` with nothing behind it is an empty section
+            if not create:
+                return None
+            config[part] = {}
+        config = config[part]
+        if not isinstance(config, dict):
+            raise ConfigError(
+                f"{'.'.join(keys)} cannot be changed: {'.'.join(keys[:depth])} holds a single value or a list, "
+                "not a section with keys; correct the file by hand."
+            )
+    return config
+
+
+# --- the file ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _locked(path, timeout):
+    from filelock import FileLock, Timeout
+
+    directory = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(directory):
+        os.mkdir(directory, 0o700)
+    lock = FileLock(f"{path}.lock")
+    try:
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        raise ConfigError(
+            f"Another program held the lock {path}.lock for {timeout:g} seconds, nothing was changed; try again."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _read(path):
+    """Return the text and the status of the file, both None when it does not exist."""
+    if os.path.islink(path):
+        # Replacing the link would separate it from its target, and following it may lead anywhere.
+        raise ConfigError(f"{path} is a symbolic link, which is not followed; put the file itself there.")
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None, None
+    info = os.fstat(descriptor)
+    if not stat.S_ISREG(info.st_mode):
+        os.close(descriptor)
+        raise ConfigError(f"{path} is not a regular file.")
+    with open(descriptor, "rb") as file:
+        content = file.read()
+    try:
+        return content.decode(), info
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path} is not valid YAML, nothing was changed (line {line}): it is not UTF-8.") from None
+
+
+def _write(path, text, info):
+    """Replace *path* atomically, keeping mode and owner. Called with the lock held: one fixed name is enough."""
+    directory, name = os.path.split(os.path.abspath(path))
+    temporary = os.path.join(directory, f".{name}.tmp")
+    try:
+        os.unlink(temporary)  # left by a writer that was killed
+    except FileNotFoundError:
+        pass
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, NEW_FILE_MODE)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(text.encode())
+            if info:
+                mine = os.fstat(descriptor)
+                if (mine.st_uid, mine.st_gid) != (info.st_uid, info.st_gid):
+                    os.fchown(descriptor, info.st_uid, info.st_gid)
+                os.fchmod(descriptor, stat.S_IMODE(info.st_mode))
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    _sync_directory(path)
+
+
+def _sync_directory(path):
+    descriptor = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- the command ------------------------------------------------------------------------------------------------
+
+_ACTIONS = {
+    "show": (lambda path: {"config": load(path)}, set()),
+    "update": (update, {"set", "unset", "dry_run", "lock_timeout"}),
+    "restore": (restore, {"text", "lock_timeout"}),
+}
+
+
+def answer(request):
+    """Carry out one request of the protocol (a dict) and return the answer (a dict)."""
+    if not isinstance(request, dict) or request.get("action") not in _ACTIONS:
+        raise ConfigError(f"The request must be a JSON object whose action is one of {', '.join(_ACTIONS)}.")
+    options = {key: value for key, value in request.items() if key not in ("action", "path")}
+    function, known = _ACTIONS[request["action"]]
+    unknown = sorted(options.keys() - known)
+    if unknown or not isinstance(request.get("path"), str):
+        what = f"does not know {', '.join(unknown)}" if unknown else "needs a path"
+        raise ConfigError(f"The action {request['action']} {what}.")
+    if request["action"] == "restore" and "text" not in options:
+        raise ConfigError("The action restore needs a text, or null to remove the file.")
+    return function(request["path"], **options)
+
+
+def main():
+    """Read a request on stdin, write the answer on stdout, return the exit code."""
+    # jsonschema loads these when they are there, as they are beside JupyterHub, for checks of formats that are not
+    # used here. The first compiles grammars for more than a second. None makes importing them fail in this process.
+    for unused in ("rfc3987_syntax", "isoduration", "rfc3986_validator"):
+        sys.modules.setdefault(unused, None)
+    request = {}
+    try:
+        try:
+            request = json.loads(sys.stdin.buffer.read())
+        except ValueError:
+            raise ConfigError("The request on stdin is not valid JSON.") from None
+        result, code = answer(request), 0
+    except ConfigError as error:
+        result, code = {"error": str(error)}, 1
+    except OSError as error:
+        result, code = {"error": f"{error.filename or request.get('path')}: {error.strerror or error}."}, 1
+    print(json.dumps(result, default=str))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

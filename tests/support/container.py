@@ -14,6 +14,16 @@ PIP_CACHE_VOLUME = "plasma-throwaway-pip-cache"
 LABEL = "plasma.throwaway"
 BOOT_TIMEOUT = 90
 
+# Runs before systemd. Docker mounts /proc/sys read-only, but Docker 26 and later, when nested, sets the sysctls of its
+# bridge: only /proc/sys/net, which is the container's own, becomes writable; the rest is the machine's.
+INIT = """set -e
+mount -t proc proc /mnt
+mount --bind /mnt/sys/net /proc/sys/net
+umount /mnt
+{cgroups}
+exec /lib/systemd/systemd"""
+# On the unified hierarchy Docker mounts the container's own part read-only; systemd needs to write there.
+WRITABLE_CGROUPS = "mount -o remount,rw /sys/fs/cgroup"
 # systemd 256 and later refuse a machine with the old cgroup hierarchy unless asked twice.
 OLD_CGROUPS = "systemd.unified_cgroup_hierarchy=0 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"
 
@@ -78,8 +88,9 @@ class ContainerTarget(Target):
     def _run_arguments(self, image: str) -> list[str]:
         arguments = ["run", "--detach", "--name", self.container, "--hostname", self.name]
         arguments += ["--label", f"{LABEL}={paths.state_id()}", "--env", "container=docker"]
-        # --privileged would do, but fails where the machine itself lacks CAP_SYS_RESOURCE.
-        arguments += ["--cap-add", "ALL", "--cap-drop", "SYS_RESOURCE"]
+        # --privileged would do, but fails where the machine itself lacks CAP_SYS_RESOURCE, and gives away the devices.
+        # Without SYS_MODULE systemd does not try to load kernel modules, which are the machine's business.
+        arguments += ["--cap-add", "ALL", "--cap-drop", "SYS_RESOURCE", "--cap-drop", "SYS_MODULE"]
         arguments += ["--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"]
         arguments += ["--tmpfs", "/run", "--tmpfs", "/run/lock"]
         for volume, mounted in self.volumes().items():
@@ -87,11 +98,13 @@ class ContainerTarget(Target):
         if self.pip_cache:
             arguments += ["--volume", f"{PIP_CACHE_VOLUME}:/root/.cache/pip"]
         if docker("info", "--format", "{{.CgroupVersion}}").stdout.strip() == "2":
-            # Docker mounts the container's own part of the hierarchy read-only; systemd needs to write there.
-            init = ["sh", "-c", "mount -o remount,rw /sys/fs/cgroup && exec /lib/systemd/systemd"]
-            return [*arguments, "--cgroupns", "private", image, *init]
-        arguments += ["--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw", "--env", f"SYSTEMD_PROC_CMDLINE={OLD_CGROUPS}"]
-        return [*arguments, image]
+            arguments += ["--cgroupns", "private"]
+            init = INIT.format(cgroups=WRITABLE_CGROUPS)
+        else:
+            arguments += ["--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"]
+            arguments += ["--env", f"SYSTEMD_PROC_CMDLINE={OLD_CGROUPS}"]
+            init = INIT.format(cgroups=":")
+        return [*arguments, image, "sh", "-c", init]
 
     def wait_for_boot(self) -> str:
         """Return "running" or "degraded" once systemd has started everything."""

@@ -57,8 +57,10 @@ def ensure_engine() -> str:
     Order: the environment's DOCKER_HOST, /var/run/docker.sock, the engine an earlier call started (by any process),
     a new one. Raises SupportError with the end of the engine's log when it does not come up within a minute.
     """
-    if not (shutil.which("docker") and shutil.which("dockerd")):
+    if not shutil.which("dockerd"):
         ensure_packages(["docker.io", "iptables"])
+    if not shutil.which("docker"):
+        ensure_packages(["docker-cli"])  # part of docker.io until Debian 12, only recommended by it since
     named = os.environ.get("DOCKER_HOST")
     if named:
         if answers(named):

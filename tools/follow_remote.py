@@ -13,10 +13,13 @@ import re
 import sys
 import tarfile
 import time
+import zlib
 
 INSTALLER_LOG = "/var/log/plasma/hub-install.log"
+# 2026-11-22 21:26:46,922 [salt.state       :2353][INFO    ][281] Running state [NAME] at time 21:26:46.922835
 STATE_LINE = re.compile(
-    r"^(?P<date>\S+ [\d:,]+) .*\]\[\s*(?P<pid>\d+)\s*\] (?P<what>Running|Completed) state \[(?P<name>.*?)\] at time"
+    r"[\d-]+ [\d:,]+ \[salt\.state\s*:\d+\s*\]\[\w+\s*\]\[\s*(?P<pid>\d+)\s*\]"
+    r" (?P<what>Running|Completed) state \[(?P<name>.*?)\] at time"
 )
 DURATION = re.compile(r"duration_in_ms=([\d.]+)")
 
@@ -43,7 +46,7 @@ def count(package):
     try:
         with tarfile.open(package) as archive:
             return len(json.load(archive.extractfile("lowstate.json")))
-    except (OSError, KeyError, ValueError, tarfile.TarError):
+    except (OSError, EOFError, KeyError, ValueError, tarfile.TarError, zlib.error):
         return 0
 
 
@@ -59,7 +62,7 @@ class Tail:
         try:
             with open(self.path, "rb") as handle:
                 if os.fstat(handle.fileno()).st_size < self.offset:
-                    self.offset = 0
+                    self.offset, self.rest = 0, b""
                 handle.seek(self.offset)
                 data = handle.read()
         except OSError:

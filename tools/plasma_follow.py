@@ -18,8 +18,8 @@ import sys
 
 import yaml
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 REMOTE = pathlib.Path(__file__).with_name("follow_remote.py")
 SLOW_MS = 1000
@@ -56,7 +56,7 @@ class Display:
         self.console = console
         self.progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -72,22 +72,27 @@ class Display:
             self.progress.update(self.task, total=event["total"] or None)
         elif kind == "running":
             self.current = event["name"]
-            self.progress.update(self.task, description=f"{self.name}: {escape(self._short(event['name']))}")
+            self.progress.update(self.task, description=f"{self.name}: {self._short(event['name'])}")
         elif kind == "completed":
             self.progress.advance(self.task)
             seconds = (event["ms"] or 0) / 1000
             if seconds * 1000 >= SLOW_MS or not self.console.is_terminal:
-                self.console.print(
-                    f"  [green]done[/] {self._short(event['name'])} [dim]{seconds:.1f} s[/]", highlight=False
-                )
+                name = self._short(event["name"])
+                self.console.print(Text.assemble("  ", ("done", "green"), f" {name} ", (f"{seconds:.1f} s", "dim")))
         elif kind == "installer":
-            self.console.print(
-                f"    [dim]{event['line']}[/]", markup=True, highlight=False, overflow="ellipsis", no_wrap=True
-            )
+            self.console.print(Text.assemble("    ", (_plain(event["line"]), "dim")), overflow="ellipsis", no_wrap=True)
 
     @staticmethod
     def _short(name: str, width: int = 60) -> str:
+        name = _plain(name)
         return name if len(name) <= width else name[: width - 1] + "…"
+
+
+def _plain(line: str) -> str:
+    """What a terminal would show of a line of the server, without its colours and commands to the terminal."""
+    # A progress bar redraws its line after each carriage return; at the end of a line it is half a line break.
+    shown = Text.from_ansi(line.rstrip("\r\n").expandtabs()).plain
+    return "".join(char for char in shown if char.isprintable())
 
 
 def follow(name: str, entry: dict, wait: float, console: Console) -> int:

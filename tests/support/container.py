@@ -129,6 +129,7 @@ class ContainerTarget(Target):
 
     def down(self, purge: bool = False) -> None:
         """Remove the container and its volumes; with ``purge`` the shared pip cache too."""
+        self.recall("host", "key")
         self.disconnect()
         if self.exists():
             docker("rm", "--force", "--volumes", self.container)

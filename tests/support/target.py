@@ -141,6 +141,15 @@ class Target:
         new.write_text(text)
         new.replace(self.record_file())
 
+    def recall(self, *names: str) -> None:
+        """Take the fields ``names`` from the record, when there is one: another process may have brought this up."""
+        if self.record_file().exists():
+            fields = json.loads(self.record_file().read_text())
+            for name in names:
+                setattr(self, name, fields[name])
+            if self.key:
+                self.key = Path(self.key)
+
     def forget(self) -> None:
         """Remove the record."""
         self.record_file().unlink(missing_ok=True)

@@ -19,6 +19,7 @@ QEMU = "qemu-system-x86_64"
 # /dev/kvm may be there and still hang a stock kernel before its first line: on a working one that takes a second.
 KVM_FIRST_LINE_TIMEOUT = 10
 BOOT_TIMEOUT = 300  # emulation takes most of a minute on an idle machine
+RECALLED = ("host", "port", "http_port", "key", "accelerator")
 
 
 @dataclasses.dataclass
@@ -67,6 +68,7 @@ class VMTarget(Target):
 
     def up(self) -> VMTarget:
         """Boot the VM, with hardware virtualisation when that works; returns when an SSH login works."""
+        self.recall(*RECALLED)
         if not self.is_up():
             ensure_packages(["qemu-system-x86", "qemu-utils", "openssh-client"])
             self.key, self.host = paths.ssh_key(), "127.0.0.1"
@@ -146,6 +148,7 @@ class VMTarget(Target):
 
     def down(self) -> None:
         """Stop the VM at once and remove its disk."""
+        self.recall(*RECALLED)
         self.disconnect()
         self._kill()
         if self.directory.exists():

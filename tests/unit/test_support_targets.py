@@ -160,6 +160,16 @@ def test_targets_are_remembered_across_processes():
     assert registry.load("one") is None
 
 
+def test_a_new_object_learns_where_its_server_is():
+    VMTarget("two", host="127.0.0.1", port=40022, http_port=40080, key=Path("/k"), accelerator="tcg").remember()
+    again = VMTarget("two")
+    again.recall("host", "port", "key")
+    assert (again.host, again.port, again.key, again.http_port) == ("127.0.0.1", 40022, Path("/k"), 0)
+    nobody = VMTarget("three")
+    nobody.recall("host")
+    assert nobody.host == ""
+
+
 def test_clones_do_not_share_container_names(monkeypatch, tmp_path):
     here = ContainerTarget("dev").container
     monkeypatch.setenv("PLASMA_STATE_DIR", str(tmp_path / "other"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from pathlib import Path
 
@@ -14,7 +16,7 @@ for path in (ROOT, HERE):
         sys.path.insert(0, str(path))
 
 from support_accounts import Accounts  # noqa: E402
-from support_hub import Hub  # noqa: E402
+from support_hub import Hub, container_name  # noqa: E402
 
 
 def pytest_configure(config):
@@ -24,9 +26,8 @@ def pytest_configure(config):
 @pytest.fixture(scope="session")
 def docker_host():
     """Set DOCKER_HOST to an engine, started by tests.support when none runs, and return a docker-py client."""
-    import os
-
     import docker
+
     from tests.support import engine
     from tests.support.shell import SupportError
 
@@ -65,8 +66,96 @@ def accounts():
 def hub(docker_host, environment, accounts, tmp_path_factory):
     """A hub without TLJH, as a server runs it: traefik and jupyterhub as processes of their own."""
     admin = accounts.add("admin")
-    running = Hub(tmp_path_factory.mktemp("hub"), admin.name)
+    many = "plasma:\n  named_servers: {limit: 50}\n"
+    running = Hub(tmp_path_factory.mktemp("hub"), admin.name, extra_yaml=many)
     running.start()
     yield running
     running.stop()
     running.remove_containers(docker_host)
+
+
+@pytest.fixture(scope="session")
+def images(docker_host, environment):
+    """Images derived from the environment, with labels of their own; removed at the end."""
+    made = set()
+
+    def make(tag: str, display: str, memory: str = "", cpu: str = "", commands: str = "") -> str:
+        name, _, ref = tag.partition(":")
+        labels = {
+            "repo2docker.ref": ref,
+            "repo2docker.repo": "https://example.org/repo",
+            "tljh_repo2docker.image_name": tag,
+            "tljh_repo2docker.display_name": display,
+            "tljh_repo2docker.mem_limit": memory,
+            "tljh_repo2docker.cpu_limit": cpu,
+        }
+        recipe = f"FROM {environment}\n{commands}\n"
+        docker_host.images.build(fileobj=io.BytesIO(recipe.encode()), tag=tag, labels=labels, rm=True)
+        made.add(tag)
+        return tag
+
+    yield make
+    for tag in made:
+        for container in docker_host.containers.list(all=True, filters={"ancestor": tag}):
+            container.remove(force=True)
+        docker_host.images.remove(tag, force=True)
+
+
+@pytest.fixture(scope="session")
+def mallory(accounts, hub, environment, docker_host):
+    """Somebody who prepared their home for everything that used to work, with a running server."""
+    person = accounts.add("mallory")
+
+    def plant(name: str, text: str, mode: int = 0o755) -> Path:
+        path = person.home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(mode)
+        for made in (path, *path.parents):
+            if made == person.home:
+                break
+            os.chown(made, person.uid, person.gid)
+        return path
+
+    record = "id -u >>$HOME/ran-as\n"
+    for name in (".bash_profile", ".bashrc", ".profile", ".bash_login"):
+        plant(name, record)
+    for directory in (".local/bin", "bin", "plasmat-course/.local/bin"):
+        for program in ("su", "cp", "mkdir", "chown", "useradd", "groupadd", "sh", "bash", "env", "flock", "find"):
+            plant(f"{directory}/{program}", f'#!/bin/sh\n{record}exec "/usr/bin/{program}" "$@"\n')
+    # What used to be left behind by a root process that ran the profile.
+    setuid = plant("rootshell", "")
+    setuid.write_bytes(Path("/bin/dash").read_bytes())
+    os.chown(setuid, 0, 0)
+    setuid.chmod(0o4755)
+    # Settings were written through links, as root.
+    links = person.home / "plasmat-course" / ".jupyter"
+    links.symlink_to("/etc")
+    os.lchown(links, person.uid, person.gid)
+
+    answer = hub.spawn(person.name, environment)
+    assert answer.status_code in (201, 202), answer.text
+    yield person
+    setuid.unlink()
+
+
+@pytest.fixture(scope="session")
+def container(mallory, docker_host):
+    return docker_host.containers.get(container_name(mallory.name))
+
+
+@pytest.fixture(scope="session")
+def course(accounts):
+    """A course's group."""
+    return accounts.add_group("course")
+
+
+@pytest.fixture(scope="session")
+def alice(accounts, hub, environment, course):
+    """Somebody whose group id is not their user id, with a running server."""
+    team = accounts.add_group("team")
+    person = accounts.add("alice", "--gid", team.gr_name, "--groups", f"{course.gr_name},audio")
+    assert person.gid != person.uid
+    answer = hub.spawn(person.name, environment)
+    assert answer.status_code in (201, 202), answer.text
+    return person

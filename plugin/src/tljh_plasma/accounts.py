@@ -65,11 +65,11 @@ class Account:
     real_home: str
 
 
-def id_ranges(path: Path = LOGIN_DEFS) -> dict[str, int]:
+def id_ranges(path: Path | None = None) -> dict[str, int]:
     """Return UID_MIN, UID_MAX, GID_MIN and GID_MAX of login.defs, or the defaults of shadow."""
     ranges = dict(ID_DEFAULTS)
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (path or LOGIN_DEFS).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ranges
     for line in lines:

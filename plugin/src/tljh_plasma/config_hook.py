@@ -16,7 +16,7 @@ def landing_page(handler: Any) -> str:
     from jupyterhub.utils import url_path_join
 
     user = handler.current_user
-    if user is None:
+    if user is None:  # noqa: SIM108
         # Without a "next" in the address, so that the question is asked again after the login.
         page = "login"
     else:

@@ -33,6 +33,12 @@ NOT_STARTED = (
 )
 
 
+class StartByLink(Exception):
+    """Somebody followed a link to the start page that names an environment."""
+
+    jupyterhub_message = "Please check the chosen environment and press Start."
+
+
 def http_error(status: int, message: str) -> web.HTTPError:
     """Return an HTTP error whose text JupyterHub shows to people, in pages, progress and API answers alike."""
     error = web.HTTPError(status, message)
@@ -102,6 +108,11 @@ class PlasmaSpawner(SystemUserSpawner):
     def _default_http_timeout(self) -> int:
         return 60
 
+    @default("apply_user_options")
+    def _default_apply_user_options(self) -> Any:
+        # Options are read when the server is planned; this only tells JupyterHub that they are handled.
+        return lambda spawner, options: None
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         # Each start sets these traits for its own environment: keep what was configured.
@@ -158,6 +169,9 @@ class PlasmaSpawner(SystemUserSpawner):
             self.log.error("Environments cannot be listed: %s", error)
             raise http_error(503, DOCKER_SILENT) from error
         chosen = self.user_options.get("image")
+        if self.handler is not None:
+            # A link may name an environment: /hub/spawn?image=...
+            chosen = self.handler.get_query_argument("image", chosen)
         if len(found) == 1:
             chosen = found[0].image
         rows = [(environment, policy.limits_of(environment, self.default_limits)) for environment in found]
@@ -182,6 +196,16 @@ class PlasmaSpawner(SystemUserSpawner):
             self.log.error("Environments cannot be listed: %s", error)
             raise http_error(503, DOCKER_SILENT) from error
         return {"image": image}
+
+    def options_from_query(self, query_data: dict[str, list[str]]) -> dict[str, str]:
+        """Show the form, with the environment of the link chosen, instead of starting the server.
+
+        JupyterHub would start it: any page on the web could then start servers of people who are logged in.
+
+        Raises:
+            StartByLink: always; JupyterHub then shows the form with its text.
+        """
+        raise StartByLink
 
     async def check_allowed(self, image: str) -> str:
         """Allow the planned image and nothing else, whatever ``allowed_images`` says."""

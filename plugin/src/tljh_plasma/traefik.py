@@ -1,0 +1,189 @@
+"""Traefik's configuration, rendered from config.yaml for the hub without TLJH."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from .settings import Settings, SettingsError
+from .standalone import DEFAULTS, api_password, merge
+
+LETSENCRYPT_STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
+
+# Characters that may be percent-encoded in a path. Traefik refuses them unless told otherwise, and files whose names
+# hold one could then not be opened. No rule of ours protects anything by its path, so nothing can be got around.
+ENCODED_CHARACTERS = {
+    "allowEncodedSlash": True,
+    "allowEncodedSemicolon": True,
+    "allowEncodedPercent": True,
+    "allowEncodedQuestionMark": True,
+    "allowEncodedHash": True,
+}
+
+# Forward secrecy and authenticated encryption only; TLS 1.3 suites are not configurable and always on.
+CIPHER_SUITES = [
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305",
+]
+
+
+def static_config(config: dict[str, Any], state_dir: Path) -> dict[str, Any]:
+    """Return Traefik's static configuration (traefik.toml) as a dict.
+
+    Args:
+        config: config.yaml with defaults.
+        state_dir: the state directory.
+    """
+    http, https, api = config["http"], config["https"], config["traefik_api"]
+    timeouts = {"respondingTimeouts": {"idleTimeout": "10m"}}
+    plain: dict[str, Any] = {
+        "address": f"{http['address']}:{http['port']}",
+        "transport": timeouts,
+        "http": {"encodedCharacters": ENCODED_CHARACTERS},
+    }
+    entry_points: dict[str, Any] = {"http": plain, "auth_api": {"address": f"{api['ip']}:{api['port']}"}}
+    result: dict[str, Any] = {
+        "global": {"checkNewVersion": False, "sendAnonymousUsage": False},
+        "api": {},
+        "log": {"level": "INFO"},
+        # Only what went wrong, and never a credential.
+        "accessLog": {
+            "format": "json",
+            "filters": {"statusCodes": ["500-999"]},
+            "fields": {
+                "headers": {
+                    "names": {
+                        "Authorization": "redact",
+                        "Cookie": "redact",
+                        "Set-Cookie": "redact",
+                        "X-Xsrftoken": "redact",
+                    }
+                }
+            },
+        },
+        "entryPoints": entry_points,
+        "providers": {
+            "providersThrottleDuration": "0s",
+            "file": {"directory": str(state_dir / "rules"), "watch": True},
+        },
+    }
+    if https["enabled"]:
+        plain["http"]["redirections"] = {"entryPoint": {"to": "https", "scheme": "https"}}
+        entry_points["https"] = {
+            "address": f"{https['address']}:{https['port']}",
+            "transport": timeouts,
+            "http": {"tls": {"options": "default"}, "encodedCharacters": ENCODED_CHARACTERS},
+        }
+        letsencrypt = https["letsencrypt"]
+        if letsencrypt["email"]:
+            acme = {
+                "email": letsencrypt["email"],
+                "storage": str(state_dir / "acme.json"),
+                "tlsChallenge": {},
+            }
+            server = letsencrypt["acme_server"] or (LETSENCRYPT_STAGING if letsencrypt["staging"] else "")
+            if server:
+                acme["caServer"] = server
+            result["certificatesResolvers"] = {"letsencrypt": {"acme": acme}}
+    return result
+
+
+def dynamic_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of Traefik's dynamic configuration that is ours (rules/dynamic.toml): TLS.
+
+    Args:
+        config: config.yaml with defaults.
+    """
+    https = config["https"]
+    if not https["enabled"]:
+        return {}
+    tls: dict[str, Any] = {"options": {"default": {"minVersion": "VersionTLS12", "cipherSuites": CIPHER_SUITES}}}
+    if https["tls"]["cert"]:
+        tls["stores"] = {
+            "default": {"defaultCertificate": {"certFile": https["tls"]["cert"], "keyFile": https["tls"]["key"]}}
+        }
+    elif https["letsencrypt"]["email"]:
+        main, *others = https["letsencrypt"]["domains"]
+        tls["stores"] = {
+            "default": {"defaultGeneratedCert": {"resolver": "letsencrypt", "domain": {"main": main, "sans": others}}}
+        }
+    return {"tls": tls}
+
+
+def check_https(config: dict[str, Any]) -> None:
+    """Check that HTTPS, when enabled, has a certificate to work with.
+
+    Raises:
+        SettingsError: it has not.
+    """
+    https = config["https"]
+    if not https["enabled"]:
+        return
+    tls, letsencrypt = https["tls"], https["letsencrypt"]
+    if bool(tls["cert"]) != bool(tls["key"]):
+        raise SettingsError("config.yaml: https.tls needs both cert and key.")
+    if bool(letsencrypt["email"]) != bool(letsencrypt["domains"]):
+        raise SettingsError("config.yaml: https.letsencrypt needs both email and domains.")
+    if not tls["cert"] and not letsencrypt["email"]:
+        raise SettingsError(
+            "config.yaml: https.enabled needs a certificate: set https.tls.cert and https.tls.key, "
+            "or https.letsencrypt.email and https.letsencrypt.domains."
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file as a whole, 0600: Traefik watches the directory and must never see half of one."""
+    # A name that the file provider does not read.
+    temporary = path.with_name(f".{path.name}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def render(values: Settings) -> list[Path]:
+    """Write traefik.toml, rules/dynamic.toml and, when missing, rules/rules.toml and acme.json.
+
+    As in TLJH, ``config/traefik_config.d/*.toml`` is merged over traefik.toml. The routes that the hub keeps in
+    rules/rules.toml are left alone, so that the proxy can be restarted under running servers.
+
+    Args:
+        values: the settings.
+
+    Returns:
+        The files that Traefik reads or writes.
+
+    Raises:
+        SettingsError: config.yaml cannot be used.
+    """
+    import toml
+
+    config = merge(DEFAULTS, values.config)
+    check_https(config)
+    state = values.state_dir
+    rules = state / "rules"
+    rules.mkdir(mode=0o700, parents=True, exist_ok=True)
+    static = static_config(config, state)
+    for extra in sorted((values.config_dir / "traefik_config.d").glob("*.toml")):
+        try:
+            static = merge(static, toml.loads(extra.read_text(encoding="utf-8")))
+        except (toml.TomlDecodeError, OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{extra} is not valid TOML: {error}.") from error
+
+    header = "# Rendered from config.yaml by tljh_plasma.standalone: changes here are lost.\n"
+    _write(state / "traefik.toml", header + toml.dumps(static))
+    _write(rules / "dynamic.toml", header + toml.dumps(dynamic_config(config)))
+    api_password(state)
+    for path in (rules / "rules.toml", state / "acme.json"):
+        # Traefik refuses an acme.json that others may read.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+        os.chmod(path, 0o600)
+    return [state / "traefik.toml", rules / "dynamic.toml", rules / "rules.toml", state / "acme.json"]

@@ -1,0 +1,116 @@
+"""The hook that TLJH calls, beside another plugin, before and after it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+import types
+
+import pluggy
+import pytest
+import tljh_plasma
+from traitlets.config import Config
+
+
+def hookspecs():
+    """TLJH's specification of the hook."""
+    marker = pluggy.HookspecMarker("tljh")
+
+    def tljh_custom_jupyterhub_config(c):
+        """Provide configuration to JupyterHub."""
+
+    specs = types.ModuleType("specs")
+    specs.tljh_custom_jupyterhub_config = marker(tljh_custom_jupyterhub_config)
+    return specs
+
+
+def builder_plugin():
+    """What tljh-repo2docker's hook sets when TLJH is there."""
+    marker = pluggy.HookimplMarker("tljh")
+
+    def tljh_custom_jupyterhub_config(c):
+        c.JupyterHub.hub_ip = "203.0.113.7"
+        c.JupyterHub.spawner_class = "simple"
+        c.DockerSpawner.allowed_images = "*"
+        c.DockerSpawner.cmd = ["jupyterhub-singleuser"]
+        c.DockerSpawner.pull_policy = "Never"
+        c.DockerSpawner.remove = True
+        c.JupyterHub.services.append({"name": "tljh_repo2docker"})
+        c.JupyterHub.load_roles = [{"name": "theirs"}]
+
+    plugin = types.ModuleType("builder")
+    plugin.tljh_custom_jupyterhub_config = marker(tljh_custom_jupyterhub_config)
+    return plugin
+
+
+def test_entry_point_is_the_module():
+    found = {point.name: point for point in importlib.metadata.entry_points(group="tljh")}
+    assert found["tljh_plasma"].load() is tljh_plasma
+    assert importlib.metadata.version("tljh-plasma") == tljh_plasma.__version__
+
+
+def test_importing_the_module_is_light():
+    """config_file and the proxy's rendering are run often: they must not load the hub."""
+    code = (
+        "import sys, tljh_plasma.standalone\n"
+        "print([name for name in ('jupyterhub', 'docker', 'dockerspawner', 'sqlalchemy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_hook_has_the_last_word_and_takes_nothing_away(order, docker_host, tmp_path, monkeypatch):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.yaml").write_text(
+        "limits: {memory: 1G}\nplasma: {named_servers: {limit: 5}, shared_data: /srv/other}\n"
+    )
+    monkeypatch.setenv("TLJH_INSTALL_PREFIX", str(tmp_path))
+    manager = pluggy.PluginManager("tljh")
+    manager.add_hookspecs(hookspecs())
+    plugins = [tljh_plasma, builder_plugin()]
+    for plugin in plugins if order == "first" else plugins[::-1]:
+        manager.register(plugin)
+    c = Config()
+    culler = {"name": "cull-idle"}
+    c.JupyterHub.services = [culler]
+    c.Spawner.mem_limit = None
+    manager.hook.tljh_custom_jupyterhub_config(c=c)
+
+    from tljh_plasma.auth import PlasmaPAMAuthenticator
+    from tljh_plasma.spawner import PlasmaSpawner
+
+    assert c.JupyterHub.authenticator_class is PlasmaPAMAuthenticator
+    assert c.JupyterHub.spawner_class is PlasmaSpawner
+    gateway = docker_host.networks.get("plasma").attrs["IPAM"]["Config"][0]["Gateway"]
+    assert c.JupyterHub.hub_ip == c.JupyterHub.hub_connect_ip == gateway
+    assert c.JupyterHub.allow_named_servers is True
+    assert c.JupyterHub.named_server_limit_per_user == 5
+    assert c.JupyterHub.cleanup_servers is False
+    assert c.JupyterHub.redirect_to_server is False
+    assert c.Authenticator.allow_all is True
+    assert (c.Spawner.mem_limit, c.Spawner.cpu_limit) == ("1G", 2)
+    assert c.PlasmaSpawner.shared_data == "/srv/other"
+    # Others' services and roles (weakness 19).
+    assert c.JupyterHub.services == [culler, {"name": "tljh_repo2docker"}]
+    assert c.JupyterHub.load_roles == [{"name": "theirs"}]
+
+
+@pytest.mark.docker
+def test_hook_leaves_unset_lists_unset(docker_host, tmp_path, monkeypatch):
+    monkeypatch.setenv("TLJH_INSTALL_PREFIX", str(tmp_path))
+    c = Config()
+    tljh_plasma.tljh_custom_jupyterhub_config(c)
+    assert not {"services", "load_roles", "custom_scopes"} & set(c.JupyterHub)
+
+
+@pytest.mark.docker
+def test_list_of_allowed_users_restricts(docker_host, tmp_path, monkeypatch):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.yaml").write_text("users: {allowed: [alice]}\n")
+    monkeypatch.setenv("TLJH_INSTALL_PREFIX", str(tmp_path))
+    c = Config()
+    tljh_plasma.tljh_custom_jupyterhub_config(c)
+    assert c.Authenticator.allow_all is False

@@ -1,0 +1,95 @@
+"""Limits and isolation of running servers (weaknesses 9 and 12), and what happens around their start and end."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+from support_containers import process_status, run_in
+from support_hub import container_name, wait_until
+
+pytestmark = pytest.mark.docker
+
+GIB = 1024**3
+
+
+def test_9_containers_hold_no_privileges(container):
+    """Default capabilities, privileges to gain, any number of processes."""
+    for status in process_status(container):
+        for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            assert int(status[kind], 16) == 0, (status["Name"], kind)
+        assert status["NoNewPrivs"].strip() == "1"
+        assert status["Seccomp"].strip() == "2"
+    host = container.attrs["HostConfig"]
+    assert host["PidsLimit"] == 1024
+    assert host["Memory"] == host["MemorySwap"] == GIB // 2
+    assert host["CpuQuota"] == host["CpuPeriod"]
+    assert not host["Privileged"]
+
+
+def test_9_fork_bomb_ends_at_the_limit(container, hub):
+    """Processes are limited, and the hub goes on."""
+    code = (
+        "import os, time\n"
+        "n = 0\n"
+        "try:\n"
+        "    while n < 5000:\n"
+        "        if os.fork() == 0: time.sleep(3600)\n"
+        "        n += 1\n"
+        "except BlockingIOError: pass\n"
+        "print(n)\n"
+        "os.killpg(0, 9)\n"
+    )
+    _, output = run_in(container, "setsid", "-w", "python3", "-uc", code)
+    assert 500 < int(output.split()[0]) < 1024
+    assert requests.get(f"{hub.url}/hub/login", timeout=10).status_code == 200
+
+
+def test_9_servers_do_not_reach_one_another(container, alice, docker_host, hub):
+    """Every container reached every other on the bridge."""
+    other = docker_host.containers.get(container_name(alice.name))
+    address = other.attrs["NetworkSettings"]["Networks"]["plasma"]["IPAddress"]
+    gateway = other.attrs["NetworkSettings"]["Networks"]["plasma"]["Gateway"]
+    connect = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
+    # It does answer: to itself, and to the host.
+    assert run_in(other, "python3", "-c", connect, address, "8888")[0] == 0
+    assert requests.get(f"http://{address}:8888/user/{alice.name}/api", timeout=10).status_code == 200
+    code, output = run_in(container, "python3", "-c", connect, address, "8888")
+    assert code != 0
+    assert "timed out" in output or "unreachable" in output
+    # The hub is reached.
+    assert run_in(container, "python3", "-c", connect, gateway, str(hub.hub_port))[0] == 0
+
+
+@pytest.mark.parametrize(("memory", "cpu"), [("", ""), ("0", "0"), ("lots", "-1")])
+def test_12_environment_without_limits_gets_the_defaults(memory, cpu, hub, alice, images, docker_host):
+    """An environment built by API without limits ran without any."""
+    image = images("plasmat-unlimited:1", "unlimited", memory, cpu)
+    answer = hub.spawn(alice.name, image, server="unlimited")
+    assert answer.status_code in (201, 202), answer.text
+    host = docker_host.containers.get(container_name(alice.name, "unlimited")).attrs["HostConfig"]
+    hub.stop_server(alice.name, "unlimited")
+    assert host["Memory"] == host["MemorySwap"] == 2 * GIB
+    assert host["CpuQuota"] / host["CpuPeriod"] == 2
+
+
+def test_failed_start_is_explained_and_leaves_no_container(hub, alice, images, docker_host):
+    """Docker keeps a container that it created but could not start."""
+    # A file where the runtime directory is mounted.
+    image = images("plasmat-broken:1", "broken", commands="USER root\nRUN rm -rf /run/plasma && touch /run/plasma")
+    answer = hub.spawn(alice.name, image, server="broken")
+    assert answer.status_code == 500
+    assert "problem with its container" in answer.json()["message"]
+    name = container_name(alice.name, "broken")
+    assert not docker_host.containers.list(all=True, filters={"name": name})
+
+
+def test_hub_restart_leaves_servers_running(hub, alice, docker_host):
+    """The hub restarts; the person's server and its address stay."""
+    before = docker_host.containers.get(container_name(alice.name)).id
+    hub.stop_process("hub")
+    hub.start_hub()
+    assert hub.api("GET", f"/users/{alice.name}").json()["servers"][""]["ready"]
+    assert docker_host.containers.get(container_name(alice.name)).id == before
+    headers = {"Authorization": f"token {hub.user_token(alice.name)}"}
+    address = f"{hub.url}/user/{alice.name}/api/status"
+    wait_until(lambda: requests.get(address, headers=headers, timeout=10).status_code == 200, 30, "server")

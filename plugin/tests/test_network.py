@@ -1,0 +1,88 @@
+"""The private network, on a real engine."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from tljh_plasma import network
+from tljh_plasma.network import NetworkError
+
+
+@pytest.fixture
+def name(docker_host):
+    name = f"plasmat-{secrets.token_hex(4)}"
+    yield name
+    for made in docker_host.networks.list(names=[name]):
+        made.remove()
+
+
+@pytest.mark.docker
+def test_network_is_made_once_and_keeps_containers_apart(docker_host, name):
+    client = network.connect()
+    address = network.ensure_network(client, name)
+    assert network.ensure_network(client, name) == address
+    (made,) = docker_host.networks.list(names=[name])
+    assert made.attrs["Options"]["com.docker.network.bridge.enable_icc"] == "false"
+    # The engine's configured MTU is the default bridge's only, unless it is asked for.
+    default = docker_host.networks.list(names=["bridge"])[0].attrs["Options"]
+    assert made.attrs["Options"].get(network.MTU_OPTION) == default.get(network.MTU_OPTION)
+    # The hub can listen there: it is an address of this host.
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+
+
+@pytest.mark.docker
+def test_hubs_starting_at_once_agree(docker_host, name):
+    def one(_):
+        client = network.connect()
+        return network.ensure_network(client, name)
+
+    with ThreadPoolExecutor(6) as pool:
+        addresses = set(pool.map(one, range(6)))
+    assert len(addresses) == 1
+    assert len(docker_host.networks.list(names=[name])) == 1
+
+
+@pytest.mark.docker
+def test_longer_names_are_other_networks(docker_host, name):
+    docker_host.networks.create(f"{name}-more", options={network.ICC_OPTION: "false"})
+    network.ensure_network(network.connect(), name)
+    assert {made.name for made in docker_host.networks.list(names=[name])} == {name, f"{name}-more"}
+
+
+@pytest.mark.docker
+def test_network_that_lets_containers_talk_is_refused(docker_host, name):
+    docker_host.networks.create(name)
+    with pytest.raises(NetworkError, match=f"docker network rm {name}"):
+        network.ensure_network(network.connect(), name)
+
+
+def test_silent_docker_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
+    start = time.monotonic()
+    with pytest.raises(NetworkError, match="systemctl start docker"):
+        network.connect(timeout=0.3, interval=0.1)
+    assert 0.3 <= time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("config", "address"),
+    [
+        ([{"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.1"}], "172.18.0.1"),
+        ([{"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.9/16"}], "172.18.0.9"),
+        ([{"Subnet": "10.5.0.0/24"}], "10.5.0.1"),
+        ([{"Subnet": "fd00::/64", "Gateway": "fd00::1"}, {"Subnet": "10.5.0.0/24"}], "10.5.0.1"),
+    ],
+)
+def test_gateway(config, address):
+    assert network.gateway_address({"Name": "plasma", "IPAM": {"Config": config}}) == address
+
+
+@pytest.mark.parametrize("ipam", [None, {}, {"Config": None}, {"Config": [{"Subnet": "fd00::/64"}]}])
+def test_network_without_ipv4_is_said(ipam):
+    with pytest.raises(NetworkError, match="no IPv4 subnet"):
+        network.gateway_address({"Name": "plasma", "IPAM": ipam})

@@ -30,11 +30,11 @@ def running(name, log_driver="journald", live_restore=True, timeout=90):
         if not changes:
             return ret
         if __opts__["test"]:
-            ret["result"] = None
             if __salt__["plasma_docker.engine"]() is None:
                 # Its package starts it, with the configuration that is written first: nothing is left to do here.
                 ret["comment"] = "The Docker engine would be started by its package."
                 return ret
+            ret["result"] = None
             ret["changes"] = changes
             ret["comment"] = "The Docker engine would be started or take over its configuration."
             return ret

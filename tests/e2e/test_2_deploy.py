@@ -14,7 +14,8 @@ def test_the_first_apply_succeeds(deployment):
 
 def test_the_dry_run_predicted_the_first_apply(deployment):
     assert not deployment.predicted.failed
-    assert set(deployment.predicted.changed) == set(deployment.first.changed)
+    # The hub that is not there yet cannot answer: a check, which changes nothing in the apply either.
+    assert deployment.predicted.predicted - {"hub-ready|hub-ready"} == set(deployment.first.changed)
 
 
 def test_the_second_apply_changes_nothing(deployment):

@@ -44,7 +44,7 @@ def test_a_changed_log_driver_restarts_docker_and_keeps_the_server(running_serve
     result = site.apply("docker")
     assert not result.failed
     assert (
-        set(predicted.changed)
+        predicted.predicted
         == set(result.changed)
         == {
             "docker-configuration|/etc/docker/daemon.json",

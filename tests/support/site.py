@@ -53,6 +53,11 @@ class Result:
         return {key: state["changes"] for key, state in self.states.items() if state["changes"]}
 
     @property
+    def predicted(self) -> set[str]:
+        """The IDs of states that a dry run says would change something (some of Salt's own give no details)."""
+        return {key for key, state in self.states.items() if state["result"] is None}
+
+    @property
     def failed(self) -> dict[str, str]:
         """The comments by state ID, of states that failed."""
         return {key: state["comment"] for key, state in self.states.items() if state["result"] is False}

@@ -40,26 +40,31 @@ def wait_until(check, timeout: float, what: str, interval: float = 0.1) -> Any:
 class Hub:
     """Traefik and JupyterHub with the plugin, configured by a config.yaml."""
 
-    def __init__(self, prefix: Path, admin: str, extra_yaml: str = "", extra_python: str = "") -> None:
+    def __init__(
+        self, prefix: Path, admin: str, extra_yaml: str = "", base_url: str = "/", cull: str = "{timeout: 3600}"
+    ) -> None:
         self.prefix = prefix
         self.port = free_port()
         self.hub_port = free_port()
         self.api_port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.origin = f"http://127.0.0.1:{self.port}"
+        # Without the slash at the end.
+        self.url = f"{self.origin}{base_url}".rstrip("/")
         self.token = secrets.token_hex(16)
         self.processes: dict[str, subprocess.Popen] = {}
         (prefix / "config" / "jupyterhub_config.d").mkdir(parents=True)
         (prefix / "state").mkdir()
         (prefix / "config" / "config.yaml").write_text(
+            f"base_url: {base_url}\n"
             f"users:\n  admin: [{admin}]\n"
             f"http:\n  address: 127.0.0.1\n  port: {self.port}\n"
             f"traefik_api:\n  port: {self.api_port}\n"
-            "services:\n  cull:\n    timeout: 3600\n" + extra_yaml
+            f"services:\n  cull: {cull}\n" + extra_yaml
         )
         (prefix / "config" / "jupyterhub_config.d" / "tests.py").write_text(
             f"c.JupyterHub.hub_port = {self.hub_port}\n"
             f"c.JupyterHub.services.append({{'name': 'tests', 'api_token': '{self.token}', 'admin': True}})\n"
-            "c.JupyterHub.log_level = 10\n" + extra_python
+            "c.JupyterHub.log_level = 10\n"
         )
 
     @property

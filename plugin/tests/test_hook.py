@@ -60,6 +60,19 @@ def test_importing_the_module_is_light():
     assert done.stdout.strip() == "[]"
 
 
+def test_aiodocker_is_kept_where_the_builder_works():
+    """TLJH installs what its plugins ask for with one call of pip: every range counts."""
+    from packaging.specifiers import SpecifierSet
+
+    (wanted,) = tljh_plasma.tljh_extra_hub_pip_packages()
+    locked = importlib.metadata.version("aiodocker")
+    builders = next(line for line in importlib.metadata.requires("tljh-repo2docker") if line.startswith("aiodocker"))
+    ours = SpecifierSet(wanted.removeprefix("aiodocker"))
+    assert ours.contains(locked)
+    assert not ours.contains("0.22.0")
+    assert SpecifierSet(builders.removeprefix("aiodocker")).contains(locked)
+
+
 @pytest.mark.docker
 @pytest.mark.parametrize("order", ["first", "last"])
 def test_hook_has_the_last_word_and_takes_nothing_away(order, docker_host, tmp_path, monkeypatch):

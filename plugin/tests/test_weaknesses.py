@@ -17,6 +17,7 @@ from support_hub import container_name
 
 pytestmark = pytest.mark.docker
 
+
 def owned_by_others(home: Path, uid: int) -> list[Path]:
     """Files below a home that are not its owner's."""
     return [path for path in home.rglob("*") if path.lstat().st_uid != uid]

@@ -24,3 +24,13 @@ def tljh_custom_jupyterhub_config(c):
     from .config_hook import configure
 
     configure(c)
+
+
+@hookimpl
+def tljh_extra_hub_pip_packages():
+    """Keep aiodocker where tljh-repo2docker works.
+
+    TLJH upgrades what its plugins ask for in one call of pip, at every run. tljh-repo2docker asks for a range wider
+    than it supports; with this beside it pip takes the overlap.
+    """
+    return ["aiodocker>=0.21,<0.22"]

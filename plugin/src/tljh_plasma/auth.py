@@ -7,6 +7,7 @@ from typing import Any
 
 from jupyterhub.auth import PAMAuthenticator
 from tornado import web
+from traitlets import default
 
 from .accounts import AccountError, find_account, find_entry
 
@@ -17,6 +18,11 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
     The account is checked when somebody logs in, whatever the allow rules say, again while they are logged in (their
     account may be gone by then), and once more by the spawner when a server starts.
     """
+
+    @default("executor_threads")
+    def _default_executor_threads(self) -> int:
+        # PAM takes seconds over a wrong password, on purpose: the others must not queue behind it.
+        return 16
 
     async def authenticate(self, handler: Any, data: dict[str, str]) -> str | None:
         """Check name and password through PAM.

@@ -1,6 +1,7 @@
 # The engine that runs the users' servers. An engine that is already here, from wherever, is kept.
 {% set docker = pillar['plasma']['docker'] %}
 {% set repository = docker.repository %}
+{% set repository_url = repository.url ~ '/' ~ (grains['os'] | lower) %}
 
 include:
   - preflight
@@ -26,7 +27,7 @@ docker-configuration:
 docker-repository-key:
   file.managed:
     - name: /etc/apt/keyrings/docker.asc
-    - source: {{ (repository.key_url or repository.url ~ '/' ~ grains['os'] | lower ~ '/gpg') | json }}
+    - source: {{ (repository.key_url or repository_url ~ '/gpg') | json }}
     - source_hash: sha256={{ repository.key_sha256 }}
     - user: root
     - group: root
@@ -40,7 +41,7 @@ docker-repository-key:
 
 docker-repository:
   pkgrepo.managed:
-    - name: deb [arch={{ grains['osarch'] }} signed-by=/etc/apt/keyrings/docker.asc] {{ repository.url }}/{{ grains['os'] | lower }} {{ grains['oscodename'] }} stable
+    - name: deb [arch={{ grains['osarch'] }} signed-by=/etc/apt/keyrings/docker.asc] {{ repository_url }} {{ grains['oscodename'] }} stable
     - file: /etc/apt/sources.list.d/docker.list
     - aptkey: false
     - require:

@@ -17,6 +17,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tarfile
 import time
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
@@ -297,8 +298,9 @@ def _place_traefik(paths, run, archive):
     binary = paths["hub"] / "bin" / "traefik"
     if not paths["python"].exists():
         run("Making the hub's environment", [_PYTHON, "-m", "venv", paths["hub"]])
-    if archive.name.endswith((".tar.gz", ".tgz")):
-        run("Unpacking Traefik", ["tar", "-xzf", archive, "-C", binary.parent, "traefik"])
+    # Not by its name: an address may end in a query.
+    if tarfile.is_tarfile(archive):
+        run("Unpacking Traefik", ["tar", "-xf", archive, "-C", binary.parent, "traefik"])
     else:
         shutil.copyfile(archive, binary)
     binary.chmod(0o755)

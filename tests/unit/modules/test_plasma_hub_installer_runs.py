@@ -268,7 +268,7 @@ def test_tljh_miniforge_from_its_verified_copy(prefix):
     assert (prefix.root / "miniforge").read_text().split() == ["-u", "-b", "-p", f"{prefix.root}/user"]
 
 
-@pytest.mark.parametrize("name", ["traefik_v3_linux_amd64.tar.gz", "traefik.tgz", "traefik"])
+@pytest.mark.parametrize("name", ["traefik_v3_linux_amd64.tar.gz", "traefik.tgz", "traefik.tar.gz?token=x", "traefik"])
 def test_tljh_traefik_from_its_verified_copy(prefix, tmp_path, name):
     binary = tmp_path / "traefik"
     binary.write_text("#!/bin/true\n", encoding="utf-8")

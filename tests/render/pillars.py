@@ -1,0 +1,274 @@
+"""
+Pillars to render with: empty, with every key of the schema, and with the most awkward text the schema accepts.
+
+What an operator writes under `plasma:`; ``compiled`` is what Salt makes of it, through the real external pillar.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import pathlib
+import tempfile
+from typing import Annotated, Any, get_origin
+
+import salt.pillar
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from _pillar.plasma import schema
+from tests.render.options import options
+
+PASSWORD = "Correct-Horse-{{ 7*7 }}-Battery"
+HASH = "$6$rounds=5000$saltsaltsalt$0123456789abcdefghijklmnopqrstuvwxyzABCDEF./"
+SHA = {letter: letter * 64 for letter in "abcdef"}
+
+# Names that YAML would not read as text stand among them: they must stay text on the whole way.
+_PEOPLE = {
+    "users": [
+        {
+            "name": "anna",
+            "password": PASSWORD,
+            "groups": ["biology"],
+            "admin": True,
+            "quota": {"soft": "1G", "hard": "2G", "inodes": {"soft": 1000, "hard": 2000}},
+            "shell": "/bin/zsh",
+            "uid": 1500,
+            "fullname": "Anna Example",
+            "home": "/srv/homes/anna",
+        },
+        {"name": "null", "password_hash": HASH, "groups": ["biology", "video"]},
+        {"name": "off", "absent": True, "remove_home": True},
+    ],
+    "groups": [
+        {"name": "biology", "gid": 2000, "quota": {"soft": "3G", "hard": "4G", "inodes": {"soft": 10, "hard": 20}}},
+        {"name": "yes", "absent": True},
+    ],
+    "quota": {"soft": "10G", "hard": "12G", "grace": 86400, "inodes": {"soft": 100, "hard": 200}},
+    "quotas": {"enabled": True, "device": "LABEL=cloudimg-rootfs"},
+    "admins": ["true"],
+    "cockpit": {"enabled": True},
+    "environments": [
+        {
+            "name": "python-course",
+            "repository": "https://git.example.org/python-course.git",
+            "ref": "v1.2",
+            "memory": "4G",
+            "cpu": 1.5,
+            "groups": ["biology"],
+            "description": "First steps in Python",
+            "build_args": {"PYTHON_VERSION": "3.12"},
+        },
+        {"name": "1e3", "absent": True},
+    ],
+}
+_COMMON = {
+    **_PEOPLE,
+    "limits": {"memory": "1.5G", "cpu": 0.5},
+    "cull": {
+        "enabled": True,
+        "timeout": 7200,
+        "every": 30,
+        "concurrency": 7,
+        "users": True,
+        "max_age": 86400,
+        "remove_named_servers": True,
+    },
+    "named_servers": {"limit": 5},
+    "shared_data": "/srv/course-data",
+    "utils": {
+        "packages": ["libstdc++6", "no", "1e3"],
+        "monitor": "ctop",
+        "ctop": {
+            "version": "0.7.8",
+            "url": "https://mirror.example.org/ctop-{version}-{arch}",
+            "sha256": {"amd64": SHA["a"], "arm64": SHA["b"]},
+        },
+    },
+    "preflight": {"min_disk": "20G", "min_memory": "3.5G"},
+}
+_SOURCES = {
+    "pip_index_url": "https://reader:token@pypi.example.org/simple",
+    "http_proxy": "http://proxy.example.org:3128",
+    "https_proxy": "http://proxy.example.org:3129",
+    "no_proxy": "localhost,.example.org",
+    "ca_bundle": "/etc/ssl/certs/own.crt",
+}
+FULL_TLJH = {
+    **_COMMON,
+    "hub": {
+        "provider": "tljh",
+        "prefix": "/opt/hub",
+        "versions": {"tljh": "2.1.0"},
+        "sources": {
+            **_SOURCES,
+            "installer": "https://mirror.example.org/tljh/bootstrap.py",
+            "installer_sha256": SHA["c"],
+            "tljh": "/srv/mirror/the-littlest-jupyterhub",
+            "miniforge": "https://mirror.example.org/Miniforge3-Linux.sh",
+            "miniforge_sha256": SHA["d"],
+            "traefik": "https://mirror.example.org/traefik_linux.tar.gz",
+            "traefik_sha256": SHA["e"],
+        },
+        "install_timeout": 3600,
+        "ready_timeout": 300,
+    },
+    "docker": {
+        "source": "docker-ce",
+        "repository": {
+            "url": "https://mirror.example.org/docker/linux",
+            "key_url": "https://mirror.example.org/docker.gpg",
+            "key_sha256": SHA["f"],
+        },
+        "log_driver": "local",
+    },
+    "https": {
+        "name_server": "hub.example.org",
+        "domains": ["hub.example.org", "www.example.org"],
+        "letsencrypt_email": "admin@example.org",
+        "staging": True,
+        "acme_server": "https://acme.example.org/directory",
+    },
+}
+FULL_PYPI = {
+    **_COMMON,
+    "hub": {
+        "provider": "pypi",
+        "prefix": "/srv/hub",
+        "sources": dict(_SOURCES),
+        "install_timeout": 600,
+        "ready_timeout": 60,
+    },
+    "docker": {"source": "distro", "log_driver": "json-file"},
+    "https": {"tls": {"key": "/etc/ssl/private/hub.key", "cert": "/etc/ssl/certs/hub.pem"}},
+}
+# The ways to name a source that are in neither of the above: files of the server, and words.
+FILES = {
+    "hub": {
+        "provider": "tljh",
+        "sources": {
+            "installer": "/srv/mirror/bootstrap.py",
+            "tljh": "the-littlest-jupyterhub @ git+https://git.example.org/tljh@main",
+            "miniforge": "/srv/mirror/Miniforge3.sh",
+            "miniforge_sha256": SHA["d"],
+            "traefik": "/srv/mirror/traefik",
+            "traefik_sha256": SHA["e"],
+        },
+    },
+    "utils": {"packages": [], "monitor": "none"},
+    "limits": {"memory": "none", "cpu": "none"},
+    "docker": {"source": "distro"},
+}
+WORDS = {"hub": {"provider": "tljh", "sources": {"miniforge": "none", "traefik": "pypi"}}}
+
+# Tried in this order on every text of the schema; the first that it accepts takes the place of its ordinary value.
+# "{n}" makes each unique.
+_HOSTILE = (
+    """zz{n}zz "x" 'y' {{{{ 7*7 }}}} {{% raise %}} {{# n #}} # a: - b &c *d !e %f @g `id` $(id) \\n | > ; é 漢 🎉""",
+    """zz{n}zz "x" 'y' {{{{ 7*7 }}}} {{% raise %}} # - b &c *d !e %f @g `id` $(id) \\ ; é 漢 🎉""",
+    "https://zz{n}zz.example.org/%7B%7B7*7%7D%7D/~c/@d/[e]/!*+,=&x?y={{version}}{{arch}}&z=1#f",
+    "https://zz{n}zz.example.org/%7B%7B7*7%7D%7D/~c/@d/[e]/!*+,=&x?y=%22&z=1#f",
+    "http://zz{n}zz:p%40s%3As*@zz.example.org:3128/%7B%7B7*7%7D%7D",
+    "/srv/zz{n}zz/a=b,c@d+e~f-g_h.i/-x/=/@",
+    "git@zz{n}zz.example.org:~a/b+c.git",
+    "*.zz{n}zz.[::1]:8/_",
+    "zz{n}zz/a+b-c_d.e",
+    "1.0+zz{n}zz.-",
+)
+
+
+def plasma_schema() -> Any:
+    """The root section of the schema."""
+    return schema("site").Plasma
+
+
+def leaves() -> list[tuple[str, Any]]:
+    """Every key of the schema that holds no other, as (path, shape)."""
+    found = []
+    for path, _, shape in schema("base").walk(plasma_schema(), "plasma"):
+        inner = shape
+        while inner.items:
+            path = f"{path}[]" if get_origin(inner.bare) is list else path
+            inner = inner.items
+        if not inner.section:
+            found.append((path, inner))
+    return found
+
+
+def _hostile_text(shape: Any, number: int) -> str | None:
+    adapter = TypeAdapter(Annotated[(shape.bare, *shape.metadata)] if shape.metadata else shape.bare)
+    for template in _HOSTILE:
+        text = template.format(n=number)
+        try:
+            if adapter.validate_python(text, strict=True) == text:
+                return text
+        except ValidationError:
+            continue
+    return None
+
+
+def hostile(full: dict[str, Any]) -> dict[str, Any]:
+    """``full`` with every text of it replaced by the most awkward one that the schema accepts there."""
+    changed = copy.deepcopy(full)
+    for number, (path, shape) in enumerate(leaves()):
+        if shape.wants_text:
+            text = _hostile_text(shape, number)
+            if text is not None:
+                _replace(changed, path.removeprefix("plasma.").split("."), text)
+    return changed
+
+
+def _replace(value: Any, keys: list[str], text: str) -> None:
+    key, rest = keys[0].removesuffix("[]"), keys[1:]
+    if not isinstance(value, dict) or value.get(key) is None:
+        return
+    if not rest:
+        if isinstance(value[key], list):
+            value[key] = [text]
+        elif isinstance(value[key], dict):
+            value[key] = dict.fromkeys(value[key], text)
+        else:
+            value[key] = text
+    elif isinstance(value[key], list):
+        for item in value[key]:
+            _replace(item, rest, text)
+    else:
+        _replace(value[key], rest, text)
+
+
+GIVEN: dict[str, dict[str, Any]] = {
+    "minimal": {},
+    "full-tljh": FULL_TLJH,
+    "full-pypi": FULL_PYPI,
+    "files": FILES,
+    "words": WORDS,
+    "hostile-tljh": hostile(FULL_TLJH),
+    "hostile-pypi": hostile(FULL_PYPI),
+}
+
+
+def texts(value: Any) -> list[str]:
+    """Every text in a value, keys of mappings included."""
+    if isinstance(value, dict):
+        return [text for pair in value.items() for item in pair for text in texts(item)]
+    if isinstance(value, list | tuple):
+        return [text for item in value for text in texts(item)]
+    return [value] if isinstance(value, str) else []
+
+
+@functools.cache
+def compiled(name: str) -> dict[str, Any]:
+    """What Salt's pillar compiler and the external pillar make of one of the pillars above."""
+    with tempfile.TemporaryDirectory() as directory:
+        root = pathlib.Path(directory)
+        (root / "pillar").mkdir()
+        (root / "pillar" / "top.sls").write_text("base:\n  '*':\n    - plasma\n", encoding="utf-8")
+        # A renderer that runs no Jinja: what the operator wrote is data.
+        text = "#!yaml\n" + yaml.safe_dump({"plasma": GIVEN[name]}, allow_unicode=True)
+        (root / "pillar" / "plasma.sls").write_text(text, encoding="utf-8")
+        opts = options(root, pillar_roots={"base": [str(root / "pillar")]})
+        pillar = salt.pillar.Pillar(opts, opts["grains"], opts["id"], "base").compile_pillar()
+    if "_errors" in pillar:
+        raise AssertionError(f"{name} is not valid:\n" + "\n".join(pillar["_errors"]))
+    return json.loads(json.dumps(pillar))

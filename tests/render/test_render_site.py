@@ -1,0 +1,126 @@
+"""The site and each SLS alone, compiled for every supported system and every pillar."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.render.compiler import SLS, low_state
+from tests.render.pillars import GIVEN, PASSWORD, compiled, texts
+from tests.support.paths import REPOSITORY
+
+PREFLIGHT = "preflight-server-is-fit"
+SHA256 = re.compile(r"sha256=[0-9a-f]{64}")
+DESCRIPTIVE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9._]+)+")
+
+
+@pytest.fixture
+def site(system, architecture, pillar):
+    return low_state(system, architecture, pillar)
+
+
+def _order(chunks):
+    return [chunk["__id__"] for chunk in chunks]
+
+
+def test_site_compiles_with_preflight_first(site):
+    first = site[0]
+    assert first["__id__"] == PREFLIGHT
+    assert (first["state"], first["fun"], first["failhard"]) == ("plasma_preflight", "passed", True)
+    assert {chunk["__sls__"].split(".")[0] for chunk in site} >= {"preflight", "docker", "tljh"}
+
+
+@pytest.mark.parametrize("sls", SLS)
+def test_each_sls_compiles_alone(system, architecture, pillar, sls):
+    chunks = low_state(system, architecture, pillar, sls)
+    assert sls in {chunk["__sls__"] for chunk in chunks} | {"tljh", "utils"}
+    if sls == "tljh.settings":
+        return  # for settings alone, on a server that has its hub
+    assert chunks[0]["__id__"] == PREFLIGHT
+    # A part of the site is that part: the same states with the same arguments.
+    site = {(chunk["__id__"], chunk["name"]): chunk for chunk in low_state(system, architecture, pillar)}
+    for chunk in chunks:
+        whole = site.get((chunk["__id__"], chunk["name"]))
+        if whole is not None and whole["__sls__"] == chunk["__sls__"]:
+            assert _arguments(chunk) == _arguments(whole)
+
+
+def _arguments(chunk):
+    return {
+        key: value for key, value in chunk.items() if key not in ("order", "require", "watch", "__sls_included_from__")
+    }
+
+
+def test_nothing_runs_commands(site):
+    assert {chunk["state"] for chunk in site} & {"cmd", "module", "saltmod", "salt"} == set()
+
+
+def test_ids_are_descriptive(site):
+    assert [id_ for id_ in set(_order(site)) if not DESCRIPTIVE.fullmatch(id_)] == []
+
+
+def test_ids_are_unique(site):
+    """One ID is one state, of one SLS; `names` may give it several names."""
+    assert len({(chunk["__id__"], chunk["name"]) for chunk in site}) == len(site)
+    owners = {}
+    for chunk in site:
+        owners.setdefault(chunk["__id__"], set()).add((chunk["state"], chunk["fun"], chunk["__sls__"]))
+    assert {id_: owner for id_, owner in owners.items() if len(owner) > 1} == {}
+
+
+def test_downloads_have_a_checksum(site):
+    for chunk in site:
+        for source in texts(chunk.get("source")):
+            if chunk["state"] == "file" and not source.startswith("salt://"):
+                assert SHA256.fullmatch(chunk["source_hash"]), chunk["__id__"]
+                assert source.startswith(("https://", "/")), chunk["__id__"]
+        if "source_hash" in chunk:
+            assert SHA256.fullmatch(chunk["source_hash"]), chunk["__id__"]
+            assert not chunk.get("skip_verify")
+
+
+def test_sources_of_the_tree_exist(site):
+    sources = [text for chunk in site for text in texts(chunk.get("source")) if text.startswith("salt://")]
+    assert "salt://tljh/plugin" in sources
+    for source in sources:
+        path = REPOSITORY / "salt" / source.removeprefix("salt://")
+        assert path.exists(), source
+
+
+def test_files_say_who_may_read_them(site):
+    for chunk in site:
+        if chunk["state"] == "file" and chunk["fun"] in ("managed", "serialize") and chunk.get("replace") is not False:
+            assert chunk["user"] == chunk["group"] == "root", chunk["__id__"]
+            assert re.fullmatch(r"0[0-7]{3}", chunk["mode"]), chunk["__id__"]
+
+
+def test_only_the_chosen_provider(site, pillar):
+    provider = compiled(pillar)["plasma"]["hub"]["provider"]
+    other = {"tljh": "pypi", "pypi": "tljh"}[provider]
+    used = {chunk["__sls__"] for chunk in site}
+    assert f"tljh.{provider}" in used
+    assert f"tljh.{other}" not in used
+    (installed,) = [chunk for chunk in site if chunk["__id__"] == "hub-installed"]
+    assert installed["provider"] == provider == site[0]["provider"]
+
+
+def test_no_plain_password_is_sent(site, pillar):
+    given = GIVEN[pillar].get("users", [])
+    plain = [user["password"] for user in given if user.get("password")]
+    assert bool(plain) is ("full" in pillar or "hostile" in pillar)
+    assert "full" not in pillar or plain == [PASSWORD]
+    for text in [*texts(site), *texts(compiled(pillar))]:
+        assert not any(password in text for password in plain)
+
+
+def test_order_of_the_hub(site, pillar):
+    order = {id_: place for place, id_ in enumerate(_order(site))}
+    assert order["docker-configuration"] < order["docker-engine"] < order["docker-service"] < order["hub-installed"]
+    assert order["hub-plugin-source"] < order["hub-installed"] < order["hub-settings"] < order["hub-ready"]
+    later = [chunk for chunk in site if chunk["state"] == "service"]
+    assert all(order["hub-settings"] < order[chunk["__id__"]] < order["hub-ready"] for chunk in later)
+    assert bool(later) is (compiled(pillar)["plasma"]["hub"]["provider"] == "pypi")
+    # No package is touched while another run holds the package manager.
+    first = min(order[chunk["__id__"]] for chunk in site if chunk["state"] in ("pkg", "pkgrepo"))
+    assert order["preflight-packages-are-settled"] < first

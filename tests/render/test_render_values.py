@@ -1,0 +1,179 @@
+"""Values of the pillar reach the states unchanged, however awkward their text is."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import salt.utils.templates
+
+from tests.render.compiler import SYSTEMS, _directory, low_state
+from tests.render.options import options
+from tests.render.pillars import FULL_PYPI, FULL_TLJH, GIVEN, compiled, leaves, texts
+from tests.support.paths import REPOSITORY
+
+HOSTILE = ["hostile-tljh", "hostile-pypi"]
+MARK = re.compile(r"zz\d+zz")
+
+
+def _given(plasma, path):
+    """The values at a path of the schema, such as users[].name, in what an operator wrote."""
+    values = [plasma]
+    for key in path.removeprefix("plasma.").split("."):
+        name = key.removesuffix("[]")
+        values = [value[name] for value in values if isinstance(value, dict) and name in value]
+        if key.endswith("[]"):
+            values = [item for value in values for item in value]
+    return values
+
+
+def test_the_full_pillars_have_every_key():
+    missing = [path for path, _ in leaves() if not _given(FULL_TLJH, path) and not _given(FULL_PYPI, path)]
+    assert missing == []
+
+
+def test_the_hostile_pillars_are_hostile():
+    """The free texts of the schema, at least, hold what Jinja, YAML and a shell would read."""
+    marked = {
+        path for path, _ in leaves() for name in HOSTILE if MARK.search(" ".join(texts(_given(GIVEN[name], path))))
+    }
+    assert {
+        "plasma.hub.prefix",
+        "plasma.hub.versions.tljh",
+        "plasma.hub.sources.installer",
+        "plasma.hub.sources.tljh",
+        "plasma.hub.sources.miniforge",
+        "plasma.hub.sources.traefik",
+        "plasma.hub.sources.pip_index_url",
+        "plasma.hub.sources.http_proxy",
+        "plasma.hub.sources.https_proxy",
+        "plasma.hub.sources.no_proxy",
+        "plasma.hub.sources.ca_bundle",
+        "plasma.docker.repository.url",
+        "plasma.docker.repository.key_url",
+        "plasma.shared_data",
+        "plasma.users[].password",
+        "plasma.users[].fullname",
+        "plasma.environments[].description",
+        "plasma.environments[].build_args",
+        "plasma.utils.ctop.url",
+    } <= marked
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_the_pillar_keeps_them(name):
+    passwords = {user["password"] for user in GIVEN[name]["users"] if "password" in user}
+    given = {text for text in texts(GIVEN[name]) if MARK.search(text)} - passwords
+    assert len(given) > 15
+    assert given <= set(texts(compiled(name)))
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_states_hold_them_whole_or_not_at_all(system, architecture, name):
+    plasma = compiled(name)["plasma"]
+    ctop = plasma["utils"]["ctop"]
+    whole = {MARK.search(text)[0]: text for text in texts(plasma) if MARK.search(text)}
+    # The one text that is a template by intention.
+    mark = MARK.search(ctop["url"])[0]
+    whole[mark] = ctop["url"].replace("{version}", ctop["version"]).replace("{arch}", architecture)
+    seen = set()
+    for text in texts(low_state(system, architecture, name)):
+        for mark in MARK.findall(text):
+            # The verified copy of a source is named after the last part of its address.
+            assert whole[mark] in text, text
+            seen.add(mark)
+    reached = {path for path, _ in leaves() if set(MARK.findall(" ".join(texts(_given(GIVEN[name], path))))) & seen}
+    assert {"plasma.hub.prefix", "plasma.shared_data", "plasma.hub.sources.no_proxy"} <= reached
+    if name == "hostile-tljh":
+        assert {"plasma.hub.versions.tljh", "plasma.hub.sources.tljh", "plasma.docker.repository.url"} <= reached
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_states_and_arguments_are_those_of_an_ordinary_pillar(system, architecture, name):
+    """Awkward text adds no state, no argument and no key."""
+
+    def shape(value):
+        if isinstance(value, dict):
+            return {key: shape(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [shape(item) for item in value]
+        return type(value)
+
+    def shapes(pillar):
+        return [
+            (
+                chunk["__id__"],
+                chunk["state"],
+                chunk["fun"],
+                shape({key: value for key, value in chunk.items() if key != "require"}),
+            )
+            for chunk in low_state(system, architecture, pillar)
+        ]
+
+    assert shapes(name) == shapes(name.replace("hostile", "full"))
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_settings_are_the_values_of_the_pillar(system, pillar):
+    plasma = compiled(pillar)["plasma"]
+    states = {chunk["__id__"]: chunk for chunk in low_state(system, "amd64", pillar)}
+    settings = states["hub-settings"]
+    assert settings["prefix"] == plasma["hub"]["prefix"]
+    assert settings["settings"]["limits"] == plasma["limits"]
+    assert settings["settings"]["services"]["cull"] == plasma["cull"]
+    assert settings["settings"]["plasma"]["named_servers"] == plasma["named_servers"]
+    assert settings["settings"]["plasma"]["shared_data"] == plasma["shared_data"]
+    installed = states["hub-installed"]
+    assert installed["name"] == plasma["hub"]["prefix"]
+    assert installed["timeout"] == plasma["hub"]["install_timeout"]
+    assert installed["sources"] == plasma["hub"]["sources"]
+    if plasma["hub"]["provider"] == "tljh":
+        assert installed["version"] == plasma["hub"]["versions"]["tljh"]
+        assert installed["source"] == plasma["hub"]["sources"]["tljh"]
+        assert states["hub-installer"]["source"] == plasma["hub"]["sources"]["installer"]
+        assert states["hub-installer"]["source_hash"] == f"sha256={plasma['hub']['sources']['installer_sha256']}"
+    fit = states["preflight-server-is-fit"]
+    assert {key: fit[key] for key in ("min_disk", "min_memory")} == plasma["preflight"]
+
+
+@pytest.mark.parametrize("name", ["miniforge", "traefik"])
+def test_sources_that_are_files_come_as_verified_copies(system, architecture, pillar, name):
+    hub = compiled(pillar)["plasma"]["hub"]
+    source = hub["sources"][name]
+    states = {chunk["__id__"]: chunk for chunk in low_state(system, architecture, pillar)}
+    copy = states.get(f"hub-source-{name}")
+    if hub["provider"] == "pypi" or source in (None, "none", "pypi"):
+        assert copy is None
+    else:
+        # plasma_hub_installer looks for it under this name.
+        assert copy["name"] == f"{hub['prefix']}/plasma/{source.rsplit('/', 1)[-1]}"
+        assert copy["source"] == source
+        assert copy["source_hash"] == f"sha256={hub['sources'][f'{name}_sha256']}"
+
+
+@pytest.mark.parametrize("pillar", ["minimal", "full-pypi", "hostile-pypi"])
+@pytest.mark.parametrize("unit", ["jupyterhub", "traefik"])
+def test_units_of_the_pypi_provider(pillar, unit):
+    prefix = compiled(pillar)["plasma"]["hub"]["prefix"]
+    path = REPOSITORY / "salt" / "tljh" / "files" / f"{unit}.service"
+    rendered = salt.utils.templates.JINJA(
+        str(path),
+        to_str=True,
+        opts=options(_directory()),
+        saltenv="base",
+        grains={},
+        pillar={},
+        salt={},
+        context={"prefix": prefix},
+    )
+    assert rendered["result"], rendered["data"]
+    lines = rendered["data"].splitlines()
+    assert f"WorkingDirectory={prefix}/state" in lines
+    assert f"Environment=TLJH_INSTALL_PREFIX={prefix}" in lines
+    (start,) = [line for line in lines if line.startswith("ExecStart=")]
+    assert start.startswith(f"ExecStart={prefix}/hub/bin/")
+    assert [line for line in lines if line.startswith("[")] == ["[Unit]", "[Service]", "[Install]"]
+    assert "{{" not in rendered["data"]
+    # systemd would expand these.
+    assert "%" not in rendered["data"]
+    assert "$" not in rendered["data"]

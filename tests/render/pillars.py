@@ -196,16 +196,18 @@ def leaves() -> list[tuple[str, Any]]:
     return found
 
 
-def _hostile_text(shape: Any, number: int) -> str | None:
+def accepted(shape: Any, text: str) -> bool:
+    """Whether the schema takes this text for a key, as it is."""
     adapter = TypeAdapter(Annotated[(shape.bare, *shape.metadata)] if shape.metadata else shape.bare)
-    for template in _HOSTILE:
-        text = template.format(n=number)
-        try:
-            if adapter.validate_python(text, strict=True) == text:
-                return text
-        except ValidationError:
-            continue
-    return None
+    try:
+        return adapter.validate_python(text, strict=True) == text
+    except ValidationError:
+        return False
+
+
+def hostile_text(shape: Any, number: int) -> str | None:
+    """The most awkward text that the schema takes for a key, or None for a key of few words."""
+    return next((text for text in (each.format(n=number) for each in _HOSTILE) if accepted(shape, text)), None)
 
 
 def hostile(full: dict[str, Any]) -> dict[str, Any]:
@@ -213,7 +215,7 @@ def hostile(full: dict[str, Any]) -> dict[str, Any]:
     changed = copy.deepcopy(full)
     for number, (path, shape) in enumerate(leaves()):
         if shape.wants_text:
-            text = _hostile_text(shape, number)
+            text = hostile_text(shape, number)
             if text is not None:
                 _replace(changed, path.removeprefix("plasma.").split("."), text)
     return changed

@@ -9,7 +9,7 @@ import salt.utils.templates
 
 from tests.render.compiler import SYSTEMS, _directory, low_state
 from tests.render.options import options
-from tests.render.pillars import FULL_PYPI, FULL_TLJH, GIVEN, compiled, leaves, texts
+from tests.render.pillars import FULL_PYPI, FULL_TLJH, GIVEN, accepted, compiled, hostile_text, leaves, texts
 from tests.support.paths import REPOSITORY
 
 HOSTILE = ["hostile-tljh", "hostile-pypi"]
@@ -58,6 +58,20 @@ def test_the_hostile_pillars_are_hostile():
         "plasma.environments[].build_args",
         "plasma.utils.ctop.url",
     } <= marked
+
+
+@pytest.mark.parametrize("end", ["\n", "\nroot: x", "\r", "\u2028x", "\x85x", "\0"], ids=repr)
+def test_no_text_of_the_schema_breaks_a_line(end):
+    """What would start a new key in a YAML file never gets as far as the states."""
+    checked = 0
+    for path, shape in leaves():
+        text = hostile_text(shape, 1) if shape.wants_text else None
+        # A password goes into no file as it is, only its hash does.
+        if text is not None and path != "plasma.users[].password":
+            checked += 1
+            assert not accepted(shape, text + end), path
+            assert not accepted(shape, end + text), path
+    assert checked > 20
 
 
 @pytest.mark.parametrize("name", HOSTILE)

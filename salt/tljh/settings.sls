@@ -8,6 +8,10 @@ hub-settings:
         limits: {{ plasma.limits | json }}
         services:
           cull: {{ plasma.cull | json }}
+{% if plasma.admins %}
+        users:
+          admin: {{ plasma.admins | json }}
+{% endif %}
         plasma:
           named_servers: {{ plasma.named_servers | json }}
           shared_data: {{ plasma.shared_data | json }}

@@ -93,3 +93,19 @@ def test_hub_restart_leaves_servers_running(hub, alice, docker_host):
     headers = {"Authorization": f"token {hub.user_token(alice.name)}"}
     address = f"{hub.url}/user/{alice.name}/api/status"
     wait_until(lambda: requests.get(address, headers=headers, timeout=10).status_code == 200, 30, "server")
+
+
+def test_server_that_ends_by_itself_is_noticed_and_removed(hub, accounts, environment, docker_host):
+    """The engine does not remove containers (it would also do so when it restarts): the hub does."""
+    person = accounts.add("dave")
+    assert hub.spawn(person.name, environment).status_code in (201, 202)
+    name = container_name(person.name)
+    server = docker_host.containers.get(name)
+    assert server.attrs["HostConfig"]["AutoRemove"] is False
+    server.kill()
+    wait_until(lambda: hub.api("GET", f"/users/{person.name}").json()["servers"] == {}, 90, "the hub's notice")
+    wait_until(lambda: not docker_host.containers.list(all=True, filters={"name": name}), 30, "removal")
+    # And it can be started again.
+    assert hub.spawn(person.name, environment).status_code in (201, 202)
+    hub.stop_server(person.name)
+    wait_until(lambda: not docker_host.containers.list(all=True, filters={"name": name}), 30, "removal")

@@ -13,8 +13,8 @@ help:  ## list the targets
 $(VENV)/.ready: requirements-dev.txt
 	tools/bootstrap $(VENV) requirements-dev.txt
 
-$(PLUGIN_VENV)/.ready: plugin/requirements.txt plugin/requirements-test.txt plugin/pyproject.toml
-	tools/bootstrap $(PLUGIN_VENV) plugin/requirements.txt plugin/requirements-test.txt
+$(PLUGIN_VENV)/.ready: plugin/requirements.txt plugin/tests/requirements.txt plugin/pyproject.toml
+	tools/bootstrap $(PLUGIN_VENV) plugin/requirements.txt plugin/tests/requirements.txt
 	$(PLUGIN_VENV)/bin/python -m pip install -q --no-deps --no-build-isolation -e plugin
 
 .PHONY: setup

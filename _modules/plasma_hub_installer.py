@@ -92,7 +92,9 @@ def install(provider, prefix="/opt/tljh", version="", source=None, sources=None,
         if not changes:
             return {}
         run = _Runner(guard, timeout, _environment(prefix, sources))
-        _write_receipt(paths, provider, version, source, complete=False)
+        if changes.keys() - {"plugin"}:
+            # Until this is taken back, the packages count as half-installed. The plugin alone is compared file by file.
+            _write_receipt(paths, provider, version, source, complete=False)
         if provider == "pypi":
             _install_packages(paths, run, changes)
         else:
@@ -323,6 +325,8 @@ def _restore_pins(paths, run, changes):
 
 
 def _restart_running(run, proxy):
-    for unit in ("traefik.service", "jupyterhub.service") if proxy else ("jupyterhub.service",):
-        if __salt__["service.status"](unit):
-            run(f"Restarting {unit}", ["systemctl", "restart", unit])
+    units = ["traefik.service", "jupyterhub.service"] if proxy else ["jupyterhub.service"]
+    active = [unit for unit in units if __salt__["service.status"](unit)]
+    if active:
+        # In one transaction: the hub requires the proxy and would otherwise be restarted twice.
+        run(f"Restarting {' and '.join(active)}", ["systemctl", "restart", *active])

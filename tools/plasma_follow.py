@@ -106,7 +106,9 @@ def follow(name: str, entry: dict, wait: float, console: Console) -> int:
         display = Display(console, name)
         with display.progress:
             for line in process.stdout:
-                display.show(json.loads(line))
+                # Other lines are what the login itself prints, such as a .bashrc that greets.
+                if line.startswith('{"event"'):
+                    display.show(json.loads(line))
     if process.returncode == 3:
         console.print(f"No apply ran on {name} within {wait:g} s.")
     return process.returncode

@@ -12,7 +12,6 @@ from .rules import (
     BaseUrl,
     DiskSize,
     GitRef,
-    HttpsUrl,
     IndexUrl,
     MiniforgeSource,
     NoProxy,
@@ -25,6 +24,7 @@ from .rules import (
     Source,
     TraefikSource,
     UrlTemplate,
+    VerifiedUrl,
     Version,
 )
 
@@ -174,7 +174,7 @@ class DockerRepository(Section):
         example="https://mirror.example.org/docker/linux",
         description="The package repository, without the name of the distribution.",
     )
-    key_url: HttpsUrl | None = option(
+    key_url: VerifiedUrl | None = option(
         None,
         shown_default="`URL/DISTRIBUTION/gpg`",
         example="https://mirror.example.org/docker/linux/debian/gpg",

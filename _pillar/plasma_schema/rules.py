@@ -195,17 +195,23 @@ def _url(words: str, *schemes: str, login: bool = False) -> Any:
     return Annotated[str, AfterValidator(lambda text: check_url(text, schemes, login=login)), Rule(words)]
 
 
+# What is fetched from these is verified by a checksum or a signature: a mirror on a closed network needs no TLS.
+VERIFIED = ("https", "http")
+
 HttpsUrl = _url("an https:// URL", "https")
+VerifiedUrl = _url("an https:// or http:// URL", *VERIFIED)
 IndexUrl = _url("an https:// or http:// URL", "https", "http", login=True)
 ProxyUrl = _url("an http:// or https:// URL, with a login where the proxy needs one", "http", "https", login=True)
 
 
 def _repository_base(text: str) -> str:
-    return check_url(text[:-1], ("https",)) if text.endswith("/") else check_url(text)
+    return check_url(text[:-1] if text.endswith("/") else text, VERIFIED)
 
 
 BaseUrl = Annotated[
-    str, AfterValidator(lambda text: _repository_base(text).rstrip("/")), Rule("an https:// URL of a directory")
+    str,
+    AfterValidator(lambda text: _repository_base(text).rstrip("/")),
+    Rule("an https:// or http:// URL of a directory"),
 ]
 
 
@@ -213,12 +219,12 @@ def _template(text: str) -> str:
     left = text.replace("{version}", "0").replace("{arch}", "x")
     if set(left) & set("{}"):
         raise refuse("has placeholders other than {version} and {arch}")
-    check_url(left)
+    check_url(left, VERIFIED)
     return text
 
 
 UrlTemplate = Annotated[
-    str, AfterValidator(_template), Rule("an https:// URL, in which {version} and {arch} are replaced")
+    str, AfterValidator(_template), Rule("an https:// or http:// URL, in which {version} and {arch} are replaced")
 ]
 
 _PATH = re.compile(r"(?:/[A-Za-z0-9._+@=,~-]+)+", re.ASCII)
@@ -309,11 +315,13 @@ def _source(*words: str) -> Any:
         if text.startswith("/"):
             return check_path(text)
         if "://" in text:
-            return check_url(text)
+            return check_url(text, VERIFIED)
         raise refuse("is neither a URL nor an absolute path")
 
     named = "".join(f"{word}, " for word in words)
-    return Annotated[str, AfterValidator(check), Rule(f"{named}an https:// URL or an absolute path on the server")]
+    return Annotated[
+        str, AfterValidator(check), Rule(f"{named}an https:// or http:// URL, or an absolute path on the server")
+    ]
 
 
 Source = _source()

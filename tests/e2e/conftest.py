@@ -112,6 +112,14 @@ def course(target, deployment) -> str:
 
 
 @pytest.fixture(scope="session")
+def plain(target, course) -> str:
+    """The same image without limits of its own: those of pillar apply."""
+    image = environment_image("plain-course:2026", mem_limit="", cpu_limit="")
+    load_into(target, image)
+    return image
+
+
+@pytest.fixture(scope="session")
 def ada(target, deployment) -> Account:
     # A primary group of another number: what takes the uid for the gid shows.
     target.sudo("groupadd --gid 4200 course-a")

@@ -67,7 +67,7 @@ def test_docker_settings_of_somebody_else_are_kept(deployment, target, site, pil
     assert site.apply("docker").changed == {}
 
 
-def test_a_changed_limit_reloads_the_hub_once_and_reaches_the_next_server(target, site, pillar, login, grace, course):
+def test_a_changed_limit_reloads_the_hub_once_and_reaches_the_next_server(target, site, pillar, login, grace, plain):
     pillar(limits={"memory": "1G", "cpu": 1})
     predicted = site.apply("tljh", "test=True")
     started = target.ssh("systemctl show -P ExecMainStartTimestampMonotonic jupyterhub").stdout
@@ -78,7 +78,7 @@ def test_a_changed_limit_reloads_the_hub_once_and_reaches_the_next_server(target
     assert result.changed["hub-settings|hub-settings"]["limits.memory"] == {"old": "2G", "new": "1G"}
     assert target.ssh("systemctl show -P ExecMainStartTimestampMonotonic jupyterhub").stdout != started
     person = login(grace)
-    person.start(course)
+    person.start(plain)
     memory = target.sudo(
         "docker inspect --format '{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.CpuQuota}}' "
         "$(docker ps --filter name=jupyter-grace --format '{{.ID}}')"
@@ -126,6 +126,7 @@ def test_comments_and_foreign_keys_survive(site, target, pillar, deployment):
 
 def test_a_changed_plugin_is_predicted_and_taken_over(site, target, deployment):
     """Another plugin source on the server stands for an older release of this tree."""
+    site.apply("tljh")
     package = "/opt/tljh/hub/lib/python3*/site-packages/tljh_plasma/settings.py"
     target.sudo(f"for file in {package}; do echo '# older' >> $file; done")
     predicted = site.apply("tljh", "test=True")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -73,7 +74,8 @@ def kill_at(site, pattern, how):
                 "pkill -9 -f salt-call; pkill -9 dpkg; pkill -9 apt-get; pkill -9 -f /opt/tljh/hub/bin", check=False
             )
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

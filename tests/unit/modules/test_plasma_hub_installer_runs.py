@@ -147,7 +147,7 @@ def test_interrupted_upgrade_restarts_the_old_hub_that_still_runs(prefix, runnin
     assert _restarted(prefix) == []
     (prefix.root / "fail").unlink()
     assert set(_install(prefix)) == {"hub"}
-    assert _restarted(prefix) == ["restart traefik.service", "restart jupyterhub.service"]
+    assert _restarted(prefix) == ["restart traefik.service jupyterhub.service"]
     assert plasma_hub.packages(str(prefix.root))["jupyterhub"] == "5.5.5"
 
 
@@ -159,7 +159,7 @@ def test_changed_package_is_brought_back(prefix, running):
     prefix.add("aiodocker", "0.24.0")
     assert _install(prefix) == {"packages": {"old": {"aiodocker": "0.24.0"}, "new": {"aiodocker": "0.21.0"}}}
     assert [said.split()[3] for said in _said(_calls(prefix))] == ["--require-hashes"]
-    assert _restarted(prefix) == ["restart traefik.service", "restart jupyterhub.service"]
+    assert _restarted(prefix) == ["restart traefik.service jupyterhub.service"]
     assert _compare(prefix) == {}
 
 
@@ -202,7 +202,7 @@ def test_tljh_from_bare(prefix):
 def test_tljh_hub_that_its_installer_started_runs_with_the_restored_pins(prefix, running):
     running |= {"traefik.service", "jupyterhub.service"}
     _install(prefix, "tljh", "2.0.0")
-    assert _restarted(prefix)[-1] == "restart jupyterhub.service"
+    assert _restarted(prefix)[-1] == "restart traefik.service jupyterhub.service"
 
 
 def test_tljh_from_a_source(prefix):

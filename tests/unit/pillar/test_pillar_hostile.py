@@ -221,7 +221,7 @@ def test_cpus(problem, number):
 @pytest.mark.parametrize(
     "url",
     [
-        "http://example.org/x",
+        "ftp://example.org/x",
         "ftp://example.org/x",
         "file:///etc/passwd",
         "https://",
@@ -257,7 +257,7 @@ def test_addresses(problem, place, url):
         "git+ssh://git@example.org/x",
         "git+file:///x",
         "git+https://u@example.org/x",
-        "http://example.org/x.zip",
+        "ftp://example.org/x.zip",
         "/srv/../etc",
     ],
 )
@@ -349,7 +349,7 @@ def test_packages(problem, package):
         {"hub": {"sources": {"http_proxy": f"socks://user:x/{MARKER}@proxy:3128"}}},
         {"hub": {"sources": {"https_proxy": f"ftp://user:x@{MARKER}@proxy:3128"}}},
         {"hub": {"sources": {"pip_index_url": f"https://token:{MARKER}@pypi.example.org:port/simple"}}},
-        {"hub": {"sources": {"installer": f"http://example.org/x?token={MARKER}"}}},
+        {"hub": {"sources": {"installer": f"ftp://example.org/x?token={MARKER}"}}},
     ],
 )
 def test_secrets_are_never_shown(problems, plasma):

@@ -84,7 +84,8 @@ def engine():
         salt-ssh '*' plasma_docker.engine
     """
     if not shutil.which("dockerd"):
-        return None
+        # A snap's daemon is not in the path, but it answers.
+        return "other" if info() else None
     return next((source for source, package in _PACKAGES.items() if _brings_engine(package)), "other")
 
 
@@ -111,6 +112,40 @@ def keeps_engine(source):
         salt-ssh '*' plasma_docker.keeps_engine docker-ce
     """
     return engine() not in (None, source)
+
+
+def config_problem(log_driver="journald", path="/etc/docker/daemon.json"):
+    """
+    Return why the engine could not start with this file once the wanted settings are in it, or None.
+
+    log_driver
+        Default logging driver of containers that the file is going to name.
+    path
+        The engine's configuration file.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_docker.config_problem journald
+    """
+    try:
+        with open(path, encoding="utf-8") as handle:
+            config = json.load(handle)
+    except FileNotFoundError:
+        return None
+    except ValueError as exc:
+        return f"{path} is not valid JSON ({exc}): mend it, or remove it."
+    if not isinstance(config, dict):
+        return f"{path} holds no JSON object: mend it, or remove it."
+    current = config.get("log-driver", "json-file")
+    if config.get("log-opts") and current != log_driver:
+        # Options belong to one driver: with those of another, the daemon refuses to start.
+        return (
+            f"{path} has log-opts for the driver {current!r}: remove them, "
+            f"or set plasma.docker.log_driver to {current!r}."
+        )
+    return None
 
 
 def compare(log_driver="journald", live_restore=True):

@@ -11,6 +11,20 @@ def __virtual__():
     return __virtualname__
 
 
+def config_usable(name, log_driver="journald"):
+    """
+    Fail, saying why, when the engine's configuration file cannot take the wanted settings. Never changes anything.
+
+    name
+        The file, ``/etc/docker/daemon.json``.
+    log_driver
+        Default logging driver of containers.
+    """
+    problem = __salt__["plasma_docker.config_problem"](log_driver, path=name)
+    comment = problem or "The file can take the settings."
+    return {"name": name, "changes": {}, "result": problem is None, "comment": comment}
+
+
 def running(name, log_driver="journald", live_restore=True, timeout=90):
     """
     The engine answers and works with these settings; it is reloaded or restarted only when it does not.

@@ -6,6 +6,13 @@
 include:
   - preflight
 
+docker-configuration-is-usable:
+  plasma_docker.config_usable:
+    - name: /etc/docker/daemon.json
+    - log_driver: {{ docker.log_driver }}
+    - require:
+      - plasma_apt: preflight-packages-are-settled
+
 # Before the engine: so that its first start already has these settings and needs no restart.
 docker-configuration:
   file.serialize:
@@ -21,7 +28,7 @@ docker-configuration:
     - mode: '0644'
     - makedirs: true
     - require:
-      - plasma_apt: preflight-packages-are-settled
+      - plasma_docker: docker-configuration-is-usable
 
 {% if docker.source == 'docker-ce' %}
 docker-repository-key:
@@ -64,7 +71,7 @@ docker-engine:
         - docker-compose-plugin
 {% else %}
         - docker.io
-{% if grains['os'] == 'Debian' and grains['osmajorrelease'] >= 13 %}
+{% if grains['os'] == 'Debian' and grains.get('osmajorrelease', 99) >= 13 %}
         - docker-cli  # its own package since Debian 13
 {% endif %}
 {% endif %}

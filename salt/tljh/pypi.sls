@@ -56,16 +56,6 @@ hub-unit-{{ unit }}:
       - file: hub-private-directories
     - require_in:
       - sls: tljh.settings
-
-hub-service-{{ unit }}:
-  service.running:
-    - name: {{ unit }}
-    - enable: true
-    - watch:
-      - file: hub-unit-{{ unit }}
-    - require:
-      - plasma_docker: docker-service
-      - tljh_config: hub-settings
-    - require_in:
-      - tljh_config: hub-ready
+    - watch_in:
+      - service: hub-service-{{ unit }}
 {% endfor %}

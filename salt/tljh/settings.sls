@@ -1,6 +1,9 @@
 # What pillar says of the hub, written to config.yaml in one go; then the hub must answer.
 {% set plasma = pillar['plasma'] %}
 
+include:
+  - docker
+
 hub-settings:
   tljh_config.managed:
     - prefix: {{ plasma.hub.prefix }}
@@ -16,6 +19,26 @@ hub-settings:
           named_servers: {{ plasma.named_servers | json }}
           shared_data: {{ plasma.shared_data | json }}
     - timeout: {{ plasma.hub.ready_timeout }}
+
+# Made when it is missing. Who may write to it is the operator's business; servers see it read-only.
+hub-shared-data:
+  file.directory:
+    - name: {{ plasma.shared_data }}
+    - makedirs: true
+    - require:
+      - tljh_config: hub-settings
+
+{% for unit in ['traefik', 'jupyterhub'] %}
+hub-service-{{ unit }}:
+  service.running:
+    - name: {{ unit }}
+    - enable: true
+    - require:
+      - plasma_docker: docker-service
+      - tljh_config: hub-settings
+    - require_in:
+      - tljh_config: hub-ready
+{% endfor %}
 
 hub-ready:
   tljh_config.ready:

@@ -19,7 +19,7 @@ hub-plugin-source:
   file.recurse:
     - name: {{ hub.prefix }}/plasma/plugin
     - source: salt://tljh/plugin
-    - include_pat: E@^(src/tljh_plasma/.*|pyproject\.toml|README\.md|requirements[a-z-]*\.txt)$
+    - include_pat: E@^(src/tljh_plasma/.*|pyproject\.toml|requirements[a-z-]*\.txt)$
     - exclude_pat: E@__pycache__|\.pyc$
     - clean: true
     - user: root

@@ -38,7 +38,7 @@ hub-installer:
 {% for name in ['miniforge', 'traefik'] if sources[name] and sources[name] not in ['none', 'pypi'] %}
 hub-source-{{ name }}:
   file.managed:
-    - name: {{ hub.prefix }}/plasma/{{ sources[name].split('/') | last }}
+    - name: {{ hub.prefix }}/plasma/source-{{ name }}
     - source: {{ sources[name] | json }}
     - source_hash: sha256={{ sources[name ~ '_sha256'] }}
     - user: root
@@ -66,16 +66,6 @@ hub-installed:
       - file: hub-plugin-source
     - require_in:
       - sls: tljh.settings
-
-# The installer writes this file readable by everybody; sudo(8) wants 0440.
-hub-sudoers-mode:
-  file.managed:
-    - name: /etc/sudoers.d/jupyterhub-admins
-    - replace: false
-    - create: false
-    - mode: '0440'
-    - require:
-      - plasma_hub: hub-installed
 
 # The hub starts containers: at boot it waits for the engine.
 hub-waits-for-docker:

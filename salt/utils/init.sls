@@ -12,7 +12,7 @@ utils-packages:
       - plasma_apt: preflight-packages-are-settled
 {% endif %}
 
-{% if utils.monitor == 'ctop' and not utils.ctop.sha256[grains['osarch']] %}
+{% if utils.monitor == 'ctop' and not utils.ctop.sha256.get(grains['osarch']) %}
 utils-ctop:
   test.fail_without_changes:
     - name: plasma.utils.ctop.sha256 has no checksum for {{ grains['osarch'] }}, set one or set plasma.utils.monitor to none

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import http.server
@@ -10,14 +11,20 @@ import threading
 
 from tests.support.shell import ensure_packages, run
 
-# What the real packages bring is the distribution's engine here: same programs, other label.
-PACKAGES = {
-    "docker-ce": "docker.io",
-    "docker-ce-cli": "",
-    "containerd.io": "",
-    "docker-buildx-plugin": "",
-    "docker-compose-plugin": "",
-}
+# Of what Docker's repository holds, only docker-ce has files here: the distribution's engine under that name.
+EMPTY = ("docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin")
+# Run on a throwaway server: makes docker-ce of its distribution's docker.io, which may not be installed beside it.
+REPACK = """
+set -e
+cd "$(mktemp -d)"
+apt-get update -q >&2
+apt-get download -q docker.io >&2
+dpkg-deb --raw-extract docker.io_*.deb tree
+sed -i -e 's/^Package: .*/Package: docker-ce/' -e 's/^Version: .*/Version: 1:99/' \
+    -e '/^Conflicts:/d' -e '/^Replaces:/d' -e '/^Breaks:/d' -e '/^Provides:/d' tree/DEBIAN/control
+dpkg-deb --build --root-owner-group -Znone tree docker-ce.deb >&2
+base64 docker-ce.deb
+"""
 
 
 class Mirror:
@@ -42,16 +49,18 @@ class Mirror:
         path.write_bytes(content)
         return hashlib.sha256(content).hexdigest()
 
-    def add_docker_repository(self, system: str, codename: str, architecture: str) -> str:
-        """Serve a signed repository laid out as Docker's own; returns the SHA-256 of its key."""
+    def add_docker_repository(self, target, system: str, codename: str) -> str:
+        """Serve a signed repository laid out as Docker's own, for this server; returns the SHA-256 of its key."""
         ensure_packages(["gnupg", "dpkg-dev"])
+        architecture = target.ssh("dpkg --print-architecture").stdout.strip()
         root = self.directory / "linux" / system
         pool = root / "dists" / codename / "pool"
         index = root / "dists" / codename / "stable" / f"binary-{architecture}"
         pool.mkdir(parents=True)
         index.mkdir(parents=True)
-        for name, depends in PACKAGES.items():
-            _build(pool, name, depends)
+        for name in EMPTY:
+            _build(pool, name)
+        (pool / "docker-ce.deb").write_bytes(base64.b64decode(target.sudo(REPACK, timeout=300).stdout))
         packages = run(["dpkg-scanpackages", "--multiversion", f"dists/{codename}/pool"], cwd=root).stdout
         (index / "Packages").write_text(packages, encoding="utf-8")
         digest = hashlib.sha256(packages.encode()).hexdigest()
@@ -76,12 +85,11 @@ class _QuietHandler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def _build(pool: pathlib.Path, name: str, depends: str) -> None:
+def _build(pool: pathlib.Path, name: str) -> None:
     control = pool / name / "DEBIAN" / "control"
     control.parent.mkdir(parents=True)
     control.write_text(
         f"Package: {name}\nVersion: 1:99\nArchitecture: all\nMaintainer: nobody <nobody@example.org>\n"
-        + (f"Depends: {depends}\n" if depends else "")
-        + "Description: stands in for the package of this name in tests\n"
+        "Description: stands in for the package of this name in tests\n"
     )
     run(["dpkg-deb", "--build", "--root-owner-group", str(pool / name), str(pool)])

@@ -160,7 +160,7 @@ def test_sources_that_are_files_come_as_verified_copies(system, architecture, pi
         assert copy is None
     else:
         # plasma_hub_installer looks for it under this name.
-        assert copy["name"] == f"{hub['prefix']}/plasma/{source.rsplit('/', 1)[-1]}"
+        assert copy["name"] == f"{hub['prefix']}/plasma/source-{name}"
         assert copy["source"] == source
         assert copy["source_hash"] == f"sha256={hub['sources'][f'{name}_sha256']}"
 

@@ -175,7 +175,8 @@ def test_info_when_the_answer_is_nothing_to_read(engine, body):
         ({"docker-ce": "/etc/default/docker\n"}, False, None),
     ],
 )
-def test_engine(tmp_path, monkeypatch, lists, installed, expected):
+def test_engine(engine, tmp_path, monkeypatch, lists, installed, expected):
+    engine.stop()
     for package, text in lists.items():
         (tmp_path / f"{package}.list").write_text(text, encoding="utf-8")
     monkeypatch.setattr(plasma_docker, "_DPKG_LISTS", str(tmp_path))
@@ -183,6 +184,11 @@ def test_engine(tmp_path, monkeypatch, lists, installed, expected):
     assert plasma_docker.engine() == expected
     assert plasma_docker.keeps_engine("docker-ce") is (expected not in (None, "docker-ce"))
     assert plasma_docker.keeps_engine("distro") is (expected not in (None, "distro"))
+
+
+def test_engine_outside_of_the_path_answers(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert plasma_docker.engine() == "other"
 
 
 def test_compare_equal():
@@ -293,3 +299,28 @@ def test_unit_that_cannot_be_enabled_restarts_nothing(engine, running):
     with pytest.raises(CommandExecutionError, match="docker.service cannot be enabled"):
         plasma_docker.ensure_running(timeout=0.3)
     assert engine.actions == ["enable"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, None),
+        ("{}", None),
+        ('{"log-driver": "journald", "log-opts": {"tag": "x"}}', None),
+        ('{"log-opts": {}}', None),
+        ('{"log-opts": {"max-size": "10m"}}', "log-opts for the driver 'json-file'"),
+        ('{"log-driver": "local", "log-opts": {"max-size": "10m"}}', "set plasma.docker.log_driver to 'local'"),
+        ('{"log-driver": ', "is not valid JSON"),
+        ("[]", "holds no JSON object"),
+    ],
+)
+def test_configuration_that_the_daemon_could_not_start_with(tmp_path, text, said):
+    path = tmp_path / "daemon.json"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    problem = plasma_docker.config_problem("journald", path=str(path))
+    if said is None:
+        assert problem is None
+    else:
+        assert said in problem
+        assert str(path) in problem

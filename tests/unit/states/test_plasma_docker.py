@@ -16,6 +16,7 @@ CHANGES = {"live_restore": {"old": False, "new": True}}
 @pytest.fixture
 def salt_functions():
     return {
+        "plasma_docker.config_problem": create_autospec(docker_module.config_problem, return_value=None),
         "plasma_docker.compare": create_autospec(docker_module.compare, return_value={}),
         "plasma_docker.engine": create_autospec(docker_module.engine, return_value="docker-ce"),
         "plasma_docker.ensure_running": create_autospec(docker_module.ensure_running, return_value=CHANGES),
@@ -77,3 +78,15 @@ def test_failure(salt_functions, test_mode):
         assert (ret["result"], ret["changes"]) == (None, CHANGES)
     else:
         assert (ret["result"], ret["changes"], ret["comment"]) == (False, {}, "look at daemon.json")
+
+
+def test_usable_configuration(salt_functions):
+    ret = plasma_docker.config_usable("/etc/docker/daemon.json", log_driver="local")
+    assert (ret["name"], ret["result"], ret["changes"]) == ("/etc/docker/daemon.json", True, {})
+    salt_functions["plasma_docker.config_problem"].assert_called_once_with("local", path="/etc/docker/daemon.json")
+
+
+def test_unusable_configuration(salt_functions):
+    salt_functions["plasma_docker.config_problem"].return_value = "It is not valid JSON: mend it."
+    ret = plasma_docker.config_usable("/etc/docker/daemon.json")
+    assert (ret["result"], ret["changes"], ret["comment"]) == (False, {}, "It is not valid JSON: mend it.")

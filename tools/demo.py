@@ -28,10 +28,11 @@ from tests.support.images import base_image
 from tests.support.paths import state_dir
 from tests.support.shell import SupportError
 from tests.support.site import Site
-from tests.support.tljh import tljh_pillar
+from tests.support.tljh import stage, tljh_pillar
 from tools.plasma_follow import follow
 
 NAME = "demo"
+PROVIDERS = ("pypi", "tljh")
 ACCOUNTS = ("teacher", "student")
 
 
@@ -116,6 +117,8 @@ def up(provider: str, console: Console) -> int:
         base_image()
     with console.status("Booting the server"):
         target = ContainerTarget(NAME).up()
+        if provider == "tljh":
+            stage(target)
     console.print(f"The server runs at {target.host}; applying the site to it with salt-ssh.")
     environment = Work(environment_image)
     site = Site(target, directory, demo_pillar(provider))
@@ -147,10 +150,12 @@ def down(console: Console) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="A throwaway server with Plasma on it.")
+    parser = argparse.ArgumentParser(prog="python -m tools.demo", description="A throwaway server with Plasma on it.")
     parser.add_argument("action", choices=["up", "down"])
-    parser.add_argument("--hub", choices=["pypi", "tljh"], default=os.environ.get("HUB") or "pypi")
+    parser.add_argument("--hub", choices=PROVIDERS, default=os.environ.get("HUB") or "pypi")
     arguments = parser.parse_args()
+    if arguments.hub not in PROVIDERS:  # argparse does not look at a default
+        parser.error(f"HUB is {arguments.hub!r}: it can be {' or '.join(PROVIDERS)}")
     console = Console()
     if os.geteuid() != 0:
         console.print("Making a Debian root needs root: run this as root, or with sudo.")

@@ -10,6 +10,7 @@ import glob
 import json
 import os
 import re
+import stat
 import sys
 import tarfile
 import time
@@ -21,6 +22,9 @@ STATE_LINE = re.compile(
     r"[\d-]+ [\d:,]+ \[salt\.state\s*:\d+\s*\]\[\w+\s*\]\[\s*(?P<pid>\d+)\s*\]"
     r" (?P<what>Running|Completed) state \[(?P<name>.*?)\] at time"
 )
+ROOT = 0
+# Larger than any site's states.
+LARGEST_PACKAGE = 50_000_000
 DURATION = re.compile(r"duration_in_ms=([\d.]+)")
 
 
@@ -28,25 +32,61 @@ def say(**event):
     print(json.dumps(event), flush=True)
 
 
+def owned(process):
+    """
+    Whether the process of this directory of /proc is root's own.
+
+    All of its user ids count: a set-user-id program that a user started has the user's as its first. The owner of
+    the files in the directory says less: they are root's for every such program (proc(5)).
+    """
+    with open(os.path.join(process, "status"), "rb") as handle:
+        found = next((line.split()[1:] for line in handle if line.startswith(b"Uid:")), [])
+    return bool(found) and all(int(uid) == ROOT for uid in found)
+
+
+def regular(path):
+    """Open a regular file: neither through a link nor into a pipe or a device, which would keep this waiting."""
+    handle = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+    if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+        handle.close()
+        raise OSError(f"{path} is not a regular file")
+    return handle
+
+
 def running():
-    """The thin directory and process of an apply that runs now, or None."""
+    """
+    The thin directory, process and package of an apply that runs now, or None.
+
+    Only root's processes count: any user can start one with this command line, and this program, which runs as root,
+    would read the files it names.
+    """
     for path in glob.glob("/proc/[0-9]*/cmdline"):
         try:
+            if not owned(os.path.dirname(path)):
+                continue
             with open(path, "rb") as handle:
                 words = handle.read().decode("utf-8", "replace").split("\0")
         except OSError:
             continue
-        if "state.pkg" in words and any(word.endswith("salt-call") for word in words):
+        if "state.pkg" in words[:-1] and any(word.endswith("salt-call") for word in words):
             package = words[words.index("state.pkg") + 1]
             return os.path.dirname(package), int(path.split("/")[2]), package
     return None
 
 
 def count(package):
+    """How many states the package holds; 0 when it cannot be told."""
     try:
-        with tarfile.open(package) as archive:
-            return len(json.load(archive.extractfile("lowstate.json")))
-    except (OSError, EOFError, KeyError, ValueError, tarfile.TarError, zlib.error):
+        with regular(package) as handle:
+            if os.fstat(handle.fileno()).st_size > LARGEST_PACKAGE:
+                return 0
+            with tarfile.open(fileobj=handle) as archive:
+                member = archive.getmember("lowstate.json")
+                # What is packed may be much smaller than what comes out.
+                if not member.isreg() or member.size > LARGEST_PACKAGE:
+                    return 0
+                return len(json.load(archive.extractfile(member)))
+    except (OSError, EOFError, KeyError, TypeError, ValueError, tarfile.TarError, zlib.error):
         return 0
 
 
@@ -60,7 +100,7 @@ class Tail:
 
     def lines(self):
         try:
-            with open(self.path, "rb") as handle:
+            with regular(self.path) as handle:
                 if os.fstat(handle.fileno()).st_size < self.offset:
                     self.offset, self.rest = 0, b""
                 handle.seek(self.offset)

@@ -32,7 +32,8 @@ def ssh_command(entry: dict, remote: str) -> list[str]:
         command += ["-o", option]
     if entry.get("port"):
         command += ["-p", str(entry["port"])]
-    if entry.get("priv"):
+    # Salt's word for the keys and the agent that ssh itself finds; it asks for no forwarding.
+    if entry.get("priv") not in (None, "", "agent-forwarding"):
         command += ["-i", entry["priv"]]
     target = f"{entry['user']}@{entry['host']}" if entry.get("user") else entry["host"]
     return [*command, target, ("sudo -n " if entry.get("sudo") else "") + remote]
@@ -40,13 +41,24 @@ def ssh_command(entry: dict, remote: str) -> list[str]:
 
 def read_roster(path: str, name: str | None) -> tuple[str, dict]:
     """The entry of this server, or of the only one there is."""
-    roster = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8")) or {}
+    try:
+        roster = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SystemExit(
+            f"{path} cannot be read ({error.strerror}): copy roster.example to it, or use --roster"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SystemExit(f"{path} is not valid YAML: {error}") from None
+    if not roster or not isinstance(roster, dict):
+        raise SystemExit(f"{path} names no server: roster.example shows how an entry looks")
     if name is None and len(roster) == 1:
         name = next(iter(roster))
     if name not in roster:
         raise SystemExit(f"{path} has no server {name!r}: name one of {', '.join(sorted(roster))}")
-    entry = roster[name]
-    return name, {"host": entry} if isinstance(entry, str) else entry
+    entry = {"host": roster[name]} if isinstance(roster[name], str) else roster[name]
+    if not isinstance(entry, dict) or not entry.get("host"):
+        raise SystemExit(f"{path}: {name} has no `host`: roster.example shows how an entry looks")
+    return name, entry
 
 
 class Display:
@@ -95,6 +107,16 @@ def _plain(line: str) -> str:
     return "".join(char for char in shown if char.isprintable())
 
 
+def _event(line: str) -> dict | None:
+    """The event on this line. Other lines are what the login prints, or were cut when the connection broke."""
+    if not line.startswith('{"event"'):
+        return None
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
 def follow(name: str, entry: dict, wait: float, console: Console) -> int:
     """Show one apply on this server; return 0 when it was seen to its end, 3 when none ran."""
     command = ssh_command(entry, f"python3 -u - {shlex.quote(str(wait))}")
@@ -106,9 +128,9 @@ def follow(name: str, entry: dict, wait: float, console: Console) -> int:
         display = Display(console, name)
         with display.progress:
             for line in process.stdout:
-                # Other lines are what the login itself prints, such as a .bashrc that greets.
-                if line.startswith('{"event"'):
-                    display.show(json.loads(line))
+                event = _event(line)
+                if event:
+                    display.show(event)
     if process.returncode == 3:
         console.print(f"No apply ran on {name} within {wait:g} s.")
     return process.returncode

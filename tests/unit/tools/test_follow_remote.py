@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -141,6 +142,26 @@ def test_count_of_what_is_no_package(tmp_path):
     assert follow_remote.count(tmp_path / "other.tgz") == 0
 
 
+def test_only_a_small_regular_file_is_opened_as_a_package(tmp_path, monkeypatch):
+    package = tmp_path / "salt_state.tgz"
+    _pack(package, [{}, {}])
+    (tmp_path / "link.tgz").symlink_to(package)
+    # Opening a pipe that nobody writes to would wait for ever.
+    os.mkfifo(tmp_path / "pipe.tgz")
+    for name in ("link.tgz", "pipe.tgz", "", "/dev/zero"):
+        assert follow_remote.count(tmp_path / name) == 0
+    assert follow_remote.count(package) == 2
+    monkeypatch.setattr(follow_remote, "LARGEST_PACKAGE", package.stat().st_size - 1)
+    assert follow_remote.count(package) == 0
+
+
+def test_a_package_that_unpacks_to_much_more_is_not_unpacked(tmp_path, monkeypatch):
+    _pack(tmp_path / "bomb.tgz", [{}] * 10_000)
+    assert (tmp_path / "bomb.tgz").stat().st_size < 1000
+    monkeypatch.setattr(follow_remote, "LARGEST_PACKAGE", 1000)
+    assert follow_remote.count(tmp_path / "bomb.tgz") == 0
+
+
 def _pack(path, lowstate):
     data = json.dumps(lowstate).encode()
     with tarfile.open(path, "w:gz") as archive:
@@ -187,6 +208,7 @@ def apply(tmp_path, monkeypatch):
         text=True,
     )
     monkeypatch.setattr(follow_remote.glob, "glob", lambda pattern: [f"/proc/{process.pid}/cmdline"])
+    monkeypatch.setattr(follow_remote, "ROOT", os.geteuid())
     yield process
     process.kill()
     process.wait()
@@ -235,3 +257,28 @@ def test_follow_when_nothing_runs(monkeypatch, capsys):
 def test_running_ignores_other_processes(monkeypatch):
     monkeypatch.setattr(follow_remote.glob, "glob", lambda pattern: ["/proc/self/cmdline", "/proc/999999999/cmdline"])
     assert follow_remote.running() is None
+
+
+def test_running_sees_an_apply(apply, tmp_path):
+    thin = tmp_path / "thin"
+    assert follow_remote.running() == (str(thin), apply.pid, str(thin / "salt_state.tgz"))
+
+
+def test_running_believes_no_process_of_another_user(apply, monkeypatch):
+    """Anybody can start a program whose command line looks like an apply's."""
+    monkeypatch.setattr(follow_remote, "ROOT", os.geteuid() + 1)
+    assert follow_remote.running() is None
+
+
+@pytest.mark.parametrize(
+    "uids, expected",
+    [("0\t0\t0\t0", True), ("1000\t1000\t1000\t1000", False), ("1000\t0\t0\t0", False), ("0\t1000\t1000\t0", False)],
+)
+def test_owned_looks_at_every_user_id(tmp_path, uids, expected):
+    (tmp_path / "status").write_text(f"Name:\tx\nUid:\t{uids}\nGid:\t0\t0\t0\t0\n", encoding="utf-8")
+    assert follow_remote.owned(str(tmp_path)) is expected
+
+
+def test_owned_without_the_line(tmp_path):
+    (tmp_path / "status").write_text("Name:\tx\n", encoding="utf-8")
+    assert not follow_remote.owned(str(tmp_path))

@@ -71,6 +71,34 @@ def test_ssh_command_of_the_shortest_entry():
     ]
 
 
+@pytest.mark.parametrize("priv, flags", [("agent-forwarding", []), ("/k", ["-i", "/k"]), ("", []), (None, [])])
+def test_ssh_command_with_the_keys_that_ssh_finds_itself(priv, flags):
+    command = plasma_follow.ssh_command({"host": "hub.example.org", "priv": priv}, "true")
+    assert command[3:-2] == flags
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", "names no server"),
+        ("# hub:\n", "names no server"),
+        ("- hub\n", "names no server"),
+        ("hub\n", "names no server"),
+        ("hub:\n", "hub has no `host`"),
+        ("hub:\n  user: ubuntu\n", "hub has no `host`"),
+        ("hub: [\n", "is not valid YAML"),
+    ],
+)
+def test_read_roster_that_names_no_server(roster, text, words):
+    with pytest.raises(SystemExit, match=words):
+        plasma_follow.read_roster(roster(text), None)
+
+
+def test_read_roster_that_is_not_there(tmp_path):
+    with pytest.raises(SystemExit, match="cannot be read .*: copy roster.example to it"):
+        plasma_follow.read_roster(str(tmp_path / "roster"), None)
+
+
 @pytest.mark.parametrize("name", ["hub", None])
 def test_read_roster(roster, name):
     path = roster("hub:\n  host: 203.0.113.10\n  user: ubuntu\n")
@@ -93,6 +121,8 @@ def test_read_roster_example():
     name, entry = plasma_follow.read_roster(str(REPOSITORY / "roster.example"), None)
     assert shlex.split(plasma_follow.ssh_command(entry, "true")[-1]) == ["sudo", "-n", "true"]
     assert name == "plasma-server"
+    assert "-i" not in plasma_follow.ssh_command(entry, "true")
+    assert entry["set_path"] == "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def test_display_counts_states(display):
@@ -208,6 +238,20 @@ echo '{"event": "end"}'
     assert "  done hub-installed 61.0 s\n" in stream.getvalue()
     assert (tmp_path / "far-end").read_text() == plasma_follow.REMOTE.read_text()
     assert (tmp_path / "arguments").read_text().endswith("ubuntu@203.0.113.10 sudo -n python3 -u - 5\n")
+
+
+def test_follow_passes_over_what_is_no_event(ssh):
+    ssh(
+        """cat > /dev/null
+echo 'Welcome to {"event"'
+echo '{"event": "installer", "line": "whole"}'
+printf '{"event": "installer", "li'
+exit 255
+"""
+    )
+    stream = io.StringIO()
+    assert plasma_follow.follow("hub", ENTRY, 5, Console(file=stream, width=100)) == 255
+    assert "    whole\n" in stream.getvalue()
 
 
 def test_follow_when_nothing_runs(ssh):

@@ -37,8 +37,7 @@ def check(pillar: dict[Any, Any]) -> tuple[dict[str, Any], list[str]]:
         lines.append(f"{ROOT}: is nested more than {DEEPEST} levels deep; no key of the schema is.")
     else:
         try:
-            # The limit `none` became None, which is no text: a warning about it would name the value.
-            completed = Plasma.model_validate(given).model_dump(mode="json", warnings=False)
+            completed = Plasma.model_validate(given).model_dump(mode="json")
         except ValidationError as error:
             lines.extend(problems(error, given, Plasma))
     if len(lines) > MOST:

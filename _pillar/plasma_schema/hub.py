@@ -22,9 +22,8 @@ from .rules import (
     ServerPath,
     Sha256,
     Source,
+    SourceTemplate,
     TraefikSource,
-    UrlTemplate,
-    VerifiedUrl,
     Version,
 )
 
@@ -39,6 +38,14 @@ CTOP_SHA256 = {
     "amd64": "b78374734ebe3d14b6edee3d5512c911c250d7fa7f3f964cb00acd3bc5a02a09",
     "arm64": "d8d91e0fea53a8c78fa81192f078272e5a92f0ea6c4f0e38ec7c944d76e6f02f",
 }
+
+# The environment of the installation has them; Salt fetches with the minion's own settings, and apt with its own.
+PROXY = (
+    "Proxy for {}:// of what pip and the installer themselves download. It does not cover the files that Salt "
+    "downloads (the installer, Docker's key, ctop, and Miniforge and Traefik when `sources` names them): on a server "
+    "that reaches the outside only through a proxy, name a path on the server or a mirror for those. Nor does it cover "
+    "apt, which has its own setting."
+)
 
 
 class Versions(Section):
@@ -98,10 +105,14 @@ class Sources(Section):
         None, example="https://pypi.example.org/simple", description="Package index for pip in place of PyPI."
     )
     http_proxy: ProxyUrl | None = option(
-        None, example="http://proxy.example.org:3128", description="Proxy for http:// during the installation."
+        None,
+        example="http://proxy.example.org:3128",
+        description=PROXY.format("http"),
     )
     https_proxy: ProxyUrl | None = option(
-        None, example="http://proxy.example.org:3128", description="Proxy for https:// during the installation."
+        None,
+        example="http://proxy.example.org:3128",
+        description=PROXY.format("https"),
     )
     no_proxy: NoProxy | None = option(
         None, example="localhost,.example.org", description="What is reached without the proxy."
@@ -109,7 +120,8 @@ class Sources(Section):
     ca_bundle: ServerPath | None = option(
         None,
         example="/etc/ssl/certs/ca-certificates.crt",
-        description="File with the certificate authorities to trust during the installation.",
+        description="File with the certificate authorities that pip and the installer trust. It covers the same "
+        "downloads as `http_proxy`, and no others.",
     )
 
     def found(self) -> Iterable[Found]:
@@ -142,7 +154,7 @@ class Hub(Section):
         le=14400,
         unit="seconds",
         example=3600,
-        description="How long the installation may take before it is stopped.",
+        description="How long the whole installation may take before it is stopped.",
     )
     ready_timeout: int = option(
         120,
@@ -174,11 +186,12 @@ class DockerRepository(Section):
         example="https://mirror.example.org/docker/linux",
         description="The package repository, without the name of the distribution.",
     )
-    key_url: VerifiedUrl | None = option(
+    key_url: Source | None = option(
         None,
         shown_default="`URL/DISTRIBUTION/gpg`",
         example="https://mirror.example.org/docker/linux/debian/gpg",
-        description="The key that signs the repository.",
+        description="The key that signs the repository. Salt downloads it, without a proxy: see "
+        "`plasma.hub.sources.http_proxy`.",
     )
     key_sha256: Sha256 = option(
         "1500c1f56fa9e26b9b8f42452a553675796ade0807cdce11975eb98170b3a570",
@@ -211,8 +224,10 @@ class CtopChecksums(Section):
 
 class Ctop(Section):
     version: Version = option(CTOP_VERSION, example=CTOP_VERSION, description="Version of ctop.")
-    url: UrlTemplate = option(
-        CTOP_URL, example="https://mirror.example.org/ctop-{version}-linux-{arch}", description="Where it comes from."
+    url: SourceTemplate = option(
+        CTOP_URL,
+        example="https://mirror.example.org/ctop-{version}-linux-{arch}",
+        description="Where it comes from. Salt downloads it, without a proxy: see `plasma.hub.sources.http_proxy`.",
     )
     sha256: CtopChecksums = option(
         CtopChecksums,

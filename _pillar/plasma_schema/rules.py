@@ -28,10 +28,8 @@ def size_bytes(text: str) -> int:
     return int(float(match[1]) * UNITS[match[2]])
 
 
-def _size(least: str, what: str, *, none: bool = False) -> Any:
-    def check(text: str) -> str | None:
-        if none and text == "none":
-            return None
+def _size(least: str, what: str) -> Any:
+    def check(text: str) -> str:
         try:
             number = size_bytes(text)
         except ValueError:
@@ -48,7 +46,6 @@ def _size(least: str, what: str, *, none: bool = False) -> Any:
 # The suffix is not optional although Docker takes plain bytes: JupyterHub refuses a text without one.
 _SIZE_WORDS = "a number followed by K, M, G or T, such as 512M or 1.5G"
 MemorySize = _size("64M", f"{_SIZE_WORDS}, at least 64M")
-MemoryLimit = _size("64M", f"{_SIZE_WORDS}, at least 64M; or none, for no limit", none=True)
 DiskSize = _size("0K", f"{_SIZE_WORDS}; 0K for none")
 
 
@@ -60,16 +57,7 @@ def _cpu(value: Any) -> int | float:
     return value
 
 
-def _cpu_limit(value: Any) -> int | float | None:
-    return None if value == "none" else _cpu(value)
-
-
 CpuShare = Annotated[int | float, PlainValidator(_cpu), Rule("a number from 0.01 to 1024, fractions too")]
-CpuLimit = Annotated[
-    int | float,
-    PlainValidator(_cpu_limit),
-    Rule("a number from 0.01 to 1024, fractions too; or none, for no limit"),
-]
 
 
 def pattern(expression: str, allowed: str, *, longest: int = 255, hint: str = "does not look like one") -> Any:
@@ -199,7 +187,6 @@ def _url(words: str, *schemes: str, login: bool = False) -> Any:
 VERIFIED = ("https", "http")
 
 HttpsUrl = _url("an https:// URL", "https")
-VerifiedUrl = _url("an https:// or http:// URL", *VERIFIED)
 IndexUrl = _url("an https:// or http:// URL", "https", "http", login=True)
 ProxyUrl = _url("an http:// or https:// URL, with a login where the proxy needs one", "http", "https", login=True)
 
@@ -212,19 +199,6 @@ BaseUrl = Annotated[
     str,
     AfterValidator(lambda text: _repository_base(text).rstrip("/")),
     Rule("an https:// or http:// URL of a directory"),
-]
-
-
-def _template(text: str) -> str:
-    left = text.replace("{version}", "0").replace("{arch}", "x")
-    if set(left) & set("{}"):
-        raise refuse("has placeholders other than {version} and {arch}")
-    check_url(left, VERIFIED)
-    return text
-
-
-UrlTemplate = Annotated[
-    str, AfterValidator(_template), Rule("an https:// or http:// URL, in which {version} and {arch} are replaced")
 ]
 
 _PATH = re.compile(r"(?:/[A-Za-z0-9._+@=,~-]+)+", re.ASCII)
@@ -308,25 +282,40 @@ CertificateFile = Annotated[
 ]
 
 
+def _check_source(text: str) -> str:
+    if text.startswith("/"):
+        return check_path(text)
+    if "://" in text:
+        return check_url(text, VERIFIED)
+    raise refuse("is neither a URL nor an absolute path")
+
+
+_SOURCE_WORDS = "an https:// or http:// URL, or an absolute path on the server"
+
+
 def _source(*words: str) -> Any:
     def check(text: str) -> str:
-        if text in words:
-            return text
-        if text.startswith("/"):
-            return check_path(text)
-        if "://" in text:
-            return check_url(text, VERIFIED)
-        raise refuse("is neither a URL nor an absolute path")
+        return text if text in words else _check_source(text)
 
     named = "".join(f"{word}, " for word in words)
-    return Annotated[
-        str, AfterValidator(check), Rule(f"{named}an https:// or http:// URL, or an absolute path on the server")
-    ]
+    return Annotated[str, AfterValidator(check), Rule(f"{named}{_SOURCE_WORDS}")]
+
+
+def _template(text: str) -> str:
+    """A URL or a path, with places for the version and the architecture."""
+    left = text.replace("{version}", "0").replace("{arch}", "x")
+    if set(left) & set("{}"):
+        raise refuse("has placeholders other than {version} and {arch}")
+    _check_source(left)
+    return text
 
 
 Source = _source()
 MiniforgeSource = _source("none")
 TraefikSource = _source("pypi")
+SourceTemplate = Annotated[
+    str, AfterValidator(_template), Rule(f"{_SOURCE_WORDS}, in which {{version}} and {{arch}} are replaced")
+]
 
 
 def _pip_spec(text: str) -> str:

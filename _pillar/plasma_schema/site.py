@@ -13,7 +13,6 @@ from .people import DefaultQuota, GroupEntry, Quotas, User, repeated
 from .rules import (
     BuildArgument,
     CertificateFile,
-    CpuLimit,
     CpuShare,
     DataDirectory,
     Domain,
@@ -22,15 +21,14 @@ from .rules import (
     GitRef,
     HttpsUrl,
     Line,
-    MemoryLimit,
     MemorySize,
     Repository,
 )
 
 
 class Limits(Section):
-    memory: MemoryLimit = option("2G", example="4G", unit="bytes", description="Memory of each user server.")
-    cpu: CpuLimit = option(2, example=1.5, unit="CPUs", description="Processor time of each user server.")
+    memory: MemorySize = option("2G", example="4G", unit="bytes", description="Memory of each user server.")
+    cpu: CpuShare = option(2, example=1.5, unit="CPUs", description="Processor time of each user server.")
 
 
 class Cull(Section):
@@ -182,7 +180,11 @@ class Plasma(Section):
     )
     quotas: Quotas = option(Quotas, example={"enabled": True}, description="Disk quotas of the server.")
     admins: list[UserName] = option(
-        list, example=["teacher"], description="Administrators of the hub, beside the users with `admin: true`."
+        list,
+        example=["teacher"],
+        description="Administrators of the hub, beside the users with `admin: true`. An empty list leaves the hub's "
+        "administrators as they are. Removing a name takes effect in config.yaml as long as the list is not empty; "
+        "rights already stored in the hub's database stay.",
     )
     https: Https = option(
         Https,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-import warnings
 
 import pytest
 
@@ -56,10 +55,16 @@ def test_values_keep_the_form_they_were_written_in(complete):
     assert (plasma["quota"]["soft"], plasma["quota"]["hard"]) == ("512M", "1G")
 
 
-def test_none_is_no_limit(complete):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert complete("limits: {memory: none, cpu: none}")["limits"] == {"memory": None, "cpu": None}
+def test_files_that_salt_fetches_may_lie_on_the_server(complete):
+    """A server behind a proxy gets them as files: Salt's own downloads know no proxy."""
+    plasma = complete(
+        {
+            "docker": {"repository": {"key_url": "/srv/mirror/docker.asc"}},
+            "utils": {"ctop": {"url": "/srv/mirror/ctop-{version}-{arch}"}},
+        }
+    )
+    assert plasma["docker"]["repository"]["key_url"] == "/srv/mirror/docker.asc"
+    assert plasma["utils"]["ctop"]["url"] == "/srv/mirror/ctop-{version}-{arch}"
 
 
 def test_completing_does_not_change_the_defaults_of_the_next_one(complete):

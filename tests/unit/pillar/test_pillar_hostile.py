@@ -66,6 +66,7 @@ PLACES = [
     "hub.sources.http_proxy",
     "hub.sources.ca_bundle",
     "docker.repository.url",
+    "docker.repository.key_url",
     "docker.repository.key_sha256",
     "docker.log_driver",
     "limits.memory",
@@ -205,6 +206,7 @@ def test_user_ids_of_the_system_or_of_nobody(problem, number):
         "1.G",
         "inf",
         "nanG",
+        "none",
     ],
 )
 def test_sizes(problem, size):
@@ -212,7 +214,9 @@ def test_sizes(problem, size):
     assert line.startswith("plasma.limits.memory: ") and len(line) < 400
 
 
-@pytest.mark.parametrize("number", [0, -1, 0.001, 1025, float("inf"), float("nan"), HUGE, True, "2", [], None, "all"])
+@pytest.mark.parametrize(
+    "number", [0, -1, 0.001, 1025, float("inf"), float("nan"), HUGE, True, "2", [], None, "all", "none"]
+)
 def test_cpus(problem, number):
     line = problem({"limits": {"cpu": number}})
     assert line.startswith("plasma.limits.cpu: ") and len(line) < 400
@@ -221,7 +225,6 @@ def test_cpus(problem, number):
 @pytest.mark.parametrize(
     "url",
     [
-        "ftp://example.org/x",
         "ftp://example.org/x",
         "file:///etc/passwd",
         "https://",
@@ -243,6 +246,11 @@ def test_addresses(problem, place, url):
     assert problem(at(place, url)).startswith(f"plasma.{place}: ")
 
 
+def test_what_no_checksum_verifies_comes_over_https_only(problem):
+    line = problem({"https": {"acme_server": "http://acme.example.org/directory"}})
+    assert line.startswith("plasma.https.acme_server: ") and "does not start with https://" in line
+
+
 @pytest.mark.parametrize(
     "spec",
     [
@@ -258,6 +266,7 @@ def test_addresses(problem, place, url):
         "git+file:///x",
         "git+https://u@example.org/x",
         "ftp://example.org/x.zip",
+        "http://example.org/x.zip",
         "/srv/../etc",
     ],
 )

@@ -13,7 +13,7 @@ WHOLE = [
     (
         "limits: {memory: 2g}",
         'plasma.limits.memory: "2g" is not a size. Allowed: a number followed by K, M, G or T, such as 512M or 1.5G, '
-        "at least 64M; or none, for no limit.",
+        "at least 64M.",
     ),
     (
         "cull: {timeout: '3600'}",

@@ -111,6 +111,8 @@ def settle():
     """
     Finish what dpkg and apt left half-done; return the packages that were unfinished.
 
+    What fails because another program took the locks in between is tried once more when that one has ended.
+
     Raises ``CommandExecutionError`` with the tail of the tools' output when they cannot be finished.
 
     CLI Example:
@@ -120,18 +122,29 @@ def settle():
         salt-ssh '*' plasma_apt.settle
     """
     before = unsettled()
-    output = []
-    for command in (
-        ["dpkg", "--force-confdef", "--force-confold", "--configure", "-a"],
-        ["apt-get", "--yes", "--fix-broken", "install"],
-    ):
-        result = __salt__["cmd.run_all"](command, python_shell=False, env=_ENV, timeout=1800)
-        output.append(result["stdout"] + result["stderr"])
+    failed, output = _finish()
+    if failed and locked():
+        wait()
+        _, output = _finish()
     left = unsettled()
     if left:
-        tail = "\n".join("\n".join(output).splitlines()[-15:])
+        tail = "\n".join(output.splitlines()[-15:])
         raise CommandExecutionError(
             f"These packages cannot be configured: {', '.join(left)}. Mend them on the server with "
             f"`apt-get install --fix-broken`, then apply again.\n{tail}"
         )
     return before
+
+
+def _finish():
+    """Let dpkg and apt finish what is begun; whether one of them failed, and what they wrote."""
+    failed, output = False, []
+    for command in (
+        ["dpkg", "--force-confdef", "--force-confold", "--configure", "-a"],
+        # dpkg itself does not wait for its lock.
+        ["apt-get", "--yes", "--fix-broken", "-o", "DPkg::Lock::Timeout=600", "install"],
+    ):
+        result = __salt__["cmd.run_all"](command, python_shell=False, env=_ENV, timeout=1800)
+        failed = failed or bool(result["retcode"])
+        output.append(result["stdout"] + result["stderr"])
+    return failed, "\n".join(output)

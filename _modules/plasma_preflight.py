@@ -18,6 +18,7 @@ __virtualname__ = "plasma_preflight"
 # The Littlest JupyterHub asks for Ubuntu 22.04 or Debian 11 (its installation guide); Docker CE has
 # dropped Debian 11, so 12 is the floor here.
 _MINIMUM_RELEASE = {"ubuntu": (22, 4), "debian": (12,)}
+_DOCKER_DATA = "/var/lib/docker"
 _ARCHITECTURES = ("x86_64", "aarch64")
 _UNITS = {"traefik.service", "jupyterhub.service"}
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)([KMGT]?)$", re.IGNORECASE)
@@ -135,11 +136,15 @@ def _unit(cgroup):
     return units[-1] if units else ""
 
 
-def _free_bytes(path):
-    """Bytes available below the nearest existing ancestor of path."""
+def _existing(path):
+    """The nearest existing ancestor of path: the file system that path will be on."""
     folder = pathlib.Path(path)
     while not folder.exists():
         folder = folder.parent
+    return folder
+
+
+def _free_bytes(folder):
     stats = os.statvfs(folder)
     return stats.f_bavail * stats.f_frsize
 
@@ -178,14 +183,16 @@ def _resource_problems(prefix, installed, min_disk, min_memory):
     found = []
     # An installed hub needs room to work, not the room of a first installation.
     needed = size_to_bytes(min_disk) // (10 if installed else 1)
-    for path in (prefix, "/var/lib/docker"):
-        free = _free_bytes(path)
-        if free < needed:
+    reported = set()
+    for path in (prefix, _DOCKER_DATA):
+        folder = _existing(path)
+        device, free = os.stat(folder).st_dev, _free_bytes(folder)
+        if free < needed and device not in reported:  # mostly one file system: say it once
+            reported.add(device)
             found.append(
                 f"{_human(free)} free on the file system of {path}: {_human(needed)} is needed "
                 "(plasma.preflight.min_disk)"
             )
-            break  # mostly one file system: say it once
     meminfo = pathlib.Path("/proc/meminfo").read_text(encoding="ascii")
     total = int(re.search(r"^MemTotal:\s+(\d+) kB", meminfo, re.MULTILINE).group(1)) * 1024
     # The kernel keeps some memory for itself: a 1G machine reports a little less.

@@ -212,7 +212,7 @@ def test_settle(dpkg, run_all):
     commands = [call.args[0] for call in run_all.call_args_list]
     assert [command[0] for command in commands] == ["dpkg", "apt-get"]
     assert {"--configure", "-a", "--force-confold", "--force-confdef"} <= set(commands[0])
-    assert {"--yes", "--fix-broken", "install"} <= set(commands[1])
+    assert {"--yes", "--fix-broken", "install", "DPkg::Lock::Timeout=600"} <= set(commands[1])
     for call in run_all.call_args_list:
         # Nobody is there to answer a question, and no shell reads the command.
         assert call.kwargs["env"]["DEBIAN_FRONTEND"] == "noninteractive"
@@ -220,7 +220,36 @@ def test_settle(dpkg, run_all):
         assert call.kwargs["timeout"] > 0
 
 
-def test_settle_fails_with_the_end_of_the_output(dpkg, run_all):
+def test_settle_again_when_somebody_took_the_locks_in_between(dpkg, run_all, lock_files, hold):
+    dpkg(SETTLED + "\nPackage: docker-ce\nStatus: install ok half-configured\n")
+    holders, commands = [hold(lock_files[0])], []
+
+    def run(command, **options):
+        commands.append(command[0])
+        if len(commands) == 2:
+            # The other one ends while this waits for it.
+            holder = holders.pop()
+            threading.Timer(0.2, holder.communicate).start()
+        if len(commands) <= 2:
+            return {"retcode": 2, "stdout": "", "stderr": "dpkg frontend lock was locked by another process", "pid": 1}
+        assert plasma_apt.locked() == []
+        dpkg(SETTLED)
+        return {"retcode": 0, "stdout": "", "stderr": "", "pid": 1}
+
+    run_all.side_effect = run
+    assert plasma_apt.settle() == ["docker-ce"]
+    assert commands == ["dpkg", "apt-get"] * 2
+
+
+def test_settle_fails_once_when_nobody_holds_the_locks(dpkg, run_all, lock_files):
+    dpkg(SETTLED + "\nPackage: docker-ce\nStatus: install ok half-configured\n")
+    run_all.return_value = {"retcode": 1, "stdout": "", "stderr": "post-installation script failed", "pid": 1}
+    with pytest.raises(CommandExecutionError, match="post-installation script failed"):
+        plasma_apt.settle()
+    assert run_all.call_count == 2
+
+
+def test_settle_fails_with_the_end_of_the_output(dpkg, run_all, lock_files):
     dpkg(SETTLED + "\nPackage: docker-ce\nStatus: install ok half-configured\n")
     run_all.side_effect = [
         {"retcode": 1, "stdout": "".join(f"line {number}\n" for number in range(40)), "stderr": "dpkg: E1", "pid": 1},

@@ -224,15 +224,40 @@ def test_not_root(system, monkeypatch):
     assert _problems(system("debian-12")) == ["these states need root: set `sudo: true` for this server in the roster"]
 
 
-def test_too_little_disk_is_said_once(system):
+def test_too_little_disk_is_said_once(system, monkeypatch, tmp_path):
+    monkeypatch.setattr(plasma_preflight, "_DOCKER_DATA", str(tmp_path / "docker"))
     found = _problems(system("debian-12"), min_disk="100000T")
     assert len(found) == 1
     assert "100000.0T is needed (plasma.preflight.min_disk)" in found[0]
     assert str(system("debian-12")) in found[0]
 
 
-def test_an_installed_hub_needs_a_tenth_of_the_disk(system, monkeypatch):
+def test_every_short_file_system_is_said(system, monkeypatch):
     prefix = system("debian-12")
+    assert os.stat("/dev/shm").st_dev != os.stat(prefix.parent).st_dev, "these tests run in a directory in memory"
+    monkeypatch.setattr(plasma_preflight, "_DOCKER_DATA", "/dev/shm/plasma-none/docker")
+    found = _problems(prefix, min_disk="100000T")
+    assert [
+        f"of {path}: 100000.0T is needed" in line
+        for path, line in zip((prefix, "/dev/shm/plasma-none/docker"), found, strict=True)
+    ] == [True, True]
+
+
+def test_a_second_file_system_alone_may_be_short(system, monkeypatch):
+    prefix = system("debian-12")
+    monkeypatch.setattr(plasma_preflight, "_DOCKER_DATA", "/dev/shm/plasma-none/docker")
+    rooms = {"/dev/shm": 2, str(prefix.parent): 20}
+    monkeypatch.setattr(
+        os, "statvfs", lambda path: types.SimpleNamespace(f_bavail=rooms[str(path)] * 1024**3 // 4096, f_frsize=4096)
+    )
+    assert _problems(prefix, min_disk="10G") == [
+        "2G free on the file system of /dev/shm/plasma-none/docker: 10G is needed (plasma.preflight.min_disk)"
+    ]
+
+
+def test_an_installed_hub_needs_a_tenth_of_the_disk(system, monkeypatch, tmp_path):
+    prefix = system("debian-12")
+    monkeypatch.setattr(plasma_preflight, "_DOCKER_DATA", str(tmp_path / "docker"))
     monkeypatch.setattr(os, "statvfs", lambda path: types.SimpleNamespace(f_bavail=2 * 1024**3 // 4096, f_frsize=4096))
     assert _problems(prefix, min_disk="10G") == [
         f"2G free on the file system of {prefix}: 10G is needed (plasma.preflight.min_disk)"

@@ -46,7 +46,7 @@ test-render: $(VENV)/.ready  ## every state under every supported system's grain
 	$(PYTEST) tests/render
 
 test-plugin: $(VENV)/.ready $(PLUGIN_VENV)/.ready  ## the hub's plugin, with a real Docker engine
-	DOCKER_HOST=$$($(PYTHON) -m tests.support engine) $(PLUGIN_VENV)/bin/python -m pytest plugin/tests
+	host=$$($(PYTHON) -m tests.support engine) && DOCKER_HOST=$$host $(PLUGIN_VENV)/bin/python -m pytest plugin/tests
 
 test-e2e: $(VENV)/.ready  ## salt-ssh over real SSH against a throwaway server (PLASMA_TLJH_SOURCE=dir for the real TLJH)
 	$(PYTEST) tests/e2e -m "not vm"
@@ -61,6 +61,6 @@ bench: $(VENV)/.ready  ## measure what the README's figures say
 lock: $(VENV)/.ready  ## pin the environments again from pyproject.toml and plugin/
 	tools/lock
 
-clean:  ## remove the throwaway targets, their images and every environment
+clean:  ## remove the throwaway targets, their engine, images and caches, and every environment
 	if [ -x $(PYTHON) ]; then $(PYTHON) -m tests.support down --all --purge; fi
 	rm -rf $(VENV) $(PLUGIN_VENV) .salt .pytest_cache .ruff_cache

@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 
-from tests.support import engine, registry
+from tests.support import engine, purge, registry
 from tests.support.shell import SupportError
 from tests.support.target import write_roster
 
@@ -22,7 +22,8 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument("--suite", default="bookworm", help="Debian release (default: bookworm)")
     down = commands.add_parser("down", help="remove a server with everything on it")
     down.add_argument("--all", action="store_true", help="every server made here")
-    down.add_argument("--purge", action="store_true", help="with a container: the shared pip cache too")
+    purge_help = "with a container: the shared pip cache too; with --all: everything that was made here"
+    down.add_argument("--purge", action="store_true", help=purge_help)
     for command in (up, down):
         command.add_argument("--name", default="dev", help="name of the server (default: dev)")
         command.add_argument("--kind", choices=sorted(registry.KINDS), default="container")
@@ -61,6 +62,8 @@ def _up(args: argparse.Namespace) -> int:
 def _down(args: argparse.Namespace) -> int:
     if args.all:
         names = registry.down_all()
+        if args.purge:
+            names += purge.purge()
     else:
         target = registry.load(args.name)
         if target is None:
@@ -68,7 +71,7 @@ def _down(args: argparse.Namespace) -> int:
             return 0
         target.down(purge=True) if args.purge and target.kind == "container" else target.down()
         names = [target.name]
-    print("\n".join(f"{name} is removed" for name in names) or "There was no server")
+    print("\n".join(f"{name} is removed" for name in names) or "There was nothing to remove")
     return 0
 
 

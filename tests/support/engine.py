@@ -18,11 +18,11 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 def data_root() -> Path:
     """Where the engine started here keeps images and volumes."""
-    return paths.engine_dir() / "docker"
+    return paths.engine_path() / "docker"
 
 
 def _run_dir() -> Path:
-    return paths.engine_dir() / "run"
+    return paths.engine_path() / "run"
 
 
 def pidfile() -> Path:
@@ -49,6 +49,14 @@ def answers(host: str, timeout: float = 10) -> bool:
         return run(asked, check=False, timeout=timeout).returncode == 0
     except CommandError:  # it listens and says nothing
         return False
+
+
+def running_host() -> str | None:
+    """The DOCKER_HOST of the engine that ensure_engine() would take without starting one, or None."""
+    if not shutil.which("docker"):
+        return None
+    named = os.environ.get("DOCKER_HOST")
+    return next((host for host in (named, SYSTEM_SOCKET, own_host()) if host and answers(host)), None)
 
 
 def ensure_engine() -> str:
@@ -125,7 +133,7 @@ def _start() -> None:
     if os.geteuid() != 0:
         raise SupportError("No Docker engine answers and only root can start one: run as root or set DOCKER_HOST")
     _stop_own()
-    run_dir = _run_dir()
+    run_dir = paths.engine_dir() / "run"
     run_dir.mkdir(mode=0o711, exist_ok=True)
     clear_stale_files(run_dir)
     command = [
@@ -220,6 +228,8 @@ def _nat_works(program: str) -> bool:
 
 def stop_engine() -> bool:
     """Stop the engine that ensure_engine() started, never another one. Returns whether there was one."""
+    if not paths.engine_path().is_dir():
+        return False
     with paths.lock("engine", paths.engine_dir()):
         return _stop_own()
 

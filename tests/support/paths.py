@@ -6,12 +6,17 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.shell import SupportError, ensure_packages, run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+# Says of a directory that it was made here: without it nothing is removed that somebody named by mistake.
+MARKER = ".plasma-throwaway"
+DEFAULT_ENGINE_DIR = Path("/var/lib/plasma-throwaway")
+DEFAULT_STATE_DIR = REPOSITORY / ".plasma"
 
 
 def _directory(path: Path, mode: int = 0o755) -> Path:
@@ -19,14 +24,44 @@ def _directory(path: Path, mode: int = 0o755) -> Path:
     return path
 
 
+def _marked(path: Path, mode: int) -> Path:
+    """Make the directory, marked as ours; one that was there with something in it stays without the mark."""
+    _directory(path, mode)
+    with contextlib.suppress(PermissionError):  # root's, and asked for by another user
+        if not any(path.iterdir()):
+            (path / MARKER).touch()
+    return path
+
+
+def require_ours(path: Path) -> None:
+    """Raise SupportError unless ``path`` is a directory that was made here, and this user's."""
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise SupportError(f"{path} is not a directory: it is left alone")
+    if status.st_uid != os.geteuid():
+        raise SupportError(f"{path} belongs to another user (id {status.st_uid}): only that one can remove it")
+    if path not in (DEFAULT_ENGINE_DIR, DEFAULT_STATE_DIR) and not (path / MARKER).exists():
+        raise SupportError(f"{path} was not made here (there is no {MARKER} in it): it is left alone")
+
+
+def state_path() -> Path:
+    """Where state_dir() is, or will be."""
+    return Path(os.environ.get("PLASMA_STATE_DIR") or DEFAULT_STATE_DIR).absolute()
+
+
+def engine_path() -> Path:
+    """Where engine_dir() is, or will be."""
+    return Path(os.environ.get("PLASMA_ENGINE_DIR") or DEFAULT_ENGINE_DIR).absolute()
+
+
 def state_dir() -> Path:
     """``.plasma`` in the repository (git-ignored), or PLASMA_STATE_DIR."""
-    return _directory(Path(os.environ.get("PLASMA_STATE_DIR") or REPOSITORY / ".plasma").absolute(), 0o700)
+    return _marked(state_path(), 0o700)
 
 
 def engine_dir() -> Path:
     """Everything of the Docker engine that is started here, or PLASMA_ENGINE_DIR: it may grow to several GB."""
-    return _directory(Path(os.environ.get("PLASMA_ENGINE_DIR") or "/var/lib/plasma-throwaway").absolute(), 0o711)
+    return _marked(engine_path(), 0o711)
 
 
 def state_id() -> str:

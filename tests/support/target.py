@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
+import yaml
+
 from tests.support import paths
 from tests.support.shell import SupportError, run, tail, wait_for
 
@@ -161,24 +163,10 @@ def check_name(name: str) -> None:
         raise SupportError(f"{name!r} is no name for a target: use lower-case letters, digits and hyphens")
 
 
-def to_yaml(roster: dict[str, dict[str, object]]) -> str:
-    """``roster`` as YAML: two levels and lists of scalars are all a roster has."""
-    lines = []
-    for name, entry in roster.items():
-        lines.append(f"{json.dumps(name)}:")
-        for key, value in entry.items():
-            if isinstance(value, list):
-                lines.append(f"  {key}:")
-                lines += [f"    - {json.dumps(item)}" for item in value]
-            else:
-                lines.append(f"  {key}: {json.dumps(value)}")
-    return "\n".join(lines) + "\n" if lines else "{}\n"
-
-
 def write_roster(path: str | os.PathLike[str], targets: Iterable[Target]) -> Path:
     """Write a salt-ssh roster of ``targets`` to ``path``; the minion id is the target's name."""
     file = Path(path)
     new = file.with_name(file.name + ".new")
-    new.write_text(to_yaml({target.name: target.roster_entry() for target in targets}))
+    new.write_text(yaml.safe_dump({target.name: target.roster_entry() for target in targets}))
     new.replace(file)
     return file

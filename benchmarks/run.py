@@ -70,6 +70,13 @@ def measure_site(rounds: int) -> dict:
     target = ContainerTarget("bench", pip_cache=False)
     target.down()
     base_image()
+    try:
+        return _measure_site(target, rounds)
+    finally:
+        target.down()
+
+
+def _measure_site(target: ContainerTarget, rounds: int) -> dict:
     started = time.monotonic()
     target.up()
     boot = time.monotonic() - started
@@ -86,7 +93,7 @@ def measure_site(rounds: int) -> dict:
         for _ in range(rounds):
             for name, arguments in calls.items():
                 series[name].append(timed(site, *arguments))
-        result = {
+        return {
             "boot_s": boot,
             "first_ping_s": first_ping,
             "first_apply_s": first,
@@ -97,8 +104,6 @@ def measure_site(rounds: int) -> dict:
             "round_trips_no_op": connections(site, "state.apply"),
             "round_trips_ping": connections(site, "test.ping"),
         }
-    target.down()
-    return result
 
 
 def measure_entrypoint(rounds: int, counts=(10, 100_000)) -> dict:

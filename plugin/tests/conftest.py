@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ for path in (ROOT, HERE):
         sys.path.insert(0, str(path))
 
 from support_accounts import Accounts  # noqa: E402
+from support_config import HANDWRITTEN  # noqa: E402
 from support_hub import Hub, container_name  # noqa: E402
 
 
@@ -23,18 +25,32 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "docker: needs a Docker engine and root")
 
 
+@pytest.fixture
+def path(tmp_path):
+    """Where a config.yaml would be."""
+    return tmp_path / "config.yaml"
+
+
+@pytest.fixture
+def handwritten(path):
+    """A config.yaml with comments and an order of its own."""
+    path.write_text(HANDWRITTEN)
+    return path
+
+
 @pytest.fixture(scope="session")
 def docker_host():
-    """Set DOCKER_HOST to an engine, started by tests.support when none runs, and return a docker-py client."""
+    """Set DOCKER_HOST to an engine, started by tests.support when none runs, and return a docker-py client.
+
+    Without one the tests fail; they are left out only where PLASMA_NO_DOCKER=1 says so.
+    """
+    if os.environ.get("PLASMA_NO_DOCKER") == "1":
+        pytest.skip("PLASMA_NO_DOCKER=1")
     import docker
 
     from tests.support import engine
-    from tests.support.shell import SupportError
 
-    try:
-        host = engine.ensure_engine()
-    except SupportError as error:
-        pytest.skip(f"no Docker engine: {error}")
+    host = engine.ensure_engine()
     before = os.environ.get("DOCKER_HOST")
     os.environ["DOCKER_HOST"] = host
     client = docker.DockerClient(base_url=host, version="auto")
@@ -63,11 +79,20 @@ def accounts():
 
 
 @pytest.fixture(scope="session")
-def hub(docker_host, environment, accounts, tmp_path_factory):
+def shared_data():
+    """The directory of shared data: root's, as are all above it, which pytest's own directories are not."""
+    path = Path(f"/srv/plasmat-data-{os.getpid()}")
+    path.mkdir(mode=0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def hub(docker_host, environment, accounts, shared_data, tmp_path_factory):
     """A hub without TLJH, as a server runs it: traefik and jupyterhub as processes of their own."""
     admin = accounts.add("admin")
-    many = "plasma:\n  named_servers: {limit: 50}\n"
-    running = Hub(tmp_path_factory.mktemp("hub"), admin.name, extra_yaml=many)
+    ours = f"plasma:\n  named_servers: {{limit: 50}}\n  shared_data: {shared_data}\n"
+    running = Hub(tmp_path_factory.mktemp("hub"), admin.name, extra_yaml=ours)
     running.start()
     yield running
     running.stop()

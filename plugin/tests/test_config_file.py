@@ -15,41 +15,12 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from support_config import HANDWRITTEN
 from tljh_plasma.config_file import ConfigError, load, restore, update
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 COMMAND = [sys.executable, "-m", "tljh_plasma.config_file"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCE)}
-
-HANDWRITTEN = """\
-# The hub of the course
-limits: # for each server
-  # enough for pandas
-  memory: 1G # per user
-
-# People
-users:
-  admin:
-    - anna # teacher
-    # visitors
-    - "007"
-
-  # banned ones
-  banned: [x, y] # both left
-base_url: "/x/"
-# the end
-"""
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "config.yaml"
-
-
-@pytest.fixture
-def handwritten(path):
-    path.write_text(HANDWRITTEN)
-    return path
 
 
 def ask(request, **options):

@@ -6,20 +6,9 @@ import os
 import sys
 
 import pytest
+from support_config import HANDWRITTEN
 from test_config_schema import PROBLEMS
-from test_config_yaml import HANDWRITTEN
 from tljh_plasma.config_file import ConfigError, load, update
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "config.yaml"
-
-
-@pytest.fixture
-def handwritten(path):
-    path.write_text(HANDWRITTEN)
-    return path
 
 
 @pytest.fixture

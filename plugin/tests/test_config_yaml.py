@@ -8,37 +8,6 @@ import random
 import pytest
 from tljh_plasma.config_file import ConfigError, load, update
 
-HANDWRITTEN = """\
-# The hub of the course
-limits: # for each server
-  # enough for pandas
-  memory: 1G # per user
-
-# People
-users:
-  admin:
-    - anna # teacher
-    # visitors
-    - "007"
-
-  # banned ones
-  banned: [x, y] # both left
-base_url: "/x/"
-# the end
-"""
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "config.yaml"
-
-
-@pytest.fixture
-def handwritten(path):
-    path.write_text(HANDWRITTEN)
-    return path
-
-
 # --- values -----------------------------------------------------------------------------------------------------
 
 VALUES = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from urllib.parse import quote
@@ -16,20 +15,9 @@ from support_hub import container_name
 pytestmark = pytest.mark.docker
 
 
-@pytest.fixture
-def shared_data():
-    """/srv/data of the host, when it does not exist yet."""
-    path = Path("/srv/data")
-    if path.exists():
-        pytest.skip("this machine has a /srv/data of its own")
-    path.mkdir(mode=0o755)
-    (path / "table.csv").write_text("a,b\n")
-    yield path
-    shutil.rmtree(path)
-
-
 def test_shared_data_is_read_only(hub, accounts, environment, docker_host, shared_data):
     person = accounts.add("reader")
+    (shared_data / "table.csv").write_text("a,b\n")
     # Writable on the host for the person, but not in the server.
     os.chown(shared_data / "table.csv", person.uid, person.gid)
     assert hub.spawn(person.name, environment).status_code in (201, 202)

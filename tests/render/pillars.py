@@ -157,7 +157,7 @@ FILES = {
         },
     },
     "utils": {"packages": [], "monitor": "none"},
-    "limits": {"memory": "none", "cpu": "none"},
+    "limits": {"memory": "64M", "cpu": 0.01},
     "docker": {"source": "distro"},
 }
 WORDS = {"hub": {"provider": "tljh", "sources": {"miniforge": "none", "traefik": "pypi"}}}

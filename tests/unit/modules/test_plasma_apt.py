@@ -95,6 +95,9 @@ def dpkg(tmp_path, monkeypatch):
     monkeypatch.setattr(
         plasma_apt, "unsettled", functools.partial(plasma_apt.unsettled, updates=str(updates), status=str(status))
     )
+    monkeypatch.setattr(
+        plasma_apt, "_need_reinstalling", functools.partial(plasma_apt._need_reinstalling, status=str(status))
+    )
     return write
 
 
@@ -218,6 +221,21 @@ def test_settle(dpkg, run_all):
         assert call.kwargs["env"]["DEBIAN_FRONTEND"] == "noninteractive"
         assert call.kwargs["python_shell"] is False
         assert call.kwargs["timeout"] > 0
+
+
+def test_settle_reinstalls_what_dpkg_was_killed_in(dpkg, run_all):
+    """As seen after a kill -9 while perl-base was unpacked: dpkg and --fix-broken alone go on failing."""
+    dpkg(SETTLED + "\nPackage: perl-base\nEssential: yes\nStatus: install reinstreq half-installed\n")
+
+    def run(command, **options):
+        if "--reinstall" in command:
+            dpkg(SETTLED)
+        return {"retcode": 1 if "perl-base" in plasma_apt.unsettled() else 0, "stdout": "", "stderr": "", "pid": 1}
+
+    run_all.side_effect = run
+    assert plasma_apt.settle() == ["perl-base"]
+    reinstalled = next(call.args[0] for call in run_all.call_args_list if "--reinstall" in call.args[0])
+    assert reinstalled[-2:] == ["install", "perl-base"]
 
 
 def test_settle_again_when_somebody_took_the_locks_in_between(dpkg, run_all, lock_files, hold):

@@ -67,11 +67,13 @@ def running(target, pattern):
 
 def start_and_reach(site, pattern):
     """Start an apply and return its process once the server is at this point."""
-    process = site.start("state.apply", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    log = site.directory / "interrupted.log"
+    with log.open("w", encoding="utf-8") as output:
+        process = site.start("state.apply", stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
     wait_for(
         lambda: running(site.target, pattern) or process.poll() is not None, timeout=300, what=pattern, interval=0.05
     )
-    assert process.poll() is None, f"the apply ended before {pattern!r} was seen"
+    assert process.poll() is None, f"the apply ended before {pattern!r} was seen:\n{log.read_text(encoding='utf-8')}"
     return process
 
 

@@ -149,17 +149,19 @@ def settle():
 
 def _finish():
     """Let dpkg and apt finish what is begun; whether one of them failed, and what they wrote."""
-    configure = ["dpkg", "--force-confdef", "--force-confold", "--configure", "-a"]
     # dpkg itself does not wait for its lock.
     apt = ["apt-get", "--yes", "-o", "DPkg::Lock::Timeout=600"]
-    commands = [configure]
+    configure = ["dpkg", "--force-confdef", "--force-confold", "--configure", "-a"]
+    # First: it takes the journal of the killed dpkg into the status file, which says only then what is broken.
+    failed, output = _run(configure)
     broken = _need_reinstalling()
-    if broken:
-        commands += [[*apt, "update"], [*apt, "--reinstall", "install", *broken], configure]
-    commands.append([*apt, "--fix-broken", "install"])
-    failed, output = False, []
-    for command in commands:
-        result = __salt__["cmd.run_all"](command, python_shell=False, env=_ENV, timeout=1800)
-        failed = failed or bool(result["retcode"])
-        output.append(result["stdout"] + result["stderr"])
-    return failed, "\n".join(output)
+    commands = [[*apt, "update"], [*apt, "--reinstall", "install", *broken], configure] if broken else []
+    for command in [*commands, [*apt, "--fix-broken", "install"]]:
+        failure, text = _run(command)
+        failed, output = failed or failure, output + "\n" + text
+    return failed, output
+
+
+def _run(command):
+    result = __salt__["cmd.run_all"](command, python_shell=False, env=_ENV, timeout=1800)
+    return bool(result["retcode"]), result["stdout"] + result["stderr"]

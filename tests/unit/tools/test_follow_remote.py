@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 
 import pytest
 
@@ -261,6 +262,10 @@ def test_running_ignores_other_processes(monkeypatch):
 
 def test_running_sees_an_apply(apply, tmp_path):
     thin = tmp_path / "thin"
+    deadline = time.monotonic() + 10
+    # The kernel shows a program's arguments a moment after it has started it.
+    while follow_remote.running() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert follow_remote.running() == (str(thin), apply.pid, str(thin / "salt_state.tgz"))
 
 

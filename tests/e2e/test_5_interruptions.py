@@ -22,10 +22,14 @@ POINTS = {
     "settings": "tljh_plasma.config_file|jupyterhub -f",
 }
 # Brackets keep a pattern from matching the command line of pkill itself and of the shell around it.
+# Again until nothing is left: what was killed is there until somebody has taken note of it.
 KILL = (
+    "for i in $(seq 50); do "
     "pkill -9 -f '[s]alt-call'; pkill -9 -x dpkg; pkill -9 -x apt-get; pkill -9 -f '[/]opt/tljh/hub/bin/[^ ]* -m pip'; "
     "pkill -9 -f '[b]ootstrap.py'; pkill -9 -f '[t]ljh.installer'; "
-    "! pgrep -f '[s]alt-call' && ! pgrep -x dpkg && ! pgrep -x apt-get && ! pgrep -f '[/]opt/tljh/hub/bin/[^ ]* -m pip'"
+    "! pgrep -f '[s]alt-call' && ! pgrep -x dpkg && ! pgrep -x apt-get && "
+    "! pgrep -f '[/]opt/tljh/hub/bin/[^ ]* -m pip' && exit 0; "
+    "sleep 0.1; done; exit 1"
 )
 
 

@@ -17,7 +17,9 @@ def vm(tmp_path_factory):
     target = VMTarget("e2e-vm")
     target.down()
     target.up()
-    yield Site(target, tmp_path_factory.mktemp("vm"), {"docker": {"source": "distro"}, "utils": {"monitor": "none"}})
+    # The machine's disk is a small one: nothing but tools goes to it here.
+    pillar = {"preflight": {"min_disk": "2G"}, "docker": {"source": "distro"}, "utils": {"monitor": "none"}}
+    yield Site(target, tmp_path_factory.mktemp("vm"), pillar)
     if not os.environ.get("PLASMA_KEEP"):
         target.down()
 

@@ -1,0 +1,1 @@
+"""Migrations of the permissions' file (see ``tljh_plasma.access``), run by alembic."""

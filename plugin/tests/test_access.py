@@ -1,0 +1,155 @@
+"""Permissions: the file, its migrations, and the rule."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import stat
+import threading
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from tljh_plasma import access
+from tljh_plasma.access import AccessError, Entry, Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = Store(tmp_path / "plasma.sqlite")
+    made.upgrade()
+    return made
+
+
+def test_a_new_file_is_private_and_empty(store):
+    assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
+    assert store.all() == {}
+    assert store.get("course:1") == Entry()
+
+
+def test_18_nothing_is_made_at_import_or_in_the_current_directory(tmp_path, monkeypatch):
+    """A SQLite file used to appear in whatever directory the hub was started from."""
+    monkeypatch.chdir(tmp_path)
+    Store(tmp_path / "elsewhere" / "plasma.sqlite")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_groups_of_the_named_images_are_replaced_and_others_stay(store):
+    store.set_groups({"a:1": ["maths", "biology", "maths"], "b:1": ["maths"]})
+    store.set_description("a:1", "Statistics")
+    assert store.all() == {"a:1": Entry(("biology", "maths"), "Statistics"), "b:1": Entry(("maths",))}
+    store.set_groups({"a:1": []})
+    assert store.all() == {"a:1": Entry((), "Statistics"), "b:1": Entry(("maths",))}
+
+
+def test_13_many_permissions_in_any_order_survive_a_change_of_one(store):
+    """Rows that were not sorted by image were dropped by the page, and deleted by the next save."""
+    for group in ("x", "y", "z"):
+        for image in ("c:1", "a:1", "b:1"):
+            store.set_groups({image: [*store.get(image).groups, group]})
+    store.set_groups({"b:1": ["y"]})
+    assert {image: entry.groups for image, entry in store.all().items()} == {
+        "a:1": ("x", "y", "z"),
+        "b:1": ("y",),
+        "c:1": ("x", "y", "z"),
+    }
+
+
+def test_15_a_removed_environment_takes_everything_along(store):
+    store.set_groups({"a:1": ["maths"]})
+    store.set_description("a:1", "Statistics")
+    store.remove("a:1")
+    assert store.get("a:1") == Entry()
+
+
+def test_a_failing_write_changes_nothing(store):
+    store.set_groups({"a:1": ["maths"]})
+    with pytest.raises(AccessError):
+        store.set_groups({"a:1": ["biology"], "b:1": [None]})
+    assert store.all() == {"a:1": Entry(("maths",))}
+
+
+def test_two_processes_write_at_once(store):
+    def write(number):
+        for turn in range(20):
+            Store(store.path).set_groups({f"image{number}:1": [f"group{turn}"]})
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {image: entry.groups for image, entry in store.all().items()} == {
+        f"image{number}:1": ("group19",) for number in range(4)
+    }
+
+
+def test_upgrade_of_a_current_file_leaves_it_alone(store):
+    store.set_groups({"a:1": ["maths"]})
+    before = store.path.read_bytes()
+    store.upgrade()
+    assert store.path.read_bytes() == before
+    assert [path.name for path in store.path.parent.iterdir()] == ["plasma.sqlite"]
+
+
+def test_an_older_file_is_copied_before_it_is_migrated(store, tmp_path, monkeypatch):
+    """With a second migration beside the first one."""
+    store.set_groups({"a:1": ["maths"]})
+    package = tmp_path / "migrated"
+    shutil.copytree(access.Path(access.__file__).parent / "migrations", package)
+    (package / "versions" / "v2_note.py").write_text(
+        "import sqlalchemy as sa\nfrom alembic import op\n"
+        "revision = '2'\ndown_revision = '1'\n"
+        "def upgrade():\n    op.add_column('descriptions', sa.Column('note', sa.Unicode(10)))\n"
+    )
+    original = Config.set_main_option
+    monkeypatch.setattr(
+        Config,
+        "set_main_option",
+        lambda self, name, value: original(self, name, str(package) if name == "script_location" else value),
+    )
+    store.upgrade()
+    copy = tmp_path / "plasma.sqlite.1.bak"
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    columns = "PRAGMA table_info(descriptions)"
+    assert "note" in {row[1] for row in sqlite3.connect(store.path).execute(columns)}
+    assert "note" not in {row[1] for row in sqlite3.connect(copy).execute(columns)}
+    assert Store(copy).get("a:1") == store.get("a:1") == Entry(("maths",))
+
+
+def test_the_migrations_make_the_tables_of_the_code(store):
+    config = Config()
+    config.set_main_option("script_location", "tljh_plasma:migrations")
+    with store.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.check(config)
+
+
+def test_a_file_of_a_newer_release_is_refused(store):
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '99'")
+    with pytest.raises(AccessError, match="newer release"):
+        store.upgrade()
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path):
+    path = tmp_path / "plasma.sqlite"
+    path.write_text("something else" * 100)
+    with pytest.raises(AccessError, match="not a database"):
+        Store(path).upgrade()
+    assert path.read_text() == "something else" * 100
+
+
+@pytest.mark.parametrize(
+    ("groups", "mine", "admin", "open_by_default", "expected"),
+    [
+        ((), (), False, True, True),
+        ((), (), False, False, False),
+        ((), (), True, False, True),
+        (("maths",), ("maths", "biology"), False, False, True),
+        (("maths",), ("biology",), False, True, False),
+        (("maths",), ("biology",), True, False, True),
+    ],
+)
+def test_who_may_start(groups, mine, admin, open_by_default, expected):
+    assert access.may_start(Entry(groups), mine, admin=admin, open_by_default=open_by_default) is expected

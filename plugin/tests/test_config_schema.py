@@ -32,6 +32,20 @@ PROBLEMS = [
     ({"plasma.shared_data": "srv/data"}, "plasma.shared_data must be an absolute path"),
     ({"plasma.shared_data": "/srv\n/data"}, "plasma.shared_data must be an absolute path"),
     ({"plasma.shared_data": None}, "plasma.shared_data must be a string"),
+    ({"plasma.groups": "biology"}, "plasma.groups must be a list"),
+    ({"plasma.groups": ["biology", 7]}, "plasma.groups.1 must be a string (put it in quotes)"),
+    ({"plasma.groups": ["a b"]}, "plasma.groups.0 must be the name of a group, without spaces, colons and commas"),
+    ({"plasma.permissions.default": "ajar"}, "plasma.permissions.default must be one of open, closed"),
+    ({"plasma.permissions": {"defualt": "open"}}, "plasma.permissions has no key defualt (there are default)"),
+    ({"plasma.builder.image": "repo2docker:latest"}, "plasma.builder.image must be a Docker image with a tag other"),
+    ({"plasma.builder.parallel": 0}, "plasma.builder.parallel must be 1 or more"),
+    ({"plasma.builder.parallel": 17}, "plasma.builder.parallel must be 16 or less"),
+    ({"plasma.builder.timeout": 7200.0}, "plasma.builder.timeout must be an integer"),
+    ({"plasma.builder": {"img": 1}}, "plasma.builder has no key img (there are image, parallel, timeout)"),
+    ({"plasma.network.name": "bridge"}, "plasma.network.name must be lower-case letters, digits, _ and -"),
+    ({"plasma.network": {"subnet": "10.0.0.0/8"}}, "plasma.network has no key subnet (there are name)"),
+    ({"plasma.service_port": 443}, "plasma.service_port must be 1024 or more"),
+    ({"plasma.monitoring_url": "javascript:alert(1)"}, "plasma.monitoring_url must be an https:// or http:// URL"),
 ]
 
 
@@ -65,6 +79,17 @@ def test_problems_do_not_repeat_values(path):
         {"users.extra_user_groups": {"course": ["anna"]}, "traefik_api": {"ip": "127.0.0.1", "port": 8099}},
         {"https": {"enabled": True, "letsencrypt": {"email": "a@b.c", "domains": ["b.c"], "staging": True}}},
         {"plasma": {"named_servers": {"limit": 0}, "shared_data": "/srv/data", "later": 1}},
+        {
+            "plasma": {
+                "groups": ["biology", "on"],
+                "permissions": {"default": "closed"},
+                "builder": {"image": "a.b/c:1", "parallel": 16, "timeout": 60},
+                "network": {"name": "plasma-2"},
+                "service_port": 15002,
+                "monitoring_url": "/cockpit/",
+            }
+        },
+        {"plasma": {"groups": [], "monitoring_url": "", "permissions": {}, "builder": {}, "network": {}}},
     ],
 )
 def test_valid_settings_are_accepted(path, wanted):

@@ -37,6 +37,16 @@ def test_defaults(prefix, text):
     assert values.shared_data == "/srv/data"
     assert (values.memory, values.cpu) == ("2G", 2)
     assert values.allowed_users == ()
+    assert (values.groups, values.open_by_default) == ((), True)
+    assert values.builder_image == "quay.io/jupyterhub/repo2docker:2025.12.0"
+    assert (values.builder_parallel, values.builder_timeout) == (2, 7200)
+    assert (values.network_name, values.service_port, values.monitoring_url) == ("plasma", 15002, "")
+
+
+def test_files_of_the_hub_are_in_its_state_directory(prefix):
+    values = settings.load()
+    assert values.database == prefix.path / "state" / "plasma.sqlite"
+    assert values.environments_database == prefix.path / "state" / "tljh_repo2docker.sqlite"
 
 
 def test_values_are_read_as_tljh_reads_them(prefix):
@@ -71,6 +81,12 @@ def test_no_limit_means_the_default(prefix, limits):
         ("plasma: {named_servers: {limit: -1}}", "plasma.named_servers.limit"),
         ("plasma: {shared_data: data}", "plasma.shared_data must be an absolute path"),
         ("users: {allowed: alice}", "users.allowed must be a list"),
+        ("plasma: {groups: biology}", "plasma.groups must be a list of names, not 'biology'."),
+        ("plasma: {groups: {biology: 1}}", "plasma.groups must be a list of names"),
+        ("plasma: {permissions: open}", "plasma.permissions must be a mapping"),
+        ("plasma: {builder: [a]}", "plasma.builder must be a mapping"),
+        ("plasma: {builder: {parallel: many}}", "plasma.builder.parallel must be a whole number from 1 to 16"),
+        ("plasma: {network: plasma}", "plasma.network must be a mapping"),
     ],
 )
 def test_wrong_values_are_said(prefix, text, said):

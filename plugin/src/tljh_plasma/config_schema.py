@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from jsonschema import Draft7Validator, validators
 
+from . import settings
+
 
 def _section(**properties):
     return {"type": "object", "additionalProperties": False, "properties": properties}
@@ -18,6 +20,19 @@ STRING = {"type": "string"}
 INTEGER = {"type": "integer"}
 BOOLEAN = {"type": "boolean"}
 STRINGS = {"type": "array", "items": STRING}
+
+
+def _within(limits):
+    """An integer within (least, most) of `settings`."""
+    least, most = limits
+    return {**INTEGER, "minimum": least} | ({} if most is None else {"maximum": most})
+
+
+def _text(rule):
+    """A text as a rule of `settings` allows it. `title` is what `_phrase` says of it."""
+    # \Z, as $ would let a line break pass at the end.
+    return {**STRING, "pattern": rf"^(?:{rule.pattern})\Z", "maxLength": rule.longest, "title": rule.words}
+
 
 HUB_SCHEMA = {
     "type": "object",
@@ -59,8 +74,18 @@ PLASMA_SCHEMA = {
         "plasma": {
             "type": "object",
             "properties": {
-                "named_servers": _section(limit={"type": "integer", "minimum": 0}),
+                "named_servers": _section(limit=_within(settings.NAMED_SERVER_LIMIT)),
                 "shared_data": {"type": "string", "pattern": r"^/[^\x00-\x1f]*\Z", "title": "an absolute path"},
+                "groups": {"type": "array", "items": _text(settings.GROUP)},
+                "permissions": _section(default={"enum": list(settings.POLICIES)}),
+                "builder": _section(
+                    image=_text(settings.IMAGE),
+                    parallel=_within(settings.BUILDER_PARALLEL),
+                    timeout=_within(settings.BUILDER_TIMEOUT),
+                ),
+                "network": _section(name=_text(settings.NETWORK)),
+                "service_port": _within(settings.SERVICE_PORT),
+                "monitoring_url": _text(settings.LINK),
             },
         }
     },
@@ -120,6 +145,8 @@ def _phrase(error):
         return f"{name} must be one of {', '.join(map(str, wanted))}"
     if rule == "minimum":
         return f"{name} must be {wanted} or more"
+    if rule == "maximum":
+        return f"{name} must be {wanted} or less"
     return f"{name} must be {error.schema.get('title', f'different ({rule})')}"
 
 

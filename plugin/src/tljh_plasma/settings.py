@@ -3,15 +3,76 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 DEFAULT_PREFIX = "/opt/tljh"
 DEFAULT_NAMED_SERVER_LIMIT = 2
 DEFAULT_SHARED_DATA = "/srv/data"
 DEFAULT_MEMORY = "2G"
 DEFAULT_CPU = 2
+# Pinned, so that a course built today and one built next term come out of the same builder.
+DEFAULT_BUILDER_IMAGE = "quay.io/jupyterhub/repo2docker:2025.12.0"
+DEFAULT_BUILDER_PARALLEL = 2
+DEFAULT_BUILDER_TIMEOUT = 7200
+DEFAULT_NETWORK_NAME = "plasma"
+DEFAULT_SERVICE_PORT = 15002
+
+# Least and most of the numbers; `config_schema` holds the file to the same ones.
+NAMED_SERVER_LIMIT = (0, None)
+BUILDER_PARALLEL = (1, 16)
+BUILDER_TIMEOUT = (60, 86400)
+# Those below belong to the system's own services.
+SERVICE_PORT = (1024, 65535)
+
+POLICIES = ("open", "closed")
+
+
+class TextRule(NamedTuple):
+    """What a text of config.yaml may be.
+
+    Attributes:
+        words: what is allowed, as the end of "must be ...".
+        pattern: expression that matches all of an allowed text; no anchors needed.
+        longest: most characters.
+        shown: whether a wrong value may be repeated in an error; not where people put passwords.
+    """
+
+    words: str
+    pattern: str
+    longest: int = 255
+    shown: bool = True
+
+
+_PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_HOST = r"[A-Za-z0-9][A-Za-z0-9-]*(?:\.[A-Za-z0-9][A-Za-z0-9-]*)*(?::[0-9]{1,5})?"
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_DIGEST = r"@sha256:[0-9a-f]{64}"
+_LINK_TEXT = r"[A-Za-z0-9._~:/?#\[\]@!*+,=&%-]"
+
+GROUP = TextRule(
+    "the name of a group, without spaces, colons and commas", r"[^\s:,\x00-\x1f\x7f-][^\s:,\x00-\x1f\x7f]*"
+)
+# Without a tag Docker takes `latest`, which is another builder every month.
+IMAGE = TextRule(
+    "a Docker image with a tag other than latest or with a digest, such as " + DEFAULT_BUILDER_IMAGE,
+    rf"(?:{_HOST}/)?{_PART}(?:/{_PART})*(?::(?!latest\Z){_TAG}(?:{_DIGEST})?|{_DIGEST})",
+)
+# Docker has networks of the first three names; the fourth is its word for one of them.
+NETWORK = TextRule(
+    "lower-case letters, digits, _ and -, at most 32, and no network of Docker's own",
+    r"(?!(?:bridge|host|none|default)\Z)[a-z0-9][a-z0-9_-]*",
+    32,
+)
+# It becomes a link in pages of administrators: no `javascript:`, and no `//elsewhere` that looks like a path.
+LINK = TextRule(
+    "an https:// or http:// URL without a password, or a path that starts with one /, or empty",
+    rf"(?:https?://(?!:)[A-Za-z0-9._~:\[\]!*+,=&%-]+(?:[/?#]{_LINK_TEXT}*)?|/(?:(?!/){_LINK_TEXT}+)?)?",
+    2000,
+    shown=False,
+)
 
 
 class SettingsError(Exception):
@@ -30,6 +91,14 @@ class Settings:
         allowed_users: ``users.allowed``; empty means everybody with an account.
         memory: default memory limit of a server (a number of bytes, or a string such as "2G").
         cpu: default CPU limit of a server, in CPUs.
+        groups: groups that the permissions page offers, in the order of the file.
+        open_by_default: whether everybody may start environments that no group was given to.
+        builder_image: image of repo2docker that builds environments, with a tag or a digest.
+        builder_parallel: builds that run at a time.
+        builder_timeout: seconds after which a build is ended.
+        network_name: Docker network of the user servers.
+        service_port: port of the service "plasma" on 127.0.0.1.
+        monitoring_url: where the monitoring link leads, a URL or a path of this server; empty for no link.
     """
 
     prefix: Path = Path(DEFAULT_PREFIX)
@@ -39,6 +108,14 @@ class Settings:
     allowed_users: tuple[str, ...] = ()
     memory: Any = DEFAULT_MEMORY
     cpu: Any = DEFAULT_CPU
+    groups: tuple[str, ...] = ()
+    open_by_default: bool = True
+    builder_image: str = DEFAULT_BUILDER_IMAGE
+    builder_parallel: int = DEFAULT_BUILDER_PARALLEL
+    builder_timeout: int = DEFAULT_BUILDER_TIMEOUT
+    network_name: str = DEFAULT_NETWORK_NAME
+    service_port: int = DEFAULT_SERVICE_PORT
+    monitoring_url: str = ""
 
     @property
     def config_dir(self) -> Path:
@@ -51,6 +128,16 @@ class Settings:
     @property
     def state_dir(self) -> Path:
         return self.prefix / "state"
+
+    @property
+    def database(self) -> Path:
+        """SQLite file of the permissions and descriptions of environments."""
+        return self.state_dir / "plasma.sqlite"
+
+    @property
+    def environments_database(self) -> Path:
+        """SQLite file of tljh-repo2docker: which environments there are, and how they were built."""
+        return self.state_dir / "tljh_repo2docker.sqlite"
 
 
 def install_prefix() -> Path:
@@ -104,6 +191,62 @@ def section(config: dict[str, Any], *keys: str) -> dict[str, Any]:
     return value
 
 
+def _wrong(keys: tuple[str, ...], allowed: str, value: Any) -> SettingsError:
+    return SettingsError(f"config.yaml: {'.'.join(keys)} must be {allowed}, not {value!r}.")
+
+
+def _number(config: dict[str, Any], *keys: str, default: int, within: tuple[int, int | None]) -> int:
+    """Return the whole number at ``keys``, or ``default``; ``within`` is its least and its most (None for none)."""
+    value = section(config, *keys[:-1]).get(keys[-1], default)
+    least, most = within
+    if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
+        raise _wrong(
+            keys,
+            f"a whole number, {least} or more" if most is None else f"a whole number from {least} to {most}",
+            value,
+        )
+    return value
+
+
+def _is(value: Any, rule: TextRule) -> bool:
+    return isinstance(value, str) and len(value) <= rule.longest and bool(re.fullmatch(rule.pattern, value))
+
+
+def _text(config: dict[str, Any], *keys: str, default: str, rule: TextRule) -> str:
+    """Return the text at ``keys``, or ``default``."""
+    value = section(config, *keys[:-1]).get(keys[-1], default)
+    if _is(value, rule):
+        return value
+    if rule.shown:
+        raise _wrong(keys, rule.words, value)
+    raise SettingsError(f"config.yaml: {'.'.join(keys)} must be {rule.words}.")
+
+
+def _list(config: dict[str, Any], *keys: str) -> list[Any]:
+    """Return the list at ``keys``; an absent or empty one is ``[]``."""
+    value = section(config, *keys[:-1]).get(keys[-1])
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise _wrong(keys, "a list of names", value)
+    return value
+
+
+def _groups(config: dict[str, Any]) -> tuple[str, ...]:
+    names = _list(config, "plasma", "groups")
+    for index, name in enumerate(names):
+        if not _is(name, GROUP):
+            raise _wrong(("plasma", "groups", str(index)), GROUP.words, name)
+    return tuple(dict.fromkeys(names))
+
+
+def _open_by_default(config: dict[str, Any]) -> bool:
+    policy = section(config, "plasma", "permissions").get("default", POLICIES[0])
+    if policy not in POLICIES:
+        raise _wrong(("plasma", "permissions", "default"), " or ".join(POLICIES), policy)
+    return policy == "open"
+
+
 def load(prefix: Path | None = None) -> Settings:
     """Read ``<prefix>/config/config.yaml`` and fill in the defaults.
 
@@ -116,26 +259,37 @@ def load(prefix: Path | None = None) -> Settings:
     prefix = prefix or install_prefix()
     config = load_config(prefix / "config" / "config.yaml")
 
-    limit = section(config, "plasma", "named_servers").get("limit", DEFAULT_NAMED_SERVER_LIMIT)
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
-        raise SettingsError(f"config.yaml: plasma.named_servers.limit must be 0 or a positive number, not {limit!r}.")
-
     shared = section(config, "plasma").get("shared_data", DEFAULT_SHARED_DATA) or ""
     if not isinstance(shared, str) or (shared and not shared.startswith("/")):
-        raise SettingsError(f"config.yaml: plasma.shared_data must be an absolute path, not {shared!r}.")
-
-    allowed = section(config, "users").get("allowed") or []
-    if not isinstance(allowed, list):
-        raise SettingsError(f"config.yaml: users.allowed must be a list of names, not {allowed!r}.")
+        raise _wrong(("plasma", "shared_data"), "an absolute path", shared)
 
     limits = section(config, "limits")
     return Settings(
         prefix=prefix,
         config=config,
-        named_server_limit=limit,
+        named_server_limit=_number(
+            config,
+            "plasma",
+            "named_servers",
+            "limit",
+            default=DEFAULT_NAMED_SERVER_LIMIT,
+            within=NAMED_SERVER_LIMIT,
+        ),
         shared_data=shared,
-        allowed_users=tuple(str(name) for name in allowed),
+        allowed_users=tuple(str(name) for name in _list(config, "users", "allowed")),
         # null or 0 would mean "no limit" to the spawner: never here.
         memory=limits.get("memory") or DEFAULT_MEMORY,
         cpu=limits.get("cpu") or DEFAULT_CPU,
+        groups=_groups(config),
+        open_by_default=_open_by_default(config),
+        builder_image=_text(config, "plasma", "builder", "image", default=DEFAULT_BUILDER_IMAGE, rule=IMAGE),
+        builder_parallel=_number(
+            config, "plasma", "builder", "parallel", default=DEFAULT_BUILDER_PARALLEL, within=BUILDER_PARALLEL
+        ),
+        builder_timeout=_number(
+            config, "plasma", "builder", "timeout", default=DEFAULT_BUILDER_TIMEOUT, within=BUILDER_TIMEOUT
+        ),
+        network_name=_text(config, "plasma", "network", "name", default=DEFAULT_NETWORK_NAME, rule=NETWORK),
+        service_port=_number(config, "plasma", "service_port", default=DEFAULT_SERVICE_PORT, within=SERVICE_PORT),
+        monitoring_url=_text(config, "plasma", "monitoring_url", default="", rule=LINK),
     )

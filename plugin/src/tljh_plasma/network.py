@@ -2,10 +2,12 @@
 
 One bridge for all of them, on which they reach the hub and the internet but not one another (``enable_icc=false``).
 The hub listens on the bridge's gateway address, so it is not reachable from outside the server except by the proxy.
+What containers reach of the host itself is the business of ``firewall``, which knows the bridge by its name.
 """
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import time
 from typing import Any
@@ -13,6 +15,12 @@ from typing import Any
 NETWORK_NAME = "plasma"
 ICC_OPTION = "com.docker.network.bridge.enable_icc"
 MTU_OPTION = "com.docker.network.driver.mtu"
+BRIDGE_OPTION = "com.docker.network.bridge.name"
+IPV6_OPTION = "com.docker.network.enable_ipv6"
+# The kernel's limit for names of interfaces.
+BRIDGE_NAME_MAX = 15
+# How long another hub may take to finish the network that it is making, in seconds.
+MAKING = 5
 LABEL = "org.plasma.network"
 
 
@@ -70,21 +78,74 @@ def gateway_address(network: dict[str, Any]) -> str:
     )
 
 
+def name_of_bridge(name: str) -> str:
+    """Return the name that the bridge of a new network gets, from the network's name.
+
+    A name of its own is one that administrators recognise, and that rules of a firewall survive.
+    """
+    bridge = f"br-{name}"
+    if len(bridge) <= BRIDGE_NAME_MAX:
+        return bridge
+    # Both ends: a piece to recognise and a hash against two long names with the same beginning.
+    return f"br-{name[:5]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def bridge_of(network: dict[str, Any]) -> str:
+    """Return the name of a bridge network's interface on the host, from its description.
+
+    Networks that were made without a name for it have the one that Docker takes from their id.
+    """
+    return (network.get("Options") or {}).get(BRIDGE_OPTION) or f"br-{network['Id'][:12]}"
+
+
 def _find(client: Any, name: str) -> list[dict[str, Any]]:
     # The filter matches parts of names. Oldest first, so that two hubs racing agree on which one stays.
     found = [network for network in client.networks(names=[name]) if network["Name"] == name]
     return sorted(found, key=lambda network: (network.get("Created", ""), network["Id"]))
 
 
-def _options(client: Any) -> dict[str, str]:
+def _options(client: Any, name: str) -> dict[str, str]:
     """Options of the network. Docker gives a configured MTU to its default bridge only: take it over from there, or
-    downloads would hang where the uplink takes smaller packets than usual."""
-    options = {ICC_OPTION: "false"}
+    downloads would hang where the uplink takes smaller packets than usual. IPv6 is off by default; the option (old
+    engines pass over it) also says so to an engine that was told to turn it on for every network."""
+    options = {ICC_OPTION: "false", IPV6_OPTION: "false", BRIDGE_OPTION: name_of_bridge(name)}
     for default in _find(client, "bridge"):
         mtu = (default.get("Options") or {}).get(MTU_OPTION)
         if mtu:
             options[MTU_OPTION] = mtu
     return options
+
+
+def _make(client: Any, name: str) -> list[dict[str, Any]]:
+    """Make the network, or wait for the one that somebody else makes at the same time; returns what ``_find`` does."""
+    import docker
+
+    refused = None
+    try:
+        client.create_network(
+            name,
+            driver="bridge",
+            options=_options(client, name),
+            labels={LABEL: name},
+            check_duplicate=True,
+        )
+    except docker.errors.APIError as error:
+        # Perhaps because of the name, or of the bridge's: engines differ in how they say so.
+        refused = error
+    end = time.monotonic() + MAKING
+    while not (found := _find(client, name)) and time.monotonic() < end:
+        time.sleep(0.1)
+    if not found and refused is not None:
+        raise NetworkError(
+            f"Docker could not create the network {name!r}: {refused.explanation or refused}."
+        ) from refused
+    # Engines have accepted two networks of one name. Both makers keep the oldest.
+    for duplicate in found[1:]:
+        try:
+            client.remove_network(duplicate["Id"])
+        except docker.errors.APIError:
+            pass
+    return found
 
 
 def ensure_network(client: Any, name: str = NETWORK_NAME) -> str:
@@ -98,40 +159,20 @@ def ensure_network(client: Any, name: str = NETWORK_NAME) -> str:
         The gateway address of the bridge, an IPv4 address of the host.
 
     Raises:
-        NetworkError: a network of that name exists which would let user servers reach one another.
+        NetworkError: a network of that name exists which would let user servers reach one another, or which has IPv6.
     """
-    import docker
-
-    found = _find(client, name)
-    if not found:
-        try:
-            client.create_network(
-                name,
-                driver="bridge",
-                options=_options(client),
-                labels={LABEL: name},
-                check_duplicate=True,
-            )
-        except docker.errors.APIError as error:
-            if error.status_code != 409:
-                raise NetworkError(
-                    f"Docker could not create the network {name!r}: {error.explanation or error}."
-                ) from error
-            # Somebody else made it in between: take theirs.
-        found = _find(client, name)
-        # Old engines accept two networks of one name. Both makers keep the oldest.
-        for duplicate in found[1:]:
-            try:
-                client.remove_network(duplicate["Id"])
-            except docker.errors.APIError:
-                pass
+    found = _find(client, name) or _make(client, name)
     if not found:
         raise NetworkError(f"Docker reported the network {name!r} as created, but does not list it: restart Docker.")
     network = client.inspect_network(found[0]["Id"])
+    again = (
+        f"stop the user servers, remove it with 'docker network rm {name}', then restart the hub, which makes it again."
+    )
     if network.get("Driver") != "bridge" or (network.get("Options") or {}).get(ICC_OPTION) != "false":
         raise NetworkError(
             f"The Docker network {name!r} exists but was not made for Plasma (it lets containers reach one another): "
-            f"stop the user servers, remove it with 'docker network rm {name}', then restart the hub, "
-            "which makes it again."
+            + again
         )
+    if network.get("EnableIPv6"):
+        raise NetworkError(f"The Docker network {name!r} has IPv6, which Plasma's must not have: {again}")
     return gateway_address(network)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import shutil
 import sys
 from pathlib import Path
@@ -91,8 +92,11 @@ def shared_data():
 def hub(docker_host, environment, accounts, shared_data, tmp_path_factory):
     """A hub without TLJH, as a server runs it: traefik and jupyterhub as processes of their own."""
     admin = accounts.add("admin")
-    ours = f"plasma:\n  named_servers: {{limit: 50}}\n  shared_data: {shared_data}\n"
-    running = Hub(tmp_path_factory.mktemp("hub"), admin.name, extra_yaml=ours)
+    running = Hub(
+        tmp_path_factory.mktemp("hub"),
+        admin.name,
+        plasma={"named_servers": {"limit": 50}, "shared_data": str(shared_data)},
+    )
     running.start()
     yield running
     running.stop()
@@ -178,7 +182,8 @@ def course(accounts):
 @pytest.fixture(scope="session")
 def alice(accounts, hub, environment, course):
     """Somebody whose group id is not their user id, with a running server."""
-    team = accounts.add_group("team")
+    # A number that no new account gets by itself.
+    team = accounts.add_group("team", "--gid", str(30000 + secrets.randbelow(20000)))
     person = accounts.add("alice", "--gid", team.gr_name, "--groups", f"{course.gr_name},audio")
     assert person.gid != person.uid
     answer = hub.spawn(person.name, environment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -41,12 +42,19 @@ class Hub:
     """Traefik and JupyterHub with the plugin, configured by a config.yaml."""
 
     def __init__(
-        self, prefix: Path, admin: str, extra_yaml: str = "", base_url: str = "/", cull: str = "{timeout: 3600}"
+        self,
+        prefix: Path,
+        admin: str,
+        plasma: dict[str, Any] | None = None,
+        base_url: str = "/",
+        cull: str = "{timeout: 3600}",
     ) -> None:
         self.prefix = prefix
+        self.admin = admin
         self.port = free_port()
         self.hub_port = free_port()
         self.api_port = free_port()
+        self.service_port = free_port()
         self.origin = f"http://127.0.0.1:{self.port}"
         # Without the slash at the end.
         self.url = f"{self.origin}{base_url}".rstrip("/")
@@ -59,7 +67,8 @@ class Hub:
             f"users:\n  admin: [{admin}]\n"
             f"http:\n  address: 127.0.0.1\n  port: {self.port}\n"
             f"traefik_api:\n  port: {self.api_port}\n"
-            f"services:\n  cull: {cull}\n" + extra_yaml
+            f"services:\n  cull: {cull}\n"
+            f"plasma: {json.dumps({'service_port': self.service_port, **(plasma or {})})}\n"
         )
         (prefix / "config" / "jupyterhub_config.d" / "tests.py").write_text(
             f"c.JupyterHub.hub_port = {self.hub_port}\n"

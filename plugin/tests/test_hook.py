@@ -10,6 +10,8 @@ import types
 import pluggy
 import pytest
 import tljh_plasma
+from jupyterhub.app import JupyterHub
+from tljh_repo2docker import TLJH_R2D_ADMIN_SCOPE
 from traitlets.config import Config
 
 
@@ -37,7 +39,8 @@ def builder_plugin():
         c.DockerSpawner.pull_policy = "Never"
         c.DockerSpawner.remove = True
         c.JupyterHub.services.append({"name": "tljh_repo2docker"})
-        c.JupyterHub.load_roles = [{"name": "theirs"}]
+        c.JupyterHub.load_roles = [{"name": "theirs"}, {"name": "user", "scopes": ["self", "read:hub"]}]
+        c.JupyterHub.custom_scopes = {"custom:theirs": {"description": "theirs"}}
 
     plugin = types.ModuleType("builder")
     plugin.tljh_custom_jupyterhub_config = marker(tljh_custom_jupyterhub_config)
@@ -73,24 +76,31 @@ def test_aiodocker_is_kept_where_the_builder_works():
     assert SpecifierSet(builders.removeprefix("aiodocker")).contains(locked)
 
 
-@pytest.mark.docker
-@pytest.mark.parametrize("order", ["first", "last"])
-def test_hook_has_the_last_word_and_takes_nothing_away(order, docker_host, tmp_path, monkeypatch):
-    (tmp_path / "config").mkdir()
-    (tmp_path / "config" / "config.yaml").write_text(
-        "limits: {memory: 1G}\nplasma: {named_servers: {limit: 5}, shared_data: /srv/other}\n"
+def run_hooks(order, prefix, monkeypatch):
+    """Run our hook before or after another plugin's, and return the configuration."""
+    for directory in ("config", "state"):
+        (prefix / directory).mkdir()
+    (prefix / "config" / "config.yaml").write_text(
+        "limits: {memory: 1G}\n"
+        "plasma: {named_servers: {limit: 5}, shared_data: /srv/other, permissions: {default: closed}}\n"
     )
-    monkeypatch.setenv("TLJH_INSTALL_PREFIX", str(tmp_path))
+    monkeypatch.setenv("TLJH_INSTALL_PREFIX", str(prefix))
     manager = pluggy.PluginManager("tljh")
     manager.add_hookspecs(hookspecs())
     plugins = [tljh_plasma, builder_plugin()]
     for plugin in plugins if order == "first" else plugins[::-1]:
         manager.register(plugin)
     c = Config()
-    culler = {"name": "cull-idle"}
-    c.JupyterHub.services = [culler]
+    c.JupyterHub.services = [{"name": "cull-idle"}]
     c.Spawner.mem_limit = None
     manager.hook.tljh_custom_jupyterhub_config(c=c)
+    return c
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_hook_has_the_last_word(order, docker_host, tmp_path, monkeypatch):
+    c = run_hooks(order, tmp_path, monkeypatch)
 
     from tljh_plasma.auth import PlasmaPAMAuthenticator
     from tljh_plasma.spawner import PlasmaSpawner
@@ -106,22 +116,38 @@ def test_hook_has_the_last_word_and_takes_nothing_away(order, docker_host, tmp_p
     assert c.Authenticator.allow_all is True
     assert (c.Spawner.mem_limit, c.Spawner.cpu_limit) == ("1G", 2)
     assert c.PlasmaSpawner.shared_data == "/srv/other"
-    # Others' services and roles (weakness 19).
-    assert c.JupyterHub.services == [culler, {"name": "tljh_repo2docker"}]
-    assert c.JupyterHub.load_roles == [{"name": "theirs"}]
+    assert c.PlasmaSpawner.permissions_file == str(tmp_path / "state" / "plasma.sqlite")
+    assert c.PlasmaSpawner.open_by_default is False
 
 
 @pytest.mark.docker
-def test_hook_leaves_unset_lists_unset(docker_host, tmp_path, monkeypatch):
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_19_services_roles_and_scopes_of_others_stay(order, docker_host, tmp_path, monkeypatch):
+    """They used to be replaced, the idle culler among them."""
+    c = run_hooks(order, tmp_path, monkeypatch)
+    assert [service["name"] for service in c.JupyterHub.services] == ["cull-idle", "tljh_repo2docker", "plasma"]
+    roles = {role["name"]: role for role in c.JupyterHub.load_roles}
+    assert list(roles) == ["theirs", "user", "plasma-service"]
+    assert roles["user"]["scopes"] == ["self", "read:hub", "access:services!service=plasma"]
+    assert set(c.JupyterHub.custom_scopes) == {"custom:theirs", TLJH_R2D_ADMIN_SCOPE}
+
+
+@pytest.mark.docker
+def test_hook_adds_to_lists_that_nobody_set(docker_host, tmp_path, monkeypatch):
+    (tmp_path / "state").mkdir()
     monkeypatch.setenv("TLJH_INSTALL_PREFIX", str(tmp_path))
     c = Config()
     tljh_plasma.tljh_custom_jupyterhub_config(c)
-    assert not {"services", "load_roles", "custom_scopes"} & set(c.JupyterHub)
+    app = JupyterHub(config=c)
+    assert [service["name"] for service in app.services] == ["plasma"]
+    assert {role["name"] for role in app.load_roles} == {"user", "plasma-service"}
+    assert set(app.custom_scopes) == {TLJH_R2D_ADMIN_SCOPE}
 
 
 @pytest.mark.docker
 def test_list_of_allowed_users_restricts(docker_host, tmp_path, monkeypatch):
-    (tmp_path / "config").mkdir()
+    for directory in ("config", "state"):
+        (tmp_path / directory).mkdir()
     (tmp_path / "config" / "config.yaml").write_text("users: {allowed: [alice]}\n")
     monkeypatch.setenv("TLJH_INSTALL_PREFIX", str(tmp_path))
     c = Config()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import pytest
 from tljh_plasma import container_files as files
 from tljh_plasma import environments as envs
 from tljh_plasma import policy
-from tljh_plasma.accounts import Account, Group
+from tljh_plasma.access import Entry
+from tljh_plasma.accounts import Account, Group, group_names
 
 GIB = 1024**3
 ALICE = Account(
@@ -25,6 +27,7 @@ ALICE = Account(
     home="/home/alice",
     real_home="/data/home/alice",
 )
+ANYBODY = policy.Permissions()
 DEFAULTS = policy.Limits(memory=2 * GIB, cpu=2.0, pids=1024)
 
 
@@ -180,7 +183,7 @@ def test_shared_data_is_mounted_read_only_only_when_it_is_roots():
 def test_plan_holds_everything_about_a_server(accounts):
     person = accounts.add("plan")
     found = envs.from_images([image(name="Python ..  course", memory="1G")])
-    plan = policy.plan_server(person.name, {"image": "course:1", "else": 1}, found, DEFAULTS, "")
+    plan = policy.plan_server(person.name, {"image": "course:1", "else": 1}, found, ANYBODY, False, DEFAULTS, "")
     assert plan.user == f"{person.uid}:{person.gid}"
     assert plan.limits.memory == GIB
     assert plan.variables == {
@@ -190,18 +193,75 @@ def test_plan_holds_everything_about_a_server(accounts):
     }
     for options in (None, [], "course:1", {}, {"image": None}):
         with pytest.raises(policy.Refusal) as caught:
-            policy.plan_server(person.name, options, found, DEFAULTS, "")
+            policy.plan_server(person.name, options, found, ANYBODY, False, DEFAULTS, "")
         assert caught.value.status == 400
     with pytest.raises(policy.Refusal) as caught:
-        policy.plan_server("games", {"image": "course:1"}, found, DEFAULTS, "")
+        policy.plan_server("games", {"image": "course:1"}, found, ANYBODY, False, DEFAULTS, "")
     assert caught.value.status == 403
+
+
+def environments(*names):
+    return envs.from_images([image(tag=f"{name}:1", name=name) for name in names])
+
+
+def test_only_what_is_permitted_is_offered_and_carries_its_description():
+    permissions = policy.Permissions(
+        {"maths:1": Entry(("maths", "staff"), "Sums"), "biology:1": Entry(("biology",))}, open_by_default=False
+    )
+    found = environments("biology", "free", "maths")
+
+    def offered(groups, admin=False, permissions=permissions):
+        return {one.name: one.description for one in policy.permitted(found, permissions, groups, admin)}
+
+    assert offered(["maths", "other"]) == {"maths": "Sums"}
+    assert offered([]) == {}
+    assert offered([], admin=True) == {"biology": "", "free": "", "maths": "Sums"}
+    assert offered(["biology"], permissions=policy.Permissions(permissions.entries, True)) == {
+        "biology": "",
+        "free": "",
+    }
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "words"),
+    [
+        ("biology:1", 403, "'biology' is not open to you"),
+        ("free:1", 403, "'free' is not open to you"),
+        ("gone:1", 400, "'gone:1' does not exist"),
+        (None, 400, "No environment was chosen"),
+        (["maths:1"], 400, "does not exist"),
+    ],
+)
+def test_choice_is_refused_with_a_reason(asked, status, words):
+    permissions = policy.Permissions({"maths:1": Entry(("maths",)), "biology:1": Entry(("biology",))}, False)
+    found = environments("biology", "free", "maths")
+    assert policy.choose(found, "maths:1", permissions, ["maths"], False).name == "maths"
+    with pytest.raises(policy.Refusal, match=re.escape(words)) as caught:
+        policy.choose(found, asked, permissions, ["maths"], False)
+    assert caught.value.status == status
+
+
+def test_16_primary_and_other_groups_count(accounts):
+    """Members by their primary group are not listed in /etc/group."""
+    primary, other = accounts.add_group("primary").gr_name, accounts.add_group("other").gr_name
+    person = accounts.add("member", "--gid", primary, "--groups", other)
+    assert group_names(person.name) == {primary, other}
+    assert group_names("plasmat-nobody") == frozenset()
+    found = environments("course")
+    for group in (primary, other):
+        permissions = policy.Permissions({"course:1": Entry((group,))}, False)
+        plan = policy.plan_server(person.name, {"image": "course:1"}, found, permissions, False, DEFAULTS, "")
+        assert plan.environment.name == "course"
 
 
 def test_policy_does_without_docker():
     """The engine can be replaced: nothing that decides imports it."""
     code = (
         "import sys, tljh_plasma.policy, tljh_plasma.environments, tljh_plasma.accounts, tljh_plasma.settings\n"
-        "print([name for name in sys.modules if name.split('.')[0] in ('docker', 'dockerspawner', 'jupyterhub')])"
+        "found = lambda *names: [name for name in sys.modules if name.split('.')[0] in names]\n"
+        "assert not found('docker', 'dockerspawner', 'jupyterhub')\n"
+        "import tljh_plasma.planning\n"
+        "print(found('docker', 'dockerspawner'))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

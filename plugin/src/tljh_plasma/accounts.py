@@ -219,3 +219,16 @@ def find_account(name: str) -> Account:
         home=os.path.normpath(entry.pw_dir),
         real_home=home,
     )
+
+
+def group_names(name: str) -> frozenset[str]:
+    """Return the names of all groups somebody is in: the primary one counts as well as the others.
+
+    Args:
+        name: login name. Somebody without an account is in no group.
+    """
+    try:
+        gids = os.getgrouplist(name, pwd.getpwnam(name).pw_gid)
+    except (KeyError, ValueError, UnicodeError):
+        return frozenset()
+    return frozenset(_group(gid).name for gid in gids)

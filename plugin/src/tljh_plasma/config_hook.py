@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
+from tljh_repo2docker import TLJH_R2D_ADMIN_SCOPE
+from traitlets.config import LazyConfigValue
+
 from . import network, settings
+from .access import Store
+
+SERVICE = "plasma"
+# How a Docker client finds its engine; managed services inherit next to nothing.
+DOCKER_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 
 
 def landing_page(handler: Any) -> str:
@@ -24,6 +34,58 @@ def landing_page(handler: Any) -> str:
     return url_path_join(handler.hub.base_url, page)
 
 
+def add_role(c: Any, role: dict[str, Any]) -> None:
+    """Add a role to those of the configuration; one of the same name gets the scopes that it lacks.
+
+    Args:
+        c: the traitlets ``Config`` object.
+        role: as in ``c.JupyterHub.load_roles``.
+    """
+    for other in _items(c.JupyterHub.load_roles):
+        if other.get("name") == role["name"]:
+            other["scopes"] = [*other.get("scopes", []), *(s for s in role["scopes"] if s not in other["scopes"])]
+            return
+    c.JupyterHub.load_roles.append(role)
+
+
+def _items(value: Any) -> list[Any]:
+    """The items of a list of the configuration, which is a list or the record of changes to one."""
+    if not isinstance(value, LazyConfigValue):
+        return value
+    return [*value._prepend, *value._extend]
+
+
+def add_service(c: Any, values: settings.Settings) -> None:
+    """Register the service that shows environments, permissions and servers.
+
+    It may look at people and their servers. What it changes at the hub it does with the token of whoever visits it,
+    so the hub decides: hence the scopes that such a token may have.
+
+    Args:
+        c: the traitlets ``Config`` object.
+        values: the settings.
+    """
+    c.JupyterHub.services.append(
+        {
+            "name": SERVICE,
+            "url": f"http://127.0.0.1:{values.service_port}",
+            "command": [sys.executable, "-m", "tljh_plasma.service"],
+            "cwd": str(values.state_dir),
+            "environment": {
+                name: os.environ[name] for name in ("TLJH_INSTALL_PREFIX", *DOCKER_VARIABLES) if name in os.environ
+            },
+            "display": False,
+            "oauth_no_confirm": True,
+            "oauth_client_allowed_scopes": ["read:users", "read:servers", "delete:servers", TLJH_R2D_ADMIN_SCOPE],
+        }
+    )
+    c.JupyterHub.custom_scopes.update({TLJH_R2D_ADMIN_SCOPE: {"description": "Manage environments and permissions"}})
+    scopes = ["list:users", "read:users", "read:servers", "read:roles:users"]
+    add_role(c, {"name": "plasma-service", "scopes": scopes, "services": [SERVICE]})
+    # "self" is all that JupyterHub's own role "user" has.
+    add_role(c, {"name": "user", "scopes": ["self", f"access:services!service={SERVICE}"]})
+
+
 def configure(c: Any) -> None:
     """Set up authenticator, spawner, network and limits in ``c``.
 
@@ -34,12 +96,15 @@ def configure(c: Any) -> None:
 
     Raises:
         SettingsError: config.yaml cannot be used.
+        AccessError: the file with the permissions cannot be used.
         NetworkError: Docker does not answer, or its network is not ours.
     """
     from .auth import PlasmaPAMAuthenticator
     from .spawner import PlasmaSpawner
 
     values = settings.load()
+    Store(values.database).upgrade()
+    # add_service(c, values)  (until the service is there)
 
     # Who gets in.
     c.JupyterHub.authenticator_class = PlasmaPAMAuthenticator
@@ -49,7 +114,9 @@ def configure(c: Any) -> None:
 
     # Servers.
     c.JupyterHub.spawner_class = PlasmaSpawner
-    c.PlasmaSpawner.network_name = network.NETWORK_NAME
+    c.PlasmaSpawner.network_name = values.network_name
+    c.PlasmaSpawner.permissions_file = str(values.database)
+    c.PlasmaSpawner.open_by_default = values.open_by_default
     c.PlasmaSpawner.shared_data = values.shared_data
     c.Spawner.mem_limit = values.memory
     c.Spawner.cpu_limit = values.cpu
@@ -61,6 +128,6 @@ def configure(c: Any) -> None:
     c.JupyterHub.default_url = landing_page
 
     # The hub's address for the containers. This overrides the first public address that tljh-repo2docker picks.
-    address = network.ensure_network(network.connect())
+    address = network.ensure_network(network.connect(), values.network_name)
     c.JupyterHub.hub_ip = address
     c.JupyterHub.hub_connect_ip = address

@@ -43,6 +43,7 @@ class Environment:
         ref: Git reference it was built from.
         memory: memory limit in bytes, or None for the hub's default.
         cpu: CPU limit in CPUs, or None for the hub's default.
+        description: what an administrator wrote about it; not part of the image.
     """
 
     image: str
@@ -53,6 +54,7 @@ class Environment:
     ref: str = ""
     memory: int | None = None
     cpu: float | None = None
+    description: str = ""
 
 
 def directory_name(name: str) -> str:
@@ -148,6 +150,4 @@ def find(environments: Iterable[Environment], image: Any) -> Environment:
     shown = str(image)
     if len(shown) > 80:
         shown = shown[:80] + "..."
-    raise UnknownEnvironment(
-        f"The environment {shown!r} does not exist or is not open to you. Please choose one from the list."
-    )
+    raise UnknownEnvironment(f"The environment {shown!r} does not exist (any more). Please choose one from the list.")

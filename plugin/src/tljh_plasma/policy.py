@@ -7,12 +7,13 @@ the place of the local Docker later.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import environments as envs
-from .accounts import Account, AccountError, find_account, resolve_trusted
+from .access import Entry, may_start
+from .accounts import Account, AccountError, find_account, group_names, resolve_trusted
 from .environments import Environment, UnknownEnvironment
 from .settings import DEFAULT_CPU, DEFAULT_MEMORY
 
@@ -100,13 +101,76 @@ def limits_of(environment: Environment, defaults: Limits) -> Limits:
     )
 
 
-def permitted(environments: Iterable[Environment], account_name: str) -> list[Environment]:
-    """Return the environments that somebody may start: all of them, for now.
+@dataclass(frozen=True)
+class Permissions:
+    """What decides about the environments somebody may start.
+
+    Attributes:
+        entries: what administrators said, by image (see ``access.Store.all``).
+        open_by_default: whether environments without groups are open to everybody.
+    """
+
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    open_by_default: bool = True
+
+
+def permitted(
+    environments: Iterable[Environment], permissions: Permissions, groups: Iterable[str], admin: bool
+) -> list[Environment]:
+    """Return the environments that somebody may start, each with its description.
 
     The options form, the form's answer and the start of the server all ask here.
+
+    Args:
+        environments: all that the engine has.
+        permissions: what administrators said.
+        groups: names of all the person's groups.
+        admin: whether the person administers the hub.
     """
-    del account_name
-    return list(environments)
+    groups = frozenset(groups)
+    found = []
+    for environment in environments:
+        entry = permissions.entries.get(environment.image, Entry())
+        if may_start(entry, groups, admin=admin, open_by_default=permissions.open_by_default):
+            found.append(replace(environment, description=entry.description))
+    return found
+
+
+def choose(
+    environments: Iterable[Environment],
+    image: Any,
+    permissions: Permissions,
+    groups: Iterable[str],
+    admin: bool,
+) -> Environment:
+    """Return the environment that was asked for, when the person may start it.
+
+    Args:
+        environments: all that the engine has.
+        image: what was asked for; anything may come in by API.
+        permissions: what administrators said.
+        groups: names of all the person's groups.
+        admin: whether the person administers the hub.
+
+    Raises:
+        Refusal: 400 without such an environment, 403 when it is not open to the person.
+    """
+    environments = list(environments)
+    open_ones = permitted(environments, permissions, groups, admin)
+    for environment in environments:
+        if environment.image == image and environment.image not in {one.image for one in open_ones}:
+            raise Refusal(
+                403,
+                f"The environment {environment.name!r} is not open to you. "
+                "Please choose another one, or ask your teacher to add you to one of its groups.",
+                f"{image!r} is open to the groups {', '.join(permissions.entries[image].groups) or 'none'}"
+                if image in permissions.entries
+                else f"{image!r} has no groups, and environments without groups are closed",
+            )
+    try:
+        return envs.find(open_ones, image)
+    except UnknownEnvironment as error:
+        raise Refusal(400, str(error)) from error
 
 
 def mounts_of(account: Account, shared_data: str) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
@@ -141,6 +205,8 @@ def plan_server(
     name: str,
     options: Any,
     environments: Iterable[Environment],
+    permissions: Permissions,
+    admin: bool,
     defaults: Limits,
     shared_data: str,
 ) -> ServerPlan:
@@ -150,6 +216,8 @@ def plan_server(
         name: the hub's user name, which must be the exact name of a person's account.
         options: what was asked for, by form or by API: ``{"image": ...}``.
         environments: all that the engine has.
+        permissions: what administrators said about them.
+        admin: whether the person administers the hub.
         defaults: limits of environments that set none.
         shared_data: directory of the host, or empty.
 
@@ -161,10 +229,7 @@ def plan_server(
     except AccountError as error:
         raise Refusal(403, error.message, error.reason) from error
     image = options.get("image") if isinstance(options, dict) else None
-    try:
-        environment = envs.find(permitted(environments, name), image)
-    except UnknownEnvironment as error:
-        raise Refusal(400, str(error)) from error
+    environment = choose(environments, image, permissions, group_names(name), admin)
     mounts, notes = mounts_of(account, shared_data)
     return ServerPlan(
         account=account,

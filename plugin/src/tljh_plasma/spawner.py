@@ -1,4 +1,4 @@
-"""The spawner: runs the server that the policy planned in a Docker container."""
+"""The spawner for one Docker host: runs the server that the policy planned in a container."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import copy
 import inspect
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,40 +14,24 @@ import docker
 import requests
 from docker.types import Mount
 from dockerspawner import DockerSpawner, SystemUserSpawner
-from jinja2 import Environment as Templates
-from jinja2 import PackageLoader
-from tornado import web
-from traitlets import Integer, Unicode, default
+from traitlets import default
 
 from . import environments as envs
-from . import policy
+from . import failures, policy
 from .container_files import ContainerFiles
 from .environments import Environment
 from .network import NETWORK_NAME
-from .policy import Refusal, ServerPlan
+from .planning import PlannedSpawner, StartFailure, http_error
 
 DOCKER_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException)
-DOCKER_SILENT = "The server cannot be started: Docker does not answer. Please tell the administrator of the hub."
-NOT_STARTED = (
-    "The server could not be started because of a problem with its container. "
-    "Please try again, and tell the administrator of the hub if it happens again."
-)
+# Seconds between two looks whether a server answers: it is what a person waits for.
+POLL_INTERVAL = 0.1
+LABEL_USER = "org.plasma.user"
+LABEL_SERVER = "org.plasma.server"
+LABEL_ENVIRONMENT = "org.plasma.environment"
 
 
-class StartByLink(Exception):
-    """Somebody followed a link to the start page that names an environment."""
-
-    jupyterhub_message = "Please check the chosen environment and press Start."
-
-
-def http_error(status: int, message: str) -> web.HTTPError:
-    """Return an HTTP error whose text JupyterHub shows to people, in pages, progress and API answers alike."""
-    error = web.HTTPError(status, message)
-    error.jupyterhub_message = message
-    return error
-
-
-class PlasmaSpawner(SystemUserSpawner):
+class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
     """One container per server, which never runs anything as root.
 
     The container runs as the person's uid and gid from its first process on, without capabilities and without a way
@@ -56,25 +41,9 @@ class PlasmaSpawner(SystemUserSpawner):
     them as usual.
     """
 
-    shared_data = Unicode(
-        "/srv/data",
-        config=True,
-        help="Directory of the host that servers see read-only at /srv/data. Empty for none.",
-    )
-
-    pids_limit = Integer(
-        1024,
-        min=16,
-        config=True,
-        help="Number of processes and threads that a server may have.",
-    )
-
     # One for all: account files of images.
     _container_files = ContainerFiles()
-    _templates = Templates(loader=PackageLoader(__package__, "templates"), autoescape=True)
     _local = threading.local()
-
-    plan: ServerPlan | None = None
 
     @default("network_name")
     def _default_network_name(self) -> str:
@@ -96,9 +65,10 @@ class PlasmaSpawner(SystemUserSpawner):
     def _default_cmd(self) -> list[str]:
         return ["jupyterhub-singleuser"]
 
-    @default("default_url")
-    def _default_default_url(self) -> str:
-        return "/lab"
+    @default("args")
+    def _default_args(self) -> list[str]:
+        # For images with jupyter-resource-usage; others do not know the setting and ignore it.
+        return ["--ResourceUseDisplay.track_cpu_percent=True"]
 
     @default("start_timeout")
     def _default_start_timeout(self) -> int:
@@ -108,16 +78,8 @@ class PlasmaSpawner(SystemUserSpawner):
     def _default_http_timeout(self) -> int:
         return 60
 
-    @default("apply_user_options")
-    def _default_apply_user_options(self) -> Any:
-        # Options are read when the server is planned; this only tells JupyterHub that they are handled.
-        return lambda spawner, options: None
-
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # Each start sets these traits for its own environment: keep what was configured.
-        self._configured_memory = self.mem_limit
-        self._configured_cpu = self.cpu_limit
         self._configured_create = self.extra_create_kwargs
         self._configured_host = self.extra_host_config
 
@@ -148,64 +110,18 @@ class PlasmaSpawner(SystemUserSpawner):
         return await asyncio.wrap_future(self.executor.submit(lambda: function(self.client, *args)))
 
     async def list_environments(self) -> list[Environment]:
-        """Return all environments that the engine has."""
-        images = await self.in_thread(
-            lambda client: client.images(filters={"label": [envs.LABEL_REF], "dangling": False})
-        )
+        """Return all environments that the engine has.
+
+        Raises:
+            StartFailure: Docker does not answer.
+        """
+        try:
+            images = await self.in_thread(
+                lambda client: client.images(filters={"label": [envs.LABEL_REF], "dangling": False})
+            )
+        except DOCKER_ERRORS as error:
+            raise StartFailure(503, failures.SILENT, f"Docker does not list its images: {error}") from error
         return envs.from_images(images)
-
-    # Choosing an environment.
-
-    @property
-    def default_limits(self) -> policy.Limits:
-        """Limits of environments that set none."""
-        return policy.default_limits(self._configured_memory, self._configured_cpu, self.pids_limit)
-
-    async def get_options_form(self) -> str:
-        """Return the list of environments to choose from, as HTML."""
-        try:
-            found = policy.permitted(await self.list_environments(), self.user.name)
-        except DOCKER_ERRORS as error:
-            self.log.error("Environments cannot be listed: %s", error)
-            raise http_error(503, DOCKER_SILENT) from error
-        chosen = self.user_options.get("image")
-        if self.handler is not None:
-            # A link may name an environment: /hub/spawn?image=...
-            chosen = self.handler.get_query_argument("image", chosen)
-        if len(found) == 1:
-            chosen = found[0].image
-        rows = [(environment, policy.limits_of(environment, self.default_limits)) for environment in found]
-        return self._templates.get_template("options_form.html").render(rows=rows, chosen=chosen, user=self.user)
-
-    @default("options_from_form")
-    def _default_options_from_form(self) -> Any:
-        return self._read_form
-
-    async def _read_form(self, form: dict[str, list[str]]) -> dict[str, str]:
-        """Turn the form's answer into options, after checking it.
-
-        Raises:
-            web.HTTPError: 400, with a sentence for the person.
-        """
-        image = (form.get("image") or [""])[0]
-        try:
-            envs.find(policy.permitted(await self.list_environments(), self.user.name), image)
-        except envs.UnknownEnvironment as error:
-            raise http_error(400, str(error)) from error
-        except DOCKER_ERRORS as error:
-            self.log.error("Environments cannot be listed: %s", error)
-            raise http_error(503, DOCKER_SILENT) from error
-        return {"image": image}
-
-    def options_from_query(self, query_data: dict[str, list[str]]) -> dict[str, str]:
-        """Show the form, with the environment of the link chosen, instead of starting the server.
-
-        JupyterHub would start it: any page on the web could then start servers of people who are logged in.
-
-        Raises:
-            StartByLink: always; JupyterHub then shows the form with its text.
-        """
-        raise StartByLink
 
     async def check_allowed(self, image: str) -> str:
         """Allow the planned image and nothing else, whatever ``allowed_images`` says."""
@@ -215,48 +131,28 @@ class PlasmaSpawner(SystemUserSpawner):
 
     # Starting.
 
-    async def start(self) -> Any:
-        """Plan the server anew and run it.
+    async def run_plan(self) -> Any:
+        """Run the planned server in a new container, and return its address once it answers.
 
         Raises:
-            web.HTTPError: with a sentence for the person; the details are in the hub's log.
+            StartFailure: it could not be run; the container is removed.
         """
-        self.plan = None
         # The answer of an earlier start, should this one fail before there is a container.
         self.object_id = ""
         try:
-            self.plan = plan = await self.make_plan()
-            await self._apply(plan)
-            return await super().start()
-        except Refusal as refusal:
-            self.log.warning("Server %s refused: %s", self._log_name, refusal.reason)
-            raise http_error(refusal.status, refusal.message) from refusal
-        except docker.errors.ImageNotFound as error:
-            self.log.error("Server %s: image gone: %s", self._log_name, error)
-            raise http_error(
-                404, "This environment no longer exists. Please choose another one, or ask an administrator of the hub."
-            ) from error
-        except docker.errors.APIError as error:
-            self.log.error("Server %s: Docker refused: %s", self._log_name, error)
-            await self._discard()
-            raise http_error(500, NOT_STARTED) from error
+            await self._apply(self.planned())
+            self.step(25, "Creating your container")
+            address = await super(PlannedSpawner, self).start()
+            await self._wait_until_it_answers(*address)
+            return address
         except DOCKER_ERRORS as error:
-            self.log.error("Server %s: Docker does not answer: %s", self._log_name, error)
-            raise http_error(503, DOCKER_SILENT) from error
+            # Where the image of this moment's list is gone there is no container to remove either.
+            await self._discard()
+            raise failures.of_docker(error) from error
         except BaseException:
             # Among others the start timeout, which cancels us.
             await self._discard()
             raise
-
-    async def make_plan(self) -> ServerPlan:
-        """Ask the policy about this server, with the accounts and images of this moment."""
-        found = await self.list_environments()
-        plan = await asyncio.to_thread(
-            policy.plan_server, self.user.name, self.user_options, found, self.default_limits, self.shared_data
-        )
-        for note in plan.notes:
-            self.log.warning("Server %s: %s", self._log_name, note)
-        return plan
 
     async def _configured(self, value: Any) -> dict[str, Any]:
         """Return an administrator's extra arguments, which may be a function of the spawner."""
@@ -265,19 +161,27 @@ class PlasmaSpawner(SystemUserSpawner):
             value = await value
         return copy.deepcopy(dict(value or {}))
 
-    async def _apply(self, plan: ServerPlan) -> None:
+    async def _apply(self, plan: policy.ServerPlan) -> None:
         """Turn the plan into what DockerSpawner passes to Docker."""
         self.user_id = plan.account.uid
         self.group_id = plan.account.group.gid
         self.run_as_root = False
         self.mem_limit = plan.limits.memory
         self.cpu_limit = plan.limits.cpu
+        create = await self._configured(self._configured_create)
         self.extra_create_kwargs = {
-            **await self._configured(self._configured_create),
+            **create,
             "user": plan.user,
             # The entrypoint changes to the environment's directory, which may not exist yet.
             "working_dir": "/",
             "entrypoint": [policy.ENTRYPOINT],
+            # For administrators' tools; names of containers are not made to be read back.
+            "labels": {
+                **create.get("labels", {}),
+                LABEL_USER: plan.account.name,
+                LABEL_SERVER: self.name,
+                LABEL_ENVIRONMENT: plan.environment.image,
+            },
         }
         host = await self._configured(self._configured_host)
         host.update(
@@ -293,7 +197,12 @@ class PlasmaSpawner(SystemUserSpawner):
             # Reaps orphans, and keeps process 1 from ending when a child is killed.
             init=True,
             group_add=[str(group.gid) for group in plan.account.groups],
+            shm_size=plan.limits.memory // 2,
             tmpfs={
+                # In memory, which is limited: on the engine's disk one person could fill it for all. Half of it each
+                # is room for what installers unpack there, and it takes nothing until it is used.
+                "/tmp": f"size={plan.limits.memory // 2},mode=1777,exec",
+                "/var/tmp": f"size={plan.limits.memory // 2},mode=1777,exec",
                 **host.get("tmpfs", {}),
                 policy.RUNTIME_DIR: f"size=16m,mode=0700,uid={plan.account.uid},gid={plan.account.group.gid}",
             },
@@ -302,11 +211,45 @@ class PlasmaSpawner(SystemUserSpawner):
 
     async def start_object(self) -> None:
         """Put account files and entrypoint into the created container, then start it."""
-        plan = self._planned()
+        plan = self.planned()
         await self.in_thread(
             self._container_files.install, self.object_id, plan.environment.image_id, plan.account, policy.ENTRYPOINT
         )
+        self.step(40, f"Starting {plan.environment.name}")
         await super().start_object()
+
+    async def _wait_until_it_answers(self, ip: str, port: int) -> None:
+        """Wait for the server, which JupyterHub would do too, but without seeing why it ends and less often.
+
+        Raises:
+            StartFailure: it ended, or did not answer in time.
+        """
+        self.step(60, "Waiting for JupyterLab; the first start of an environment copies its files")
+        end = time.monotonic() + self.http_timeout
+        look = 0.0
+        while True:
+            try:
+                _, writer = await asyncio.wait_for(asyncio.open_connection(ip, port), 1)
+            except (OSError, asyncio.TimeoutError):
+                pass
+            else:
+                writer.close()
+                self.step(90, "Opening JupyterLab")
+                return
+            now = time.monotonic()
+            if now >= look:
+                look = now + 5 * POLL_INTERVAL
+                state = (await self.docker("inspect_container", self.object_id))["State"]
+                if not state["Running"]:
+                    raise failures.of_container(state, await self._last_words(), self.planned())
+            if now >= end:
+                raise failures.of_silence(self.http_timeout, await self._last_words())
+            await asyncio.sleep(POLL_INTERVAL)
+
+    async def _last_words(self) -> str:
+        """The end of what the container wrote."""
+        text = await self.docker("logs", self.object_id, stdout=True, stderr=True, tail=40)
+        return text.decode(errors="replace").strip()
 
     async def poll(self) -> Any:
         """Return None while the server runs; the container of one that ended by itself is removed."""
@@ -326,22 +269,17 @@ class PlasmaSpawner(SystemUserSpawner):
             self.log.debug("Container %s not removed: %s", self.object_id[:12], error)
         self.object_id = ""
 
-    def _planned(self) -> ServerPlan:
-        if self.plan is None:
-            raise RuntimeError("no server was planned")
-        return self.plan
-
     # What DockerSpawner asks for while it creates the container.
 
     @property
     def homedir(self) -> str:
         """Home in the container: the same path as on the host."""
-        return self._planned().account.home
+        return self.planned().account.home
 
     @property
     def host_homedir(self) -> str:
         """Home on the host."""
-        return self._planned().account.real_home
+        return self.planned().account.real_home
 
     @property
     def volume_mount_points(self) -> list[str]:
@@ -361,14 +299,14 @@ class PlasmaSpawner(SystemUserSpawner):
         """
         planned = [
             Mount(mount.target, mount.source, type="bind", read_only=mount.read_only, propagation="rprivate")
-            for mount in self._planned().mounts
+            for mount in self.planned().mounts
         ]
         return [*super().mount_binds, *planned]
 
     def get_env(self) -> dict[str, Any]:
         """Variables of the container."""
         env = super().get_env()
-        env.update(self._planned().variables, PLASMA_RUNTIME_DIR=policy.RUNTIME_DIR)
+        env.update(self.planned().variables, PLASMA_RUNTIME_DIR=policy.RUNTIME_DIR)
         return env
 
     def template_namespace(self) -> dict[str, str]:

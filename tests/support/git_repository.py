@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import functools
 import hmac
 import http.server
 import ipaddress
@@ -14,6 +13,7 @@ import secrets
 import socket
 import subprocess
 import threading
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -80,7 +80,6 @@ class Repository:
             (self.path / name).write_text(text)
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", "-m", message)
-        self._publish()
         return self.git("rev-parse", "HEAD")
 
     def branch(self, name: str, files: Mapping[str, str]) -> str:
@@ -93,11 +92,6 @@ class Repository:
     def tag(self, name: str) -> None:
         """Give the last commit a tag."""
         self.git("tag", name)
-        self._publish()
-
-    def _publish(self) -> None:
-        # What the server without Git (serve_private) tells clients there is.
-        self.git("update-server-info")
 
 
 def make_repository(path: Path, recipe: str, files: Mapping[str, str] | None = None) -> Repository:
@@ -154,26 +148,45 @@ def serve(directory: Path, address: str) -> Iterator[str]:
         process.wait()
 
 
-class _Handler(http.server.SimpleHTTPRequestHandler):
-    """Files of the repositories, for those who say the password: what Git calls the dumb protocol."""
+class _Handler(http.server.BaseHTTPRequestHandler):
+    """Git's own program for HTTP, git-http-backend, for those who say the password."""
 
     server: _Server
 
     def do_GET(self) -> None:
         said = self.headers.get("Authorization", "").encode("latin-1", "replace")
-        if not hmac.compare_digest(said, self.server.expected):
+        if hmac.compare_digest(said, self.server.expected):
+            self._run_backend()
+        else:
             self.send_response(401)
             self.send_header("WWW-Authenticate", 'Basic realm="courses"')
             self.send_header("Content-Length", "0")
             self.end_headers()
-            return
-        super().do_GET()
 
-    def translate_path(self, path: str) -> str:
-        # "/course/info/refs" is in the directory ".git" of the work tree.
-        inside = Path(super().translate_path(path)).relative_to(self.directory)
-        name, *rest = inside.parts or ("",)
-        return str(Path(self.directory, name, ".git", *rest))
+    do_POST = do_GET
+
+    def _run_backend(self) -> None:
+        path, _, query = self.path.partition("?")
+        asked = {
+            "GIT_PROJECT_ROOT": str(self.server.directory),
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "REQUEST_METHOD": self.command,
+            "PATH_INFO": urllib.parse.unquote(path),
+            "QUERY_STRING": query,
+            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+            "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+        }
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        env = {**os.environ, **ENVIRONMENT, **asked, "CONTENT_LENGTH": str(len(body))}
+        done = subprocess.run(["git", "http-backend"], input=body, env=env, capture_output=True, timeout=60)
+        head, _, content = done.stdout.partition(b"\r\n\r\n")
+        headers = dict(line.split(": ", 1) for line in head.decode().splitlines())
+        self.send_response(int(headers.pop("Status", "200").split()[0]))
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
 
     def log_message(self, *_args: object) -> None:
         pass
@@ -183,7 +196,8 @@ class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, directory: Path, address: str, username: str, password: str):
-        super().__init__((address, 0), functools.partial(_Handler, directory=str(directory)))
+        super().__init__((address, 0), _Handler)
+        self.directory = directory
         self.expected = b"Basic " + base64.b64encode(f"{username}:{password}".encode())
 
 

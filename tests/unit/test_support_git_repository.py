@@ -42,19 +42,11 @@ def test_private_server_asks_for_the_password(repository, tmp_path):
     with git_repository.serve_private(tmp_path / "served", ADDRESS, "teacher", "s3cret") as url:
         without = clone(f"{url}/course", tmp_path / "without")
         wrong = clone(f"{url}/course".replace("://", "://teacher:wrong@"), tmp_path / "wrong")
-        right = clone(f"{url}/course".replace("://", "://teacher:s3cret@"), tmp_path / "right")
+        right = clone(f"{url}/course".replace("://", "://teacher:s3cret@"), tmp_path / "right", "--depth", "1")
     assert without.returncode != 0 and "could not read Username" in without.stderr
     assert wrong.returncode != 0
     assert right.returncode == 0, right.stderr
     assert (tmp_path / "right/more.txt").read_text() == "more\n"
-
-
-def test_private_server_shows_nothing_outside_the_repository(repository, tmp_path):
-    (tmp_path / "served" / "secret.txt").write_text("private")
-    with git_repository.serve_private(tmp_path / "served", ADDRESS, "a", "b") as url:
-        for path in ("secret.txt", "course/../secret.txt", "course/%2e%2e/%2e%2e/secret.txt"):
-            asked = run(["curl", "-s", "--noproxy", "*", "--path-as-is", "-u", "a:b", f"{url}/{path}"], check=False)
-            assert "private" not in asked.stdout
 
 
 def test_variants_differ_each_time():

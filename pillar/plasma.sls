@@ -17,6 +17,19 @@ plasma:
   # A directory of the server that every user sees, read-only.
   # shared_data: /srv/data
 
+  # Who may start an environment that has no groups on the permissions page: everybody, or (`closed`) administrators.
+  # permissions:
+  #   default: open
+
+  # What builds environments: a pinned image of repo2docker, how many builds at a time, seconds until one is ended.
+  # builder:
+  #   image: quay.io/jupyterhub/repo2docker:2025.12.0
+  #   parallel: 2
+  #   timeout: 7200
+
+  # Where the monitoring link in the hub's pages leads: an https:// or http:// URL or a path such as /cockpit/.
+  # monitoring_url: ''
+
   # The hub: `tljh` is the official installer of The Littlest JupyterHub, `pypi` needs nothing but a package index.
   # hub:
   #   provider: tljh

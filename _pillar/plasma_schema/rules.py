@@ -179,6 +179,17 @@ def check_url(text: str, schemes: tuple[str, ...] = ("https",), *, login: bool =
     return text
 
 
+def check_link(text: str) -> str:
+    """Check where a link of a page leads: a URL, or a path on the same server."""
+    if not text.startswith("/"):
+        return check_url(text, ("https", "http"))
+    if text.startswith("//"):
+        raise refuse("starts with //, which browsers read as the address of another server")
+    # By the rules of a URL, of which it is the end.
+    check_url(f"https://localhost{text}")
+    return text
+
+
 def _url(words: str, *schemes: str, login: bool = False) -> Any:
     return Annotated[str, AfterValidator(lambda text: check_url(text, schemes, login=login)), Rule(words)]
 

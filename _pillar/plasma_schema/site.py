@@ -24,6 +24,7 @@ from .rules import (
     MemorySize,
     Repository,
 )
+from .service import Builder, MonitoringLink, Permissions
 
 
 class Limits(Section):
@@ -173,7 +174,8 @@ class Plasma(Section):
     groups: list[GroupEntry] = option(
         list,
         example=["biology"],
-        description="Groups of people; a plain name is short for a mapping with `name` alone.",
+        description="Groups of people; a plain name is short for a mapping with `name` alone. The hub's permissions "
+        "page offers these groups, those with `absent: true` left out, to say whose members may start an environment.",
     )
     quota: DefaultQuota = option(
         DefaultQuota, example={"soft": "10G", "hard": "12G"}, description="Disk quota of users who have no other."
@@ -192,11 +194,21 @@ class Plasma(Section):
         description="Certificates. Without any of its keys the hub answers on http:// only.",
     )
     cockpit: Cockpit = option(Cockpit, example={"enabled": True}, description="The monitoring tool Cockpit.")
+    monitoring_url: MonitoringLink = option(
+        "",
+        example="/cockpit/",
+        description="Where the monitoring link in the hub's pages leads. The hub does not guard what is behind it: "
+        "that place needs a login of its own.",
+    )
     environments: list[Environment] = option(
         list,
         example=[{"name": "python-course", "repository": "https://github.com/plasmabio/template-python"}],
         description="Environments that users can start.",
     )
+    permissions: Permissions = option(
+        Permissions, example={"default": "closed"}, description="Who may start environments."
+    )
+    builder: Builder = option(Builder, example={"parallel": 1}, description="Building environments.")
     utils: Utils = option(Utils, example={"monitor": "none"}, description="Tools for debugging on the server.")
     preflight: Preflight = option(
         Preflight, example={"min_disk": "20G"}, description="What the server must have before anything is changed."
@@ -216,6 +228,10 @@ class Plasma(Section):
             for place, name in enumerate(user.groups):
                 if name in removed:
                     yield Found(("users", index, "groups", place), "is a group that is absent in plasma.groups")
+        for index, environment in enumerate(self.environments):
+            for place, name in enumerate(environment.groups):
+                if name in removed and not environment.absent:
+                    yield Found(("environments", index, "groups", place), "is a group that is absent in plasma.groups")
         if _overlap(self.shared_data, self.hub.prefix):
             yield Found(
                 ("shared_data",), f"overlaps plasma.hub.prefix ({self.hub.prefix}), whose secrets users would see"

@@ -18,6 +18,11 @@ hub-settings:
         plasma:
           named_servers: {{ plasma.named_servers | json }}
           shared_data: {{ plasma.shared_data | json }}
+          # All of them, each time: a group that left pillar must leave the permissions page.
+          groups: [{% for group in plasma.groups if not group.absent %}{{ group.name | json }}, {% endfor %}]
+          permissions: {{ plasma.permissions | json }}
+          builder: {{ plasma.builder | json }}
+          monitoring_url: {{ plasma.monitoring_url | json }}
     - timeout: {{ plasma.hub.ready_timeout }}
 
 # Made when it is missing. Who may write to it is the operator's business; servers see it read-only.

@@ -44,6 +44,8 @@ _PEOPLE = {
     "groups": [
         {"name": "biology", "gid": 2000, "quota": {"soft": "3G", "hard": "4G", "inodes": {"soft": 10, "hard": 20}}},
         {"name": "yes", "absent": True},
+        "on",
+        {"name": "null"},
     ],
     "quota": {"soft": "10G", "hard": "12G", "grace": 86400, "inodes": {"soft": 100, "hard": 200}},
     "quotas": {"enabled": True, "device": "LABEL=cloudimg-rootfs"},
@@ -77,6 +79,9 @@ _COMMON = {
     },
     "named_servers": {"limit": 5},
     "shared_data": "/srv/course-data",
+    "permissions": {"default": "closed"},
+    "builder": {"image": "registry.example.org:5000/r2d:2025.12.0", "parallel": 3, "timeout": 3600},
+    "monitoring_url": "https://monitoring.example.org/d/plasma?from=now-1h",
     "utils": {
         "packages": ["libstdc++6", "no", "1e3"],
         "monitor": "ctop",
@@ -175,6 +180,7 @@ _HOSTILE = (
     "*.zz{n}zz.[::1]:8/_",
     "zz{n}zz/a+b-c_d.e",
     "1.0+zz{n}zz.-",
+    "zz{n}zz.example.org:5000/a__b/c-d.e:F_g.-1",
 )
 
 

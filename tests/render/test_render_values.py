@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import re
 
 import pytest
@@ -57,6 +59,8 @@ def test_the_hostile_pillars_are_hostile():
         "plasma.environments[].description",
         "plasma.environments[].build_args",
         "plasma.utils.ctop.url",
+        "plasma.builder.image",
+        "plasma.monitoring_url",
     } <= marked
 
 
@@ -98,6 +102,7 @@ def test_states_hold_them_whole_or_not_at_all(system, architecture, name):
             seen.add(mark)
     reached = {path for path, _ in leaves() if set(MARK.findall(" ".join(texts(_given(GIVEN[name], path))))) & seen}
     assert {"plasma.hub.prefix", "plasma.shared_data", "plasma.hub.sources.no_proxy"} <= reached
+    assert {"plasma.builder.image", "plasma.monitoring_url"} <= reached
     if name == "hostile-tljh":
         assert {"plasma.hub.versions.tljh", "plasma.hub.sources.tljh", "plasma.docker.repository.url"} <= reached
 
@@ -135,8 +140,11 @@ def test_settings_are_the_values_of_the_pillar(system, pillar):
     assert settings["prefix"] == plasma["hub"]["prefix"]
     assert settings["settings"]["limits"] == plasma["limits"]
     assert settings["settings"]["services"]["cull"] == plasma["cull"]
-    assert settings["settings"]["plasma"]["named_servers"] == plasma["named_servers"]
-    assert settings["settings"]["plasma"]["shared_data"] == plasma["shared_data"]
+    # No key more: one that config.yaml has and pillar has not, such as the port of the service, is left alone.
+    assert settings["settings"]["plasma"] == {
+        "groups": [group["name"] for group in plasma["groups"] if not group["absent"]],
+        **{key: plasma[key] for key in ("named_servers", "shared_data", "permissions", "builder", "monitoring_url")},
+    }
     installed = states["hub-installed"]
     assert installed["name"] == plasma["hub"]["prefix"]
     assert installed["timeout"] == plasma["hub"]["install_timeout"]
@@ -148,6 +156,36 @@ def test_settings_are_the_values_of_the_pillar(system, pillar):
         assert states["hub-installer"]["source_hash"] == f"sha256={plasma['hub']['sources']['installer_sha256']}"
     fit = states["preflight-server-is-fit"]
     assert {key: fit[key] for key in ("min_disk", "min_memory")} == plasma["preflight"]
+
+
+@pytest.mark.parametrize(
+    ("pillar", "groups"),
+    [("minimal", []), ("full-pypi", ["biology", "on", "null"]), ("hostile-tljh", ["biology", "on", "null"])],
+)
+def test_groups_of_the_permissions_page(pillar, groups):
+    """Names stay text, an empty list is a list, and who is absent is not offered."""
+    (settings,) = [chunk for chunk in low_state("debian-12", "amd64", pillar) if chunk["__id__"] == "hub-settings"]
+    assert settings["settings"]["plasma"]["groups"] == groups
+
+
+def test_the_hub_takes_the_settings(pillar, tmp_path, monkeypatch):
+    """What the states write is what the plugin's schema allows, and its own reader gets the same values from it."""
+    monkeypatch.syspath_prepend(REPOSITORY / "plugin" / "src")
+    config_schema = importlib.import_module("tljh_plasma.config_schema")
+    reader = importlib.import_module("tljh_plasma.settings")
+    plasma = compiled(pillar)["plasma"]
+    (state,) = [chunk for chunk in low_state("debian-12", "amd64", pillar) if chunk["__id__"] == "hub-settings"]
+    assert config_schema.problems(state["settings"]) == []
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.yaml").write_text(json.dumps(state["settings"]), encoding="utf-8")
+    settings = reader.load(tmp_path)
+    assert settings.groups == tuple(group["name"] for group in plasma["groups"] if not group["absent"])
+    assert settings.open_by_default is (plasma["permissions"]["default"] == "open")
+    assert settings.builder_image == plasma["builder"]["image"]
+    assert settings.builder_parallel == plasma["builder"]["parallel"]
+    assert settings.builder_timeout == plasma["builder"]["timeout"]
+    assert settings.monitoring_url == plasma["monitoring_url"]
+    assert settings.shared_data == plasma["shared_data"]
 
 
 @pytest.mark.parametrize("name", ["miniforge", "traefik"])

@@ -45,6 +45,10 @@ class TextRule(NamedTuple):
     longest: int = 255
     shown: bool = True
 
+    def allows(self, value: Any) -> bool:
+        """Whether a value of any type is an allowed text."""
+        return isinstance(value, str) and len(value) <= self.longest and re.fullmatch(self.pattern, value) is not None
+
 
 _PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _HOST = r"[A-Za-z0-9][A-Za-z0-9-]*(?:\.[A-Za-z0-9][A-Za-z0-9-]*)*(?::[0-9]{1,5})?"
@@ -208,14 +212,10 @@ def _number(config: dict[str, Any], *keys: str, default: int, within: tuple[int,
     return value
 
 
-def _is(value: Any, rule: TextRule) -> bool:
-    return isinstance(value, str) and len(value) <= rule.longest and bool(re.fullmatch(rule.pattern, value))
-
-
 def _text(config: dict[str, Any], *keys: str, default: str, rule: TextRule) -> str:
     """Return the text at ``keys``, or ``default``."""
     value = section(config, *keys[:-1]).get(keys[-1], default)
-    if _is(value, rule):
+    if rule.allows(value):
         return value
     if rule.shown:
         raise _wrong(keys, rule.words, value)
@@ -235,7 +235,7 @@ def _list(config: dict[str, Any], *keys: str) -> list[Any]:
 def _groups(config: dict[str, Any]) -> tuple[str, ...]:
     names = _list(config, "plasma", "groups")
     for index, name in enumerate(names):
-        if not _is(name, GROUP):
+        if not GROUP.allows(name):
             raise _wrong(("plasma", "groups", str(index)), GROUP.words, name)
     return tuple(dict.fromkeys(names))
 

@@ -30,6 +30,13 @@ def test_the_documented_defaults(complete):
     assert plasma["hub"]["prefix"] == "/opt/tljh"
     assert plasma["docker"]["log_driver"] == "journald"
     assert plasma["utils"]["packages"] == ["jq", "tree"]
+    assert plasma["permissions"] == {"default": "open"}
+    assert plasma["builder"] == {
+        "image": "quay.io/jupyterhub/repo2docker:2025.12.0",
+        "parallel": 2,
+        "timeout": 7200,
+    }
+    assert plasma["monitoring_url"] == ""
     assert [plasma[name] for name in ("users", "groups", "admins", "environments")] == [[], [], [], []]
     assert not plasma["cockpit"]["enabled"] and not plasma["https"]["domains"] and not plasma["https"]["tls"]
 

@@ -78,6 +78,7 @@ PLACES = [
     "https.letsencrypt_email",
     "https.acme_server",
     "environments[].name",
+    "permissions.default",
     "utils.packages[]",
     "utils.ctop.version",
     "utils.ctop.url",

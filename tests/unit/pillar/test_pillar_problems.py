@@ -25,6 +25,25 @@ WHOLE = [
         'plasma.hub.provider: "tlhj" is not one of the choices. Allowed: tljh or pypi.',
     ),
     (
+        "permissions: {default: clsoed}",
+        'plasma.permissions.default: "clsoed" is not one of the choices. Allowed: open or closed.',
+    ),
+    (
+        "builder: {image: quay.io/jupyterhub/repo2docker}",
+        'plasma.builder.image: "quay.io/jupyterhub/repo2docker" names neither a tag nor a digest: Docker would take '
+        "`latest`, which changes over time. Allowed: a Docker image with a tag other than `latest` or with a digest: "
+        "REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST, of letters, digits and . _ - / : @.",
+    ),
+    (
+        "builder: {parallel: 0}",
+        "plasma.builder.parallel: 0 is too small. Allowed: a whole number from 1 to 16.",
+    ),
+    (
+        "monitoring_url: 'javascript:alert(1)'",
+        'plasma.monitoring_url: "javascript:alert(1)" does not start with https:// or http://. Allowed: an https:// or '
+        "http:// URL, a path on this server that starts with one /, or '' for no link.",
+    ),
+    (
         "limits:",
         "plasma.limits: null is not allowed here (nothing stands after the key: give it a value, or remove the line). "
         "Allowed: a mapping with any of the keys memory, cpu.",
@@ -162,6 +181,10 @@ def test_what_yaml_makes_of_values(problem, written, value):
         ),
         ("cockpit: {enabled: true}", "cockpit.enabled: true needs plasma.https"),
         ("environments: [{name: a}]", "environments[0].repository is required."),
+        (
+            "{groups: [{name: g, absent: true}], environments: [{name: a, repository: https://b.org/a, groups: [g]}]}",
+            'environments[0].groups[0]: "g" is a group that is absent in plasma.groups.',
+        ),
         ("shared_data: /opt/tljh/data", 'shared_data: "/opt/tljh/data" overlaps plasma.hub.prefix (/opt/tljh)'),
         ("hub: {prefix: /srv/data}", "shared_data overlaps plasma.hub.prefix (/srv/data)"),
         ("users: [{name: a, home: /srv/data/a}]", 'users[0].home: "/srv/data/a" overlaps /srv/data'),
@@ -199,6 +222,9 @@ def test_keys_that_contradict_each_other(problem, written, start):
         "environments: [{name: r, repository: 'git@example.org:courses/r.git', build_args: {R_VERSION: '4.4'}}]",
         "environments: [{name: r, repository: 'ssh://git@example.org:22/r.git'}]",
         "environments: [{name: r, repository: 'git://172.17.0.1/r.git', memory: 512M, groups: [biology]}]",
+        "{groups: [{name: g, absent: true}], environments: [{name: a, absent: true, groups: [g]}]}",
+        "{permissions: {default: closed}, monitoring_url: ''}",
+        "{monitoring_url: '/grafana/d/x?y=1', builder: {image: 'localhost:5000/r2d:1', parallel: 16, timeout: 60}}",
         "utils: {packages: [g++, libstdc++6, python3.12], monitor: none}",
     ],
 )

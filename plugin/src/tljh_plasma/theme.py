@@ -1,0 +1,82 @@
+"""How the hub looks, and what its answers forbid browsers.
+
+The pages are JupyterHub's own with some of their blocks replaced, so that an upgrade of JupyterHub brings its changes.
+Nothing here replaces what others have configured: an administrator's own templates come before these.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from traitlets.config.loader import LazyConfigValue
+
+from .settings import Settings
+
+STATIC = Path(__file__).with_name("static")
+TEMPLATES = Path(__file__).with_name("templates")
+LOGO = STATIC / "logo.svg"
+
+# Where templates are looked for. The second one holds the parts that hub and service share ("shared/nav.html"), the
+# third one the style sheet, which the hub puts into its pages: they must not depend on the service's process.
+HUB_TEMPLATES = (TEMPLATES / "hub", TEMPLATES, STATIC)
+SERVICE_TEMPLATES = (TEMPLATES / "service", TEMPLATES)
+
+# No Content-Security-Policy among them: JupyterHub sends one that fits each kind of answer ("frame-ancestors 'none'",
+# and "default-src 'none'" for its API), which a configured one would replace. What more its pages may not do stands in
+# the pages themselves (PAGE_POLICY).
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    # Addresses of the hub name people and may hold tokens: other sites need not know them.
+    "Referrer-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
+
+# JupyterHub's pages have scripts and styles in them, and its administration page styles its elements.
+PAGE_POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline'",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data:",
+        "font-src 'self' data:",
+        "object-src 'none'",
+        "base-uri 'none'",
+        # No form-action: a login may lead on to an application on another host that uses the hub's OAuth.
+    )
+)
+
+
+def _plain(section: Any, name: str) -> dict[str, Any]:
+    """Return a dict trait of a section of the configuration as it stands, without changing it."""
+    value = section.get(name, {})
+    if isinstance(value, LazyConfigValue):
+        value = value.get_value({})
+    return dict(value)
+
+
+def apply(c: Any, settings: Settings) -> None:
+    """Give the hub Plasma's look, and its answers security headers.
+
+    Args:
+        c: the traitlets ``Config`` object.
+        settings: the settings of config.yaml.
+    """
+    hub = c.JupyterHub
+    for path in reversed(HUB_TEMPLATES):
+        hub.template_paths.insert(0, str(path))
+    if "logo_file" not in hub:
+        hub.logo_file = str(LOGO)
+    hub.template_vars.update(
+        {
+            "plasma_monitoring_url": settings.monitoring_url,
+            "plasma_page_policy": PAGE_POLICY,
+        }
+    )
+    tornado = _plain(hub, "tornado_settings")
+    theirs = dict(tornado.get("headers") or {})
+    named = {name.lower() for name in theirs}
+    ours = {name: value for name, value in HEADERS.items() if name.lower() not in named}
+    tornado["headers"] = {**ours, **theirs}
+    hub.tornado_settings = tornado

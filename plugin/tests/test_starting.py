@@ -1,0 +1,135 @@
+"""How a start is told while it goes on, and how it is explained when it fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import docker
+import pytest
+import requests
+from support_hub import Hub, container_name, wait_until
+from tljh_plasma import failures
+
+START = "ENV R2D_ENTRYPOINT=/home/jovyan/start\nUSER jovyan"
+
+
+def start_script(text: str) -> str:
+    """Lines of a Dockerfile that run ``text`` before the server, as repo2docker's "start" file does."""
+    return (
+        "USER root\n"
+        f"RUN printf '%s\\n' '#!/bin/sh' '{text}' >/home/jovyan/start && chmod 755 /home/jovyan/start\n" + START
+    )
+
+
+@pytest.fixture(scope="module")
+def person(accounts):
+    return accounts.add("starter")
+
+
+@pytest.mark.docker
+def test_progress_is_told_step_by_step(hub, accounts, environment):
+    """A first start, whose files are copied."""
+    person = accounts.add("patient")
+    hub.add_user(person.name)
+    headers = {"Authorization": f"token {hub.user_token(person.name)}"}
+    server = f"{hub.url}/hub/api/users/{person.name}/server"
+    answer = requests.post(server, json={"image": environment}, headers=headers, timeout=60)
+    assert answer.status_code in (201, 202), answer.text
+    events = []
+    with requests.get(f"{server}/progress", headers=headers, stream=True, timeout=60) as stream:
+        for line in stream.iter_lines():
+            if line.startswith(b"data: "):
+                events.append(json.loads(line[6:]))
+    assert events[-1]["ready"] is True
+    if answer.status_code == 202:
+        told = [event["message"] for event in events]
+        assert "Creating your container" in told
+        assert "Starting plasmat-course" in told
+        progress = [event["progress"] for event in events]
+        assert progress == sorted(progress)
+    hub.stop_server(person.name)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    ("name", "memory", "commands", "status", "sentence", "in_log"),
+    [
+        (
+            "nothing-in-it",
+            "",
+            "USER root\nRUN rm /srv/conda/envs/notebook/bin/jupyterhub-singleuser\nUSER jovyan",
+            500,
+            "there is no jupyterhub-singleuser in it",
+            "ended with code 127",
+        ),
+        ("crash", "", start_script("echo my last words; exit 7"), 500, "ended at once, with code 7", "my last words"),
+        ("greedy", "48M", "", 507, "needed more than its 0.047 GB of memory", "out of memory"),
+    ],
+)
+def test_failed_start_says_what_to_do(
+    hub, images, person, docker_host, name, memory, commands, status, sentence, in_log
+):
+    image = images(f"plasmat-{name}:1", f"plasmat-{name}", memory=memory, commands=commands)
+    answer = hub.spawn(person.name, image)
+    assert answer.status_code == status, answer.text
+    message = answer.json()["message"]
+    assert sentence in message
+    assert "lease choose another" in message
+    assert in_log in hub.log()
+    assert not docker_host.containers.list(all=True, filters={"name": container_name(person.name)})
+
+
+@pytest.mark.docker
+def test_full_disk_is_named_when_the_server_cannot_do_without(hub, images, accounts):
+    person = accounts.add("fuller")
+    script = 'cat /dev/zero >"$HOME/filling" || exit 1; exec "$@"'
+    image = images("plasmat-needs-room:1", "plasmat-needs-room", commands=start_script(script))
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size=1m,uid={person.uid},gid={person.gid},mode=700", "tmpfs", person.home],
+        check=True,
+    )
+    try:
+        answer = hub.spawn(person.name, image)
+        assert answer.status_code == 507, answer.text
+        assert "Your disk space is used up" in answer.json()["message"]
+    finally:
+        subprocess.run(["umount", "--lazy", person.home], check=True)
+
+
+@pytest.mark.docker
+def test_server_that_never_answers_is_given_up_and_removed(
+    docker_host, environment, images, accounts, tmp_path_factory
+):
+    hub = Hub(tmp_path_factory.mktemp("impatient"), accounts.add("admin3").name)
+    extra = hub.prefix / "config" / "jupyterhub_config.d" / "timeout.py"
+    extra.write_text("c.Spawner.http_timeout = 2\n")
+    image = images("plasmat-sleeper:1", "plasmat-sleeper", commands=start_script("echo yawn; sleep 600"))
+    person = accounts.add("waiting")
+    hub.start()
+    try:
+        answer = hub.spawn(person.name, image)
+        assert answer.status_code == 504, answer.text
+        assert "did not answer within 2 seconds" in answer.json()["message"]
+        assert "yawn" in hub.log()
+        name = container_name(person.name)
+        wait_until(lambda: not docker_host.containers.list(all=True, filters={"name": name}), 30, "removal")
+    finally:
+        hub.stop()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (docker.errors.ImageNotFound("No such image"), 404, "no longer exists"),
+        (docker.errors.APIError("write /var/lib/docker: no space left on device"), 507, "disk of the hub is full"),
+        (docker.errors.APIError("conflict"), 500, "problem with its container"),
+        (requests.ConnectionError("refused"), 503, "Docker does not answer"),
+    ],
+)
+def test_what_docker_says_becomes_a_sentence(error, status, words):
+    failure = failures.of_docker(error)
+    assert failure.status == status
+    assert words in failure.message
+    assert str(error) in str(failure)
+    assert str(error) not in failure.message

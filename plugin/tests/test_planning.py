@@ -1,0 +1,118 @@
+"""The policy's part of the spawner in front of another engine than one Docker host."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from dockerspawner import SwarmSpawner
+from jupyterhub.objects import Hub
+from tljh_plasma.access import Store
+from tljh_plasma.environments import Environment
+from tljh_plasma.planning import PlannedSpawner, StartFailure
+from tornado import web
+
+
+class ClusterSpawner(PlannedSpawner, SwarmSpawner):
+    """Runs plans on a cluster of Docker hosts, whose environments are not this machine's images."""
+
+    registry = [
+        Environment(image="maths:1", image_id="sha256:1", name="maths", directory="maths", memory=3 * 1024**3),
+        Environment(image="biology:1", image_id="sha256:2", name="biology", directory="biology"),
+    ]
+
+    async def list_environments(self):
+        return self.registry
+
+    async def run_plan(self):
+        plan = self.planned()
+        self.step(50, f"Scheduling {plan.environment.name}")
+        self.extra_container_spec = {"user": plan.user, "env": plan.variables}
+        self.extra_resources_spec = {"mem_limit": plan.limits.memory, "cpu_limit": int(plan.limits.cpu * 10**9)}
+        return ("10.0.0.7", 8888)
+
+
+@pytest.fixture
+def make(accounts, tmp_path):
+    """Spawners of a person, with permissions of their own."""
+    store = Store(tmp_path / "plasma.sqlite")
+    store.upgrade()
+    person = accounts.add("cluster")
+
+    def _make(options, admin=False, **traits):
+        user = SimpleNamespace(name=person.name, admin=admin, url=f"/user/{person.name}/", settings={})
+        spawner = ClusterSpawner(
+            hub=Hub(base_url="/hub/"),
+            user=user,
+            permissions_file=str(store.path),
+            shared_data="",
+            **traits,
+        )
+        spawner.user_options = options
+        return spawner
+
+    _make.store = store
+    return _make
+
+
+def test_a_cluster_runs_the_plan(make):
+    spawner = make({"image": "maths:1"})
+    assert asyncio.run(spawner.start()) == ("10.0.0.7", 8888)
+    assert spawner.extra_container_spec["user"] == spawner.plan.user
+    assert spawner.extra_container_spec["env"]["PLASMA_ENVIRONMENT"] == "maths"
+    assert spawner.extra_resources_spec == {"mem_limit": 3 * 1024**3, "cpu_limit": 2 * 10**9}
+
+
+def test_permissions_hold_there_too(make):
+    make.store.set_groups({"maths:1": ["plasmat-nobodys"]})
+    with pytest.raises(web.HTTPError) as caught:
+        asyncio.run(make({"image": "maths:1"}).start())
+    assert caught.value.status_code == 403
+    with pytest.raises(web.HTTPError) as caught:
+        asyncio.run(make({"image": "biology:1"}, open_by_default=False).start())
+    assert caught.value.status_code == 403
+    assert asyncio.run(make({"image": "maths:1"}, admin=True).start())
+
+
+def test_the_form_lists_what_the_cluster_has(make):
+    make.store.set_description("biology:1", "Cells & <genes>")
+    html = asyncio.run(make({}).get_options_form())
+    assert 'value="maths:1"' in html
+    assert 'value="biology:1"' in html
+    assert "3 GB" in html
+    assert "<genes>" not in html
+
+
+def test_a_failure_of_the_engine_is_one_sentence(make, monkeypatch):
+    async def fail(self):
+        raise StartFailure(503, "The cluster is asleep.", "node 7: connection refused")
+
+    monkeypatch.setattr(ClusterSpawner, "run_plan", fail)
+    with pytest.raises(web.HTTPError) as caught:
+        asyncio.run(make({"image": "maths:1"}).start())
+    assert caught.value.status_code == 503
+    assert caught.value.jupyterhub_message == "The cluster is asleep."
+
+
+def test_progress_replays_its_steps_and_goes_on(make):
+    async def watch():
+        spawner = make({"image": "maths:1"})
+        told = []
+
+        async def follow():
+            async for event in spawner.progress():
+                told.append(event["message"])
+
+        follower = asyncio.create_task(follow())
+        await spawner.start()
+        while len(told) < 2:
+            await asyncio.sleep(0)
+        spawner.step(95, "Later")
+        while len(told) < 3:
+            await asyncio.sleep(0)
+        follower.cancel()
+        return told
+
+    told = asyncio.run(asyncio.wait_for(watch(), 10))
+    assert told == ["Checking your account and the environment", "Scheduling maths", "Later"]

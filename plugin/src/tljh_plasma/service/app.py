@@ -1,0 +1,192 @@
+"""The service's process: tljh-repo2docker's application with handlers of our own."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from jinja2 import Environment, FileSystemLoader
+from jupyterhub.log import log_request
+from jupyterhub.utils import url_path_join
+from sqlalchemy import create_engine
+from tljh_repo2docker import dbutil
+from tljh_repo2docker.app import TljhRepo2Docker
+from tornado import web
+from tornado.httpserver import HTTPServer
+from traitlets import Instance, default
+
+from .. import settings as plasma_settings
+from .. import theme
+from ..access import Store
+from ..builds import Builder
+from .base import MAX_BODY, CallbackHandler, Guarded, NotFoundHandler, RootHandler, StaticHandler
+from .catalog import Catalog
+from .engine import Engine
+from .environments import BuildApi, EnvironmentApi, EnvironmentsApi, EnvironmentsPage, LogApi
+from .hub import HubClient
+from .operations import Operations
+from .permissions import PermissionsApi, PermissionsPage
+from .servers import ServerApi, ServersApi, ServersPage
+
+LOGGERS = ("tornado.access", "tornado.application", "tornado.general", "tljh_plasma")
+
+
+def version_hash(directory: Path) -> str:
+    """Return what changes with the content of a directory's files: browsers keep files under this name."""
+    digest = hashlib.sha256()
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            digest.update(str(path.relative_to(directory)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+class PlasmaService(TljhRepo2Docker):
+    """The service "plasma"."""
+
+    name = "tljh-plasma"
+    description = __doc__
+    # Everything is in config.yaml.
+    aliases = {}
+    flags = {}
+
+    plasma = Instance(plasma_settings.Settings)
+
+    @default("plasma")
+    def _default_plasma(self) -> plasma_settings.Settings:
+        return plasma_settings.load()
+
+    @default("ip")
+    def _default_ip(self) -> str:
+        return "127.0.0.1"
+
+    @default("port")
+    def _default_port(self) -> int:
+        return self.plasma.service_port
+
+    @default("db_url")
+    def _default_db_url(self) -> str:
+        return f"sqlite:///{self.plasma.environments_database}"
+
+    @default("cookie_secret_file")
+    def _default_cookie_secret_file(self) -> str:
+        return str(self.plasma.state_dir / "plasma-service-cookie.secret")
+
+    @default("log_level")
+    def _default_log_level(self) -> int:
+        return logging.INFO
+
+    def initialize(self, argv: list[str] | None = None) -> None:
+        """Take no configuration from the command line."""
+        super().initialize([])
+        for name in LOGGERS:
+            logger = logging.getLogger(name)
+            logger.parent = self.log
+            logger.setLevel(self.log.level)
+
+    def load_config_file(self, *args: Any, **kwargs: Any) -> None:
+        """Read no configuration file: tljh-repo2docker would run one from the current directory."""
+
+    def init_db(self) -> None:
+        """Make the database, or bring it to the tables of this release; an old one is copied first."""
+        path = self.plasma.environments_database
+        engine = create_engine(dbutil.async_to_sync_url(self.db_url))
+        with engine.connect() as connection:
+            current = MigrationContext.configure(connection).get_current_revision()
+        engine.dispose()
+        head = ScriptDirectory(str(dbutil.ALEMBIC_DIR)).get_current_head()
+        if current not in (None, head):
+            dbutil.backup_db_file(str(path), log=self.log)
+            dbutil.upgrade(dbutil.sync_to_async_url(self.db_url))
+        super().init_db()
+        for made in path.parent.glob(f"{path.name}*"):
+            made.chmod(0o600)
+
+    def init_settings(self) -> dict[str, Any]:
+        """Return Tornado's settings."""
+        secret = Path(self.cookie_secret_file)
+        if secret.exists():
+            secret.chmod(0o600)
+        inherited = super().init_settings()
+        engine = Engine()
+        store = Store(self.plasma.database)
+        builder = Builder(self.plasma, self.db_context, self.image_db_manager)
+        catalog = Catalog(engine, store, builder, self.db_context, self.plasma)
+        return {
+            "log": self.log,
+            "log_function": log_request,
+            "cookie_secret": inherited["cookie_secret"],
+            # Seen by our pages alone.
+            "xsrf_cookie_kwargs": {"samesite": "Strict"},
+            "base_url": self.base_url,
+            "hub_prefix": inherited["hub_prefix"],
+            "service_prefix": self.service_prefix,
+            "jinja2_env": Environment(
+                loader=FileSystemLoader([str(path) for path in theme.SERVICE_TEMPLATES]), autoescape=True
+            ),
+            "version_hash": version_hash(theme.STATIC),
+            "default_handler_class": NotFoundHandler,
+            "plasma": self.plasma,
+            "engine": engine,
+            "catalog": catalog,
+            "builder": builder,
+            "operations": Operations(catalog, self.plasma),
+            "hub": HubClient(os.environ["JUPYTERHUB_API_URL"], os.environ["JUPYTERHUB_API_TOKEN"]),
+        }
+
+    def init_handlers(self) -> list[tuple[Any, ...]]:
+        """Return all handlers there are. None of tljh-repo2docker's: they check neither origin nor XSRF token.
+
+        Raises:
+            TypeError: a handler does not start from ours, and so would not check them either.
+        """
+        one = "([^/]+)"
+        handlers = [
+            ("", RootHandler),
+            ("oauth_callback", CallbackHandler),
+            ("static/(.*)", StaticHandler, {"path": str(theme.STATIC)}),
+            ("environments", EnvironmentsPage),
+            ("permissions", PermissionsPage),
+            ("servers", ServersPage),
+            ("api/environments", EnvironmentsApi),
+            (f"api/environments/{one}", EnvironmentApi),
+            (f"api/environments/{one}/build", BuildApi),
+            (f"api/environments/{one}/log", LogApi),
+            ("api/permissions", PermissionsApi),
+            ("api/servers", ServersApi),
+            (f"api/servers/{one}", ServerApi),
+            (f"api/servers/{one}/{one}", ServerApi),
+        ]
+        for _, handler, *_ in handlers:
+            if not issubclass(handler, Guarded):
+                raise TypeError(f"{handler} is not a subclass of {Guarded}")
+        return [(url_path_join(self.service_prefix, path), *rest) for path, *rest in handlers]
+
+    def start(self) -> None:
+        """Run until the hub ends us."""
+        self.init_db()
+        asyncio.run(self.serve())
+
+    async def serve(self) -> None:
+        """Answer requests until a signal comes."""
+        settings = self.init_settings()
+        application = web.Application(self.init_handlers(), **settings)
+        # Twice, so that a body a little too large is answered with a sentence.
+        server = HTTPServer(application, xheaders=True, max_body_size=2 * MAX_BODY)
+        server.listen(self.port, self.ip)
+        self.log.info("Plasma's service listens on %s:%s", self.ip, self.port)
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await settings["builder"].resume()
+        await stop.wait()
+        server.stop()
+        await server.close_all_connections()
+        await settings["hub"].close()
+        await settings["engine"].close()

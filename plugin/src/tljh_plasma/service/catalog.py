@@ -1,0 +1,225 @@
+"""The environments there are: images of the engine, builds under way, and builds that failed, in one list."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+from tljh_repo2docker.database.model import DockerImageSQL
+from tljh_repo2docker.database.schemas import BuildStatusType
+
+from .. import environments as envs
+from .. import policy
+from ..access import Entry, Store
+from ..builds import Builder
+from ..settings import Settings
+from .engine import Engine
+from .errors import Refused
+from .links import source_url
+from .requests import shown
+
+LABEL_OWNER = "tljh_repo2docker.owner"
+LOG_END = 600
+IMAGE_GONE = "The image is gone from Docker: build the environment again, or remove it."
+
+Session = Callable[[], AbstractAsyncContextManager[AsyncSession]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the database knows of an environment.
+
+    Attributes:
+        uid: key of the row.
+        status: of the latest build.
+        meta: name, repository and so on, as tljh-repo2docker keeps them.
+        end: the end of the build's log.
+    """
+
+    uid: Any
+    status: str
+    meta: dict[str, Any]
+    end: str
+
+    @property
+    def last_line(self) -> str:
+        """What the log ends with."""
+        lines = [line.strip() for line in self.end.splitlines() if line.strip()]
+        return lines[-1] if lines else ""
+
+
+@dataclass(frozen=True)
+class Item:
+    """An environment.
+
+    Attributes:
+        environment: what its image says, or its row where there is no image.
+        status: "built", "building", "queued" or "failed".
+        has_image: whether it can be started.
+        created: when the image was made, ISO 8601; empty when unknown.
+        owner: who added it.
+        buildargs: one KEY=VALUE a line.
+        message: why the latest build failed; empty otherwise.
+    """
+
+    environment: envs.Environment
+    status: str
+    has_image: bool
+    created: str = ""
+    owner: str = ""
+    buildargs: str = ""
+    message: str = ""
+
+    @property
+    def image(self) -> str:
+        """Name and tag of the image, which identify the environment."""
+        return self.environment.image
+
+
+class Catalog:
+    """Lists environments.
+
+    Args:
+        engine: the Docker engine.
+        store: permissions and descriptions.
+        builder: runs the builds.
+        session: opens a session of the database.
+        settings: the hub's settings.
+    """
+
+    def __init__(self, engine: Engine, store: Store, builder: Builder, session: Session, settings: Settings) -> None:
+        self.engine = engine
+        self.store = store
+        self.builder = builder
+        self.session = session
+        self.defaults = policy.default_limits(settings.memory, settings.cpu, 0)
+
+    async def rows(self) -> dict[str, Row]:
+        """Return the rows of the database by image, of their logs the end alone: logs may be long."""
+        table = DockerImageSQL
+        end = sa.func.substr(table.log, -LOG_END)
+        async with self.session() as session:
+            result = await session.execute(sa.select(table.uid, table.name, table.status, table.image_meta, end))
+            return {
+                name: Row(uid, BuildStatusType(status).value, meta or {}, text or "")
+                for uid, name, status, meta, text in result
+            }
+
+    async def items(self) -> list[Item]:
+        """Return all environments, by name."""
+        images, rows = await asyncio.gather(self.engine.images(), self.rows())
+        found = []
+        raw = {name: image for image in images for name in image.get("RepoTags") or []}
+        for environment in envs.from_images(images):
+            row = rows.pop(environment.image, None)
+            found.append(self._item(environment, row, raw[environment.image]))
+        for image, row in rows.items():
+            meta = row.meta
+            environment = envs.Environment(
+                image=image,
+                image_id="",
+                name=meta.get("display_name") or image,
+                directory=envs.directory_name(meta.get("display_name") or image),
+                repo=meta.get("repo", ""),
+                ref=meta.get("ref", ""),
+                memory=envs.parse_memory(meta.get("mem_limit", "")),
+                cpu=envs.parse_cpu(meta.get("cpu_limit", "")),
+            )
+            found.append(self._item(environment, row, None))
+        return sorted(found, key=lambda item: (item.environment.name.casefold(), item.image))
+
+    def _item(self, environment: envs.Environment, row: Row | None, image: dict[str, Any] | None) -> Item:
+        status = self.builder.state(environment.image)
+        message = ""
+        if status is None:
+            # A build that nobody runs any more has failed, whatever its row says.
+            status = "built" if image and (row is None or row.status == "built") else "failed"
+            if status == "failed":
+                message = IMAGE_GONE if row and row.status == "built" else row.last_line if row else ""
+        meta = row.meta if row else {}
+        created = datetime.fromtimestamp(image["Created"], timezone.utc).isoformat() if image else ""
+        owner = ((image or {}).get("Labels") or {}).get(LABEL_OWNER, "")
+        return Item(
+            environment=environment,
+            status=status,
+            has_image=image is not None,
+            created=created,
+            owner=owner or meta.get("owner", ""),
+            buildargs=meta.get("buildargs") or "",
+            message=message,
+        )
+
+    async def find(self, image: str) -> Item:
+        """Return one environment.
+
+        Raises:
+            Refused: there is none of this name.
+        """
+        for item in await self.items():
+            if item.image == image:
+                return item
+        raise Refused(404, f"There is no environment '{shown(image)}' (any more).")
+
+    async def entries(self) -> dict[str, Entry]:
+        """Return groups and descriptions by image."""
+        return await asyncio.to_thread(self.store.all)
+
+    async def as_json(self) -> list[dict[str, Any]]:
+        """Return all environments as the API lists them."""
+        items, entries, users = await asyncio.gather(self.items(), self.entries(), self.engine.users())
+        listed = []
+        for item in items:
+            environment = item.environment
+            limits = policy.limits_of(environment, self.defaults)
+            entry = entries.get(item.image, Entry())
+            # Containers whose image has lost its name are listed by the image's id.
+            names = users.get(item.image, set()) | users.get(environment.image_id, set())
+            listed.append(
+                {
+                    "image": item.image,
+                    "name": environment.name,
+                    "repo": environment.repo,
+                    "ref": environment.ref,
+                    "source_url": source_url(environment.repo, environment.ref),
+                    "memory": limits.memory,
+                    "cpu": limits.cpu,
+                    "description": entry.description,
+                    "groups": list(entry.groups),
+                    "status": item.status,
+                    "has_image": item.has_image,
+                    "created": item.created,
+                    "owner": item.owner,
+                    "users": sorted(names),
+                    "buildargs": item.buildargs,
+                    "message": item.message,
+                }
+            )
+        return listed
+
+    async def permissions_as_json(self) -> list[dict[str, Any]]:
+        """Return all environments as the permissions page shows them."""
+        items, entries = await asyncio.gather(self.items(), self.entries())
+        return [
+            {
+                "image": item.image,
+                "name": item.environment.name,
+                "owner": item.owner,
+                "source_url": source_url(item.environment.repo, item.environment.ref),
+                "groups": list(entries.get(item.image, Entry()).groups),
+            }
+            for item in items
+        ]
+
+    async def limits(self) -> dict[str, tuple[str, int, float]]:
+        """Return name, memory (bytes) and CPUs of the environments that can be started, by image."""
+        found = {}
+        for environment in envs.from_images(await self.engine.images()):
+            limits = policy.limits_of(environment, self.defaults)
+            found[environment.image] = (environment.name, limits.memory, limits.cpu)
+        return found

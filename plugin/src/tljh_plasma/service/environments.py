@@ -1,0 +1,145 @@
+"""The environments page and its API."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+from tornado.iostream import StreamClosedError
+
+from .base import ApiHandler, PageHandler
+from .requests import Change, NewEnvironment, Rebuild
+
+# Proxies close connections on which nothing happens.
+HEARTBEAT = 15
+
+
+class EnvironmentsPage(PageHandler):
+    """``GET environments``"""
+
+    administrators = True
+
+    def get(self) -> None:
+        """Show the page."""
+        self.render_page("service/environments.html", "environments")
+
+
+class AdministratorsApi(ApiHandler):
+    """Base of the API for administrators."""
+
+    administrators = True
+
+    @property
+    def catalog(self):
+        """Lists environments."""
+        return self.settings["catalog"]
+
+    @property
+    def operations(self):
+        """Changes environments."""
+        return self.settings["operations"]
+
+    @property
+    def visitor_name(self) -> str:
+        """Name of the administrator."""
+        return self.current_user["name"]
+
+
+class EnvironmentsApi(AdministratorsApi):
+    """``api/environments``"""
+
+    async def get(self) -> None:
+        """List all environments."""
+        self.write_json({"environments": await self.catalog.as_json()})
+
+    async def post(self) -> None:
+        """Add one."""
+        body = self.read_body(NewEnvironment)
+        image = await self.operations.add(body, self.visitor_name)
+        self.log.info("%s adds the environment %s", self.visitor_name, image)
+        self.write_json({"image": image}, 201)
+
+
+class EnvironmentApi(AdministratorsApi):
+    """``api/environments/IMAGE``"""
+
+    async def patch(self, image: str) -> None:
+        """Change description or groups."""
+        await self.operations.change(image, self.read_body(Change))
+        self.log.info("%s changes the environment %s", self.visitor_name, image)
+        self.write_json({"image": image})
+
+    async def delete(self, image: str) -> None:
+        """Remove it."""
+        await self.operations.remove(image)
+        self.log.info("%s removes the environment %s", self.visitor_name, image)
+        self.write_json({"image": image})
+
+
+class BuildApi(AdministratorsApi):
+    """``api/environments/IMAGE/build``"""
+
+    async def post(self, image: str) -> None:
+        """Build it again."""
+        await self.operations.rebuild(image, self.read_body(Rebuild), self.visitor_name)
+        self.log.info("%s builds the environment %s again", self.visitor_name, image)
+        self.write_json({"image": image}, 202)
+
+
+class LogApi(AdministratorsApi):
+    """``GET api/environments/IMAGE/log``: the log of the latest build as server-sent events."""
+
+    _task: asyncio.Task | None = None
+
+    def on_connection_close(self) -> None:
+        """Stop when nobody listens any more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def get(self, image: str) -> None:
+        """Send the log from its start, then each line as it comes, then how the build ended."""
+        await self.catalog.find(image)
+        self.set_header("Content-Type", "text/event-stream")
+        # Proxies that keep answers back to send them in one piece.
+        self.set_header("X-Accel-Buffering", "no")
+        self._task = asyncio.ensure_future(self._send(image))
+        try:
+            await self._task
+        except (asyncio.CancelledError, StreamClosedError):
+            self.log.debug("Nobody follows the build of %s here any more", image)
+
+    async def _send(self, image: str) -> None:
+        await self.flush()
+        log = self.catalog.builder.follow(image)
+        try:
+            await self._send_all(log)
+        finally:
+            await log.aclose()
+        item = await self.catalog.find(image)
+        await self._event("built" if item.status == "built" else "failed", item.message)
+
+    async def _send_all(self, log: AsyncIterator[str]) -> None:
+        following: asyncio.Future | None = None
+        try:
+            while True:
+                following = following or asyncio.ensure_future(log.__anext__())
+                done, _ = await asyncio.wait({following}, timeout=HEARTBEAT)
+                if not done:
+                    self.write(": still here\n\n")
+                    await self.flush()
+                    continue
+                try:
+                    text = following.result()
+                except StopAsyncIteration:
+                    return
+                following = None
+                await self._event("log", text)
+        finally:
+            if following is not None and not following.done():
+                following.cancel()
+                await asyncio.wait({following})
+
+    async def _event(self, phase: str, message: str) -> None:
+        self.write(f"data: {json.dumps({'phase': phase, 'message': message})}\n\n")
+        await self.flush()

@@ -1,0 +1,249 @@
+"""Bodies of requests: their shape, and what may be in them.
+
+What a build makes of repository, reference, build arguments and credentials is checked by ``build_request``. Each
+refusal is one sentence that says what to write instead.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from tljh_repo2docker.docker import build_tag
+
+from ..build_request import image_name
+from ..environments import UNITS
+
+MIN_GIGABYTES = 0.25
+MIN_CPUS = 0.1
+MAX_NAME = 63
+MAX_DESCRIPTION = 200
+# tljh-repo2docker builds under this name and renames on success: no environment may have it.
+BUILD_SUFFIX = build_tag("")
+NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
+NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,20})?")
+
+
+class Invalid(ValueError):
+    """A request cannot be used; the text is one sentence that says why."""
+
+
+class Body(BaseModel):
+    """Base of the bodies: no unknown keys, no types that are only nearly right."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class NewEnvironment(Body):
+    """``POST api/environments``"""
+
+    repo: str
+    ref: str = ""
+    name: str = ""
+    memory: str | int | float | None = None
+    cpu: str | int | float | None = None
+    description: str = ""
+    groups: list[str] = []
+    buildargs: str = ""
+    username: str = ""
+    password: str = ""
+
+
+class Rebuild(Body):
+    """``POST api/environments/IMAGE/build``; what is not given stays as it was."""
+
+    memory: str | int | float | None = None
+    cpu: str | int | float | None = None
+    buildargs: str = ""
+    username: str = ""
+    password: str = ""
+
+
+class Change(Body):
+    """``PATCH api/environments/IMAGE``"""
+
+    description: str = ""
+    groups: list[str] = []
+
+
+class Permissions(Body):
+    """``PUT api/permissions``"""
+
+    environments: dict[str, list[str]]
+
+
+EXPECTED = {
+    "memory": "a number of GB",
+    "cpu": "a number of CPUs",
+    "groups": "a list of names of groups",
+    "environments": "an object that maps images to lists of names of groups",
+}
+
+AnyBody = TypeVar("AnyBody", bound=Body)
+
+
+def parse(model: type[AnyBody], body: bytes) -> AnyBody:
+    """Return a request's body as ``model``.
+
+    Args:
+        model: what it has to look like.
+        body: JSON.
+
+    Raises:
+        Invalid: it is no JSON, or does not look like it.
+    """
+
+    def refuse(word: str) -> NoReturn:
+        raise ValueError(word)
+
+    try:
+        # RecursionError: a few kilobytes of opening brackets.
+        value = json.loads(body, parse_constant=refuse)
+        # Half a character, which JSON can hold and no file.
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise Invalid("The request's body is not valid JSON.") from error
+    if not isinstance(value, dict):
+        raise Invalid("The request's body must be a JSON object.")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        key = shown(problem["loc"][0])
+        if problem["type"] == "extra_forbidden":
+            known = ", ".join(model.model_fields)
+            raise Invalid(f"The request has an unknown key, '{key}': known are {known}.") from error
+        if problem["type"] == "missing":
+            raise Invalid(f"The request lacks '{key}'.") from error
+        raise Invalid(f"'{key}' must be {EXPECTED.get(key, 'text')}.") from error
+
+
+def shown(text: Any, longest: int = 60) -> str:
+    """Return what somebody wrote in a form that fits into a sentence."""
+    text = "".join(char if char.isprintable() else "?" for char in str(text))
+    return text if len(text) <= longest else text[:longest] + "..."
+
+
+def _plain(what: str, text: str, longest: int) -> str:
+    """Return a text without space around it, checked for length and invisible characters."""
+    text = text.strip()
+    if len(text) > longest:
+        raise Invalid(f"{what} is longer than {longest} characters.")
+    if not all(char.isprintable() for char in text):
+        raise Invalid(f"{what} must be one line of visible characters.")
+    return text
+
+
+def environment_name(text: str, repo: str) -> str:
+    """Return the name of an environment, made of what somebody typed or else of the repository's path.
+
+    Args:
+        text: upper case, accents and spaces are turned into what is allowed.
+        repo: URL of the repository.
+
+    Raises:
+        Invalid: other characters than letters, digits, dots, hyphens and underscores.
+    """
+    text = _plain("The name", text, 200)
+    if text:
+        name = re.sub(r"\s+(?:-+\s+)?", "-", _unaccented(text))
+        if not NAME.fullmatch(name):
+            raise Invalid(
+                f"'{shown(text)}' cannot be the name of an environment: use letters and digits, with single dots, "
+                "hyphens or underscores between them."
+            )
+    else:
+        try:
+            path = unquote(urlsplit(repo).path)
+        except ValueError as error:
+            raise Invalid("The URL of the repository is not valid.") from error
+        name = re.sub(r"[^a-z0-9]+", "-", _unaccented(path.strip("/").removesuffix(".git")))
+        name = name.strip("-")[-MAX_NAME:].strip("-")
+        if not name:
+            raise Invalid("Give the environment a name: none can be made of the repository's URL.")
+    if len(name) > MAX_NAME:
+        raise Invalid(f"The name is longer than {MAX_NAME} characters.")
+    return name
+
+
+def _unaccented(text: str) -> str:
+    return "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char)).lower()
+
+
+def image_of(repo: str, ref: str, name: str) -> str:
+    """Return name and tag of the image for an environment.
+
+    Args:
+        repo: URL of the repository.
+        ref: the reference.
+        name: name of the environment.
+
+    Raises:
+        Invalid: the tag is kept for images under construction.
+        BuildRefused: no name can be made of this.
+    """
+    image = image_name(repo, ref, name)
+    if image.endswith(BUILD_SUFFIX):
+        raise Invalid(f"References that end in '{BUILD_SUFFIX}' cannot be used: give the commit instead.")
+    return image
+
+
+def _number(what: str, value: str | int | float | None, least: float, most: float, unit: str) -> float | None:
+    text = "" if value is None else str(value).strip()
+    if not text:
+        return None
+    if "," in text:
+        raise Invalid(f"Write {what} with a point and not with a comma, as in 3.5.")
+    if not NUMBER.fullmatch(text):
+        raise Invalid(f"'{shown(text)}' cannot be {what}: give a number of {unit}, such as 2 or 0.5.")
+    number = float(text)
+    if not least <= number <= most:
+        raise Invalid(f"{what[0].upper()}{what[1:]} must be between {least:g} and {most:g} {unit}: this server has no more.")
+    return number
+
+
+def memory(value: str | int | float | None, most: int) -> int | None:
+    """Return a memory limit in bytes, or None for the hub's default.
+
+    Args:
+        value: a number of GB, or nothing.
+        most: memory of the machine in bytes.
+
+    Raises:
+        Invalid: no number, less than 0.25 GB, or more than the machine has.
+    """
+    # Rounded down, so that the number shown is one that is accepted.
+    whole = int(most / UNITS["G"] * 100) / 100
+    number = _number("the memory limit", value, MIN_GIGABYTES, whole, "GB")
+    return None if number is None else int(number * UNITS["G"])
+
+
+def cpus(value: str | int | float | None, most: float) -> float | None:
+    """Return a CPU limit, or None for the hub's default.
+
+    Args:
+        value: a number of CPUs, or nothing.
+        most: CPUs of the machine.
+
+    Raises:
+        Invalid: no number, less than 0.1, or more than the machine has.
+    """
+    return _number("the CPU limit", value, MIN_CPUS, most, "CPUs")
+
+
+def description(text: str) -> str:
+    """Check what people read about an environment: one line.
+
+    Raises:
+        Invalid: it is longer, or has more lines.
+    """
+    return _plain("The description", text, MAX_DESCRIPTION)
+
+
+def build_arguments(text: str) -> tuple[str, ...]:
+    """Return build arguments from one a line; what is in them is for ``build_request.checked`` to say."""
+    return tuple(line.strip() for line in text.splitlines() if line.strip())

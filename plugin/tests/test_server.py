@@ -120,3 +120,33 @@ def test_repo2docker_activation_and_start_script_are_honoured(hub, accounts, ima
     assert "ACTIVATED=yes" in env
     assert f"STARTED={person.home}/r2d" in env
     hub.stop_server(person.name)
+
+
+def test_memory_and_cpu_are_shown_with_their_limits(hub, alice):
+    """What the indicators in JupyterLab's top bar are drawn from."""
+    headers = {"Authorization": f"token {hub.user_token(alice.name)}"}
+    usage = requests.get(f"{hub.url}/user/{alice.name}/api/metrics/v1", headers=headers, timeout=30).json()
+    assert usage["limits"]["memory"]["rss"] == 512 * 1024**2
+    assert usage["limits"]["cpu"]["cpu"] == 1
+    assert usage["cpu_percent"] >= 0
+    assert usage["rss"] > 0
+
+
+def test_applications_behind_a_proxy_are_reached_by_their_owner_alone(hub, alice, mallory):
+    """RStudio and its like: programs that JupyterLab starts and passes on."""
+    address = f"{hub.url}/user/{alice.name}/webapp/"
+    answer = requests.get(address, headers={"Authorization": f"token {hub.user_token(alice.name)}"}, timeout=60)
+    assert answer.status_code == 200
+    assert answer.text == "an application of its own\n"
+    for headers in ({}, {"Authorization": f"token {hub.user_token(mallory.name)}"}):
+        refused = requests.get(address, headers=headers, timeout=30, allow_redirects=False)
+        assert refused.status_code in (302, 403)
+        assert "application of its own" not in refused.text
+
+
+def test_name_of_the_environment_is_set_for_the_top_bar(hub, alice):
+    headers = {"Authorization": f"token {hub.user_token(alice.name)}"}
+    address = f"{hub.url}/user/{alice.name}/lab/api/settings/jupyterlab-topbar-text:plugin"
+    settings = requests.get(address, headers=headers, timeout=30).json()
+    assert settings["settings"]["text"] == "plasmat-course"
+    assert settings["settings"]["editable"] is False

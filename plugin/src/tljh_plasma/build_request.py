@@ -1,0 +1,196 @@
+"""What an administrator asks to be built, and the checks that it passes before anything is done.
+
+The values end up in the arguments of repo2docker, in the name of a Docker image and, for most repositories, between
+double quotes in a Dockerfile that repo2docker writes. What could mean something else there is refused, not escaped:
+repositories with a Dockerfile of their own get the same values past any Dockerfile, where an escape would show.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass, field, replace
+
+from tljh_repo2docker.docker import compute_image_name, split_url_credentials
+
+from . import environments as envs
+
+# A path of printable characters that mean nothing to a shell, to Docker or to repo2docker.
+REPOSITORY = re.compile(
+    r"(?P<scheme>https?|git)://(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+    r"(?:/[A-Za-z0-9._~%+,=:@!-]+)+/?"
+)
+REFERENCE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+#@-]*")
+IMAGE = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+BUILD_ARGUMENT = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)=(?P<value>.*)", re.DOTALL)
+# What repo2docker itself gives to the build.
+RESERVED_ARGUMENTS = ("NB_USER", "NB_UID")
+MAX_REPOSITORY = 1000
+MAX_REFERENCE = 200
+MAX_IMAGE = 255
+MAX_NAME = 200
+MAX_ARGUMENTS = 50
+MAX_ARGUMENT = 4096
+MAX_CREDENTIAL = 1024
+
+
+class BuildRefused(Exception):
+    """Something cannot be built, or not now.
+
+    Attributes:
+        status: HTTP status.
+        message: one sentence for the person.
+    """
+
+    def __init__(self, status: int, message: str):
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """An environment to be built, or built again.
+
+    Attributes:
+        image: name and tag that the image gets (see ``image_name``).
+        repo: URL of the Git repository.
+        ref: branch, tag or commit; empty for the default branch.
+        name: name that people see; empty for the one in ``image``.
+        memory: memory limit of its servers in bytes, None for the hub's default.
+        cpu: CPU limit of its servers in CPUs, None for the hub's default.
+        owner: name of the administrator.
+        buildargs: build arguments, "NAME=VALUE". They are no place for secrets: images keep them.
+        username: user name for the repository, empty for a public one.
+        password: password or token that goes with it.
+    """
+
+    image: str
+    repo: str
+    ref: str
+    name: str = ""
+    memory: int | None = None
+    cpu: float | None = None
+    owner: str = ""
+    buildargs: tuple[str, ...] = ()
+    username: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+
+    @property
+    def memory_label(self) -> str:
+        """The memory limit as a label says it: "2G", or "" for the hub's default."""
+        if self.memory is None:
+            return ""
+        unit = next((unit for unit in "TGMK" if self.memory % envs.UNITS[unit] == 0), "")
+        return f"{self.memory // envs.UNITS[unit]}{unit}"
+
+    @property
+    def cpu_label(self) -> str:
+        """The CPU limit as a label says it, or "" for the hub's default."""
+        return "" if self.cpu is None else f"{self.cpu:g}"
+
+
+def image_name(repo: str, ref: str, name: str) -> str:
+    """Return the name and tag of the image for a repository, as tljh-repo2docker makes them up.
+
+    What Docker does not allow in there becomes a hyphen: "Cours d'été" at "feature/x" is "cours-d-ete:feature-x".
+
+    Args:
+        repo: URL of the repository.
+        ref: branch, tag or commit; empty for the default branch.
+        name: name that people see; empty to take it from the URL.
+
+    Raises:
+        BuildRefused: no name can be made of this.
+    """
+    wanted = envs.directory_name(name) if name.strip() else ""
+    try:
+        image, _, _ = compute_image_name(repo, ref, wanted)
+    except ValueError as error:
+        raise BuildRefused(400, f"The URL of the repository is not valid: {error}.") from error
+    base, _, tag = image.partition(":")
+    base = re.sub(r"[^a-z0-9]+", _separator, base).strip("-_.")
+    image = f"{base}:{re.sub(r'[^A-Za-z0-9_.-]', '-', tag)}"
+    if not IMAGE.fullmatch(image) or len(image) > MAX_IMAGE:
+        raise BuildRefused(400, "Please choose a name with letters or digits for this environment.")
+    return image
+
+
+def _separator(match: re.Match[str]) -> str:
+    found = match[0]
+    return found if found in (".", "_", "__") or set(found) == {"-"} else "-"
+
+
+def checked(request: BuildRequest) -> BuildRequest:
+    """Return a request that is safe to run, with credentials taken out of the URL and empty values filled in.
+
+    Raises:
+        BuildRefused: something in it is not allowed, with status 400.
+    """
+    try:
+        repo, username, password = split_url_credentials(request.repo.strip())
+    except ValueError:
+        raise BuildRefused(400, "The URL of the repository is not valid.") from None
+    request = replace(
+        request,
+        repo=repo,
+        ref=request.ref.strip() or "HEAD",
+        name=" ".join(request.name.split()) or request.image.partition(":")[0],
+        username=request.username or username,
+        password=request.password or password,
+    )
+    _check_source(request)
+    if not IMAGE.fullmatch(request.image) or len(request.image) > MAX_IMAGE:
+        raise BuildRefused(400, f"{request.image!r} is not the name and tag of an environment's image.")
+    if len(request.name) > MAX_NAME:
+        raise BuildRefused(400, f"The name of an environment has at most {MAX_NAME} characters.")
+    _check_label("The name of an environment", request.name)
+    _check_label("The name of an administrator who builds environments", request.owner)
+    _check_limits(request)
+    _check_arguments(request.buildargs)
+    return request
+
+
+def _check_source(request: BuildRequest) -> None:
+    match = REPOSITORY.fullmatch(request.repo)
+    if not match or len(request.repo) > MAX_REPOSITORY:
+        raise BuildRefused(400, "The repository must be a URL like https://example.org/teacher/course.")
+    ref = request.ref
+    if not REFERENCE.fullmatch(ref) or ".." in ref or "@{" in ref or len(ref) > MAX_REFERENCE:
+        raise BuildRefused(400, "The reference must be the name of a branch or tag, or the hash of a commit.")
+    credentials = request.username + request.password
+    if not credentials:
+        return
+    if match["scheme"] == "git":
+        raise BuildRefused(400, "A user name and a password need a repository with an https:// URL.")
+    if max(len(request.username), len(request.password)) > MAX_CREDENTIAL or _has_odd_characters(credentials):
+        raise BuildRefused(400, "The user name or the password for the repository has characters that cannot be used.")
+
+
+def _check_label(what: str, value: str) -> None:
+    # The first three end or change a string in a Dockerfile: LABEL name="value".
+    if any(char in value for char in '"\\$') or _has_odd_characters(value):
+        raise BuildRefused(400, f'{what} must not contain ", \\, $ or characters that cannot be seen.')
+
+
+def _has_odd_characters(value: str) -> bool:
+    """Whether there are control characters, line ends or invisible formatting in it."""
+    return any(unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") for char in value)
+
+
+def _check_limits(request: BuildRequest) -> None:
+    if request.memory is not None and envs.parse_memory(request.memory) != request.memory:
+        raise BuildRefused(400, f"The memory limit must be at least {envs.MIN_MEMORY // envs.UNITS['M']} MB.")
+    if request.cpu is not None and envs.parse_cpu(request.cpu) is None:
+        raise BuildRefused(400, f"The CPU limit must be a number of at least {envs.MIN_CPU:g}.")
+
+
+def _check_arguments(arguments: tuple[str, ...]) -> None:
+    if len(arguments) > MAX_ARGUMENTS:
+        raise BuildRefused(400, f"There can be at most {MAX_ARGUMENTS} build arguments.")
+    for argument in arguments:
+        match = BUILD_ARGUMENT.fullmatch(argument)
+        if not match or len(argument) > MAX_ARGUMENT or _has_odd_characters(match["value"]):
+            raise BuildRefused(400, "Build arguments must be lines like NAME=VALUE.")
+        if match["name"] in RESERVED_ARGUMENTS:
+            raise BuildRefused(400, f"The build argument {match['name']} cannot be set: repo2docker needs it.")

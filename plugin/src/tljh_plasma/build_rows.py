@@ -1,0 +1,92 @@
+"""The rows of tljh-repo2docker's database that builds write: one for each environment, with its state and log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from tljh_repo2docker.database.manager import ImagesDatabaseManager
+from tljh_repo2docker.database.schemas import (
+    BuildStatusType,
+    DockerImageCreateSchema,
+    DockerImageOutSchema,
+    DockerImageUpdateSchema,
+    ImageMetadataType,
+)
+
+from .build_request import BuildRequest
+
+SessionFactory = Callable[[], AbstractAsyncContextManager[AsyncSession]]
+
+
+class BuildRows:
+    """Short transactions on the rows."""
+
+    def __init__(self, db_context: SessionFactory, manager: ImagesDatabaseManager):
+        """
+        Args:
+            db_context: makes sessions of the database.
+            manager: reads and writes rows.
+        """
+        self._db_context = db_context
+        self._manager = manager
+
+    async def record(self, request: BuildRequest, created: str) -> UUID:
+        """Write that an environment is being built, and return its row's id; one that is known keeps its row.
+
+        Args:
+            request: the build. Its credentials are not written.
+            created: when it was asked for.
+        """
+        values: dict[str, Any] = {
+            "name": request.image,
+            "status": BuildStatusType.BUILDING,
+            "log": "",
+            "image_meta": ImageMetadataType(
+                display_name=request.name,
+                repo=request.repo,
+                ref=request.ref,
+                creation_date=created,
+                owner=request.owner,
+                cpu_limit=request.cpu_label,
+                mem_limit=request.memory_label,
+                node_selector={},
+                buildargs="\n".join(request.buildargs) or None,
+            ),
+        }
+        async with self._db_context() as db:
+            row = await self._manager.read_by_image_name(db, request.image)
+            if row is not None:
+                await self._manager.update(db, DockerImageUpdateSchema(uid=row.uid, **values))
+                return row.uid
+            uid = uuid4()
+            await self._manager.create(db, DockerImageCreateSchema(uid=uid, **values))
+            return uid
+
+    async def all(self) -> dict[UUID, DockerImageOutSchema]:
+        """Return all rows by id."""
+        async with self._db_context() as db:
+            return {row.uid: row for row in await self._manager.read_all(db)}
+
+    async def find(self, image: str) -> DockerImageOutSchema | None:
+        """Return the row of an image."""
+        async with self._db_context() as db:
+            return await self._manager.read_by_image_name(db, image)
+
+    async def update(self, uid: UUID, *, log: str, status: BuildStatusType | None = None) -> None:
+        """Write the log, and with ``status`` how the build ended. A row that is gone stays away."""
+        async with self._db_context() as db:
+            await self._manager.update(db, DockerImageUpdateSchema(uid=uid, log=log, status=status))
+
+    async def delete(self, uid: UUID) -> None:
+        """Remove a row, if it is there."""
+        async with self._db_context() as db:
+            await self._manager.delete(db, uid)
+
+
+def is_building(row: DockerImageOutSchema) -> bool:
+    """Tell whether a row says that its environment is being built."""
+    return row.status == BuildStatusType.BUILDING.value

@@ -9,7 +9,7 @@ from typing import Any
 from tljh_repo2docker import TLJH_R2D_ADMIN_SCOPE
 from traitlets.config import LazyConfigValue
 
-from . import network, settings
+from . import firewall, network, settings, theme
 from .access import Store
 
 SERVICE = "plasma"
@@ -87,7 +87,7 @@ def add_service(c: Any, values: settings.Settings) -> None:
 
 
 def configure(c: Any) -> None:
-    """Set up authenticator, spawner, network and limits in ``c``.
+    """Set up authenticator, spawner, service, network and look in ``c``.
 
     Services, roles and scopes belong to whoever made them: nothing here replaces them.
 
@@ -98,6 +98,7 @@ def configure(c: Any) -> None:
         SettingsError: config.yaml cannot be used.
         AccessError: the file with the permissions cannot be used.
         NetworkError: Docker does not answer, or its network is not ours.
+        FirewallError: the host cannot be closed to containers.
     """
     from .auth import PlasmaPAMAuthenticator
     from .spawner import PlasmaSpawner
@@ -128,6 +129,13 @@ def configure(c: Any) -> None:
     c.JupyterHub.default_url = landing_page
 
     # The hub's address for the containers. This overrides the first public address that tljh-repo2docker picks.
-    address = network.ensure_network(network.connect(), values.network_name)
+    client = network.connect()
+    address = network.ensure_network(client, values.network_name)
     c.JupyterHub.hub_ip = address
     c.JupyterHub.hub_connect_ip = address
+    # Containers that outlived the hub are shut out from the host again, should the firewall have been flushed since.
+    # For new ones the spawner sees to it, at whatever port the hub really listens.
+    if "hub_port" in c.JupyterHub:
+        firewall.ensure(client, values.network_name, c.JupyterHub.hub_port)
+
+    theme.apply(c, values)

@@ -16,6 +16,10 @@ NOT_STARTED = (
 GONE = "This environment no longer exists. Please choose another one, or ask an administrator of the hub."
 SILENT = "The server cannot be started: Docker does not answer. Please tell the administrator of the hub."
 HOST_FULL = "The server cannot be started: the disk of the hub is full. Please tell the administrator of the hub."
+UNPROTECTED = (
+    "The server cannot be started, because the hub could not shield itself from it. "
+    "Please tell the administrator of the hub."
+)
 QUOTA_FULL = (
     "Your disk space is used up, and this environment cannot start without some. "
     "Delete files you no longer need from another environment, or ask the administrator of the hub."

@@ -17,7 +17,7 @@ from dockerspawner import DockerSpawner, SystemUserSpawner
 from traitlets import default
 
 from . import environments as envs
-from . import failures, policy
+from . import failures, firewall, policy
 from .container_files import ContainerFiles
 from .environments import Environment
 from .network import NETWORK_NAME
@@ -26,6 +26,8 @@ from .planning import PlannedSpawner, StartFailure, http_error
 DOCKER_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException)
 # Seconds between two looks whether a server answers: it is what a person waits for.
 POLL_INTERVAL = 0.1
+# Seconds for which a look at the firewall holds: a class starts its servers together.
+FIREWALL_MAX_AGE = 2
 LABEL_USER = "org.plasma.user"
 LABEL_SERVER = "org.plasma.server"
 LABEL_ENVIRONMENT = "org.plasma.environment"
@@ -140,11 +142,15 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
         # The answer of an earlier start, should this one fail before there is a container.
         self.object_id = ""
         try:
+            # A reload of the host's firewall may have dropped the rules. Without them nobody starts.
+            await self.in_thread(firewall.ensure, self.network_name, self.hub.port, FIREWALL_MAX_AGE)
             await self._apply(self.planned())
             self.step(25, "Creating your container")
             address = await super(PlannedSpawner, self).start()
             await self._wait_until_it_answers(*address)
             return address
+        except firewall.FirewallError as error:
+            raise StartFailure(503, failures.UNPROTECTED, str(error)) from error
         except DOCKER_ERRORS as error:
             # Where the image of this moment's list is gone there is no container to remove either.
             await self._discard()

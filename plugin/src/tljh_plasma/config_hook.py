@@ -105,7 +105,7 @@ def configure(c: Any) -> None:
 
     values = settings.load()
     Store(values.database).upgrade()
-    # add_service(c, values)  (until the service is there)
+    add_service(c, values)
 
     # Who gets in.
     c.JupyterHub.authenticator_class = PlasmaPAMAuthenticator

@@ -59,7 +59,7 @@ async def attend(docker: Docker, container: DockerContainer, image: str, log: Bu
 
 
 def _seconds_left(container: DockerContainer, timeout: float) -> float | None:
-    """Seconds that a builder may still run; enough to read what it printed when its time is up, None if it has ended."""
+    """Seconds that a builder may still run, enough to read what it printed when its time is up; None if it ended."""
     state = container["State"]
     if not state["Running"]:
         return None

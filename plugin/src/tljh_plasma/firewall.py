@@ -147,43 +147,50 @@ def _content(name: str, rules: Rules, network: dict[str, Any], hub_port: int) ->
     return {host: host_rules(host, gateway_address(network), hubs), forward: forward_rules(forward, bridge)}
 
 
+def tables(name: str) -> Tables:
+    """Return the tables that this process uses for "iptables" or "ip6tables"."""
+    return Tables(name, _variants.get(name, ""))
+
+
 def _names(bridge: str) -> list[str]:
     return ["iptables", "ip6tables"] if _has_ipv6(bridge) else ["iptables"]
 
 
-def _in_place(tables: Tables, network: dict[str, Any], hub_port: int) -> bool:
+def _in_place(name: str, network: dict[str, Any], hub_port: int) -> bool:
     bridge = bridge_of(network)
-    written = _written.get((tables.prefix, bridge))
+    used = tables(name)
+    written = _written.get((used.prefix, bridge))
     if written is None:
         return False
-    rules = tables.rules()
-    wanted = _content(tables.name, rules, network, hub_port)
+    rules = used.rules()
+    wanted = _content(name, rules, network, hub_port)
     shown = {chain: rules.get(chain, []) for chain in wanted}
     return written == _Written(wanted, shown) and _is_entered(rules, bridge)
 
 
-def _put(tables: Tables, network: dict[str, Any], hub_port: int) -> None:
+def _put(used: Tables, network: dict[str, Any], hub_port: int) -> None:
     bridge = bridge_of(network)
-    rules = tables.rules()
-    wanted = _content(tables.name, rules, network, hub_port)
+    rules = used.rules()
+    wanted = _content(used.name, rules, network, hub_port)
     # Naming a chain makes it, or empties it.
     lines = [f":{chain} - [0:0]" for chain in wanted]
     lines += [rule for chain in wanted.values() for rule in chain]
-    tables.commit([*lines, *_detach(rules, bridge), *_attach(rules, bridge)])
-    rules = tables.rules()
+    used.commit([*lines, *_detach(rules, bridge), *_attach(rules, bridge)])
+    rules = used.rules()
     shown = {chain: rules.get(chain, []) for chain in wanted}
     if [len(chain) for chain in shown.values()] != [len(chain) for chain in wanted.values()]:
-        raise ToolError(f"{tables.prefix}-restore did not write all rules")
+        raise ToolError(f"{used.prefix}-restore did not write all rules")
     if not _is_entered(rules, bridge):
-        raise ToolError(f"{tables.prefix}-restore did not put the rules first")
-    _written[tables.prefix, bridge] = _Written(wanted, shown)
+        raise ToolError(f"{used.prefix}-restore did not put the rules first")
+    _written[used.prefix, bridge] = _Written(wanted, shown)
 
 
 def _put_by_any(name: str, network: dict[str, Any], hub_port: int) -> None:
     """Write through the tools that this kernel can work with: the system's choice, else the older ones."""
     known = _variants.get(name)
     failures = []
-    for variant in VARIANTS if known is None else (known,):
+    # Twice: somebody else may have changed the tables between our reading and our writing.
+    for variant in [variant for variant in (VARIANTS if known is None else (known,)) for _ in range(2)]:
         try:
             _put(Tables(name, variant), network, hub_port)
         except ToolError as error:
@@ -243,9 +250,7 @@ def is_protected(network: dict[str, Any], hub_port: int) -> bool:
     """
     _check_bridge_filter()
     try:
-        return all(
-            _in_place(Tables(name, _variants.get(name, "")), network, hub_port) for name in _names(bridge_of(network))
-        )
+        return all(_in_place(name, network, hub_port) for name in _names(bridge_of(network)))
     except ToolError:
         # Writing will fail too, and say why.
         return False
@@ -286,17 +291,17 @@ def remove(network: dict[str, Any]) -> None:
     bridge = bridge_of(network)
     with _lock():
         for name in ("iptables", "ip6tables"):
-            tables = Tables(name, _variants.get(name, ""))
+            used = tables(name)
             try:
-                rules = tables.rules()
+                rules = used.rules()
                 chains = [chain for chain in chain_names(bridge) if chain in rules]
                 if chains:
                     ends = [f"-{letter} {chain}" for letter in "FX" for chain in chains]
-                    tables.commit([*_detach(rules, bridge), *ends])
+                    used.commit([*_detach(rules, bridge), *ends])
             except ToolError as error:
                 if name == "iptables" or _has_ipv6(bridge):
                     raise FirewallError(f"The rules of the network are not removed ({error}).") from error
-            _written.pop((tables.prefix, bridge), None)
+            _written.pop((used.prefix, bridge), None)
 
 
 @functools.cache

@@ -77,8 +77,9 @@ def forward_rules(chain: str, bridge: str) -> list[str]:
             rules.append(f"-d {address} -p {protocol} -m {protocol} --dport 53 -j RETURN")
     for address in METADATA:
         rules += reject(f"-d {address}")
-    # To a port of the host that Docker leads into another container.
-    rules += reject("-m conntrack --ctstate DNAT")
+    # To a port of the host that Docker leads into another container. An answer would come from an address that the
+    # asker does not know: none.
+    rules.append("-m conntrack --ctstate DNAT -j DROP")
     return [f"-A {chain} {rule}" for rule in rules]
 
 

@@ -61,7 +61,7 @@ class Hub:
         self.url = f"{self.origin}{base_url}".rstrip("/")
         self.token = secrets.token_hex(16)
         self.processes: dict[str, subprocess.Popen] = {}
-        self.people: set[str] = {admin}
+        self.visitors: set[str] = {admin}
         (prefix / "config" / "jupyterhub_config.d").mkdir(parents=True)
         (prefix / "state").mkdir()
         (prefix / "config" / "config.yaml").write_text(
@@ -138,7 +138,7 @@ class Hub:
     def remove_containers(self, client: Any) -> None:
         """Remove the containers of everybody who was here, and of nobody else: other tests may run on the engine."""
         for container in client.containers.list(all=True, filters={"label": LABEL_USER}, ignore_removed=True):
-            if container.labels[LABEL_USER] in self.people:
+            if container.labels[LABEL_USER] in self.visitors:
                 container.remove(force=True)
 
     # As the administrator's program.
@@ -150,7 +150,7 @@ class Hub:
 
     def add_user(self, name: str) -> requests.Response:
         """Make the account known to the hub, as a login does."""
-        self.people.add(name)
+        self.visitors.add(name)
         return self.api("POST", f"/users/{name}")
 
     def user_token(self, name: str) -> str:
@@ -185,7 +185,7 @@ class Hub:
 
     def login(self, name: str, password: str) -> tuple[requests.Session, requests.Response]:
         """Log in through the form, as a browser would. Returns session and the page after it."""
-        self.people.add(name)
+        self.visitors.add(name)
         session = requests.Session()
         page = session.get(f"{self.url}/hub/login", timeout=30)
         token = re.search(r'name="_xsrf" value="([^"]+)"', page.text)

@@ -20,6 +20,16 @@ for path in (ROOT, HERE):
 from support_accounts import Accounts  # noqa: E402
 from support_config import HANDWRITTEN  # noqa: E402
 from support_hub import Hub, container_name  # noqa: E402
+from support_service import (  # noqa: E402, F401 (fixtures)
+    clean_up,
+    courses,
+    learner,
+    manager,
+    service_groups,
+    service_hub,
+    teacher,
+    unique,
+)
 
 
 def pytest_configure(config):

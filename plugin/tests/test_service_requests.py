@@ -134,24 +134,6 @@ def test_every_printable_character_ends_up_as_an_allowed_one_or_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("ref", "image"),
-    [
-        ("a4edf334c6b4b16be3a184d0d6e8196137ee1b06", "course:a4edf33"),
-        ("v1.0", "course:v1.0"),
-        ("feature/x", "course:feature-x"),
-        ("", "course:HEAD"),
-    ],
-)
-def test_images(ref, image):
-    assert requests.image_of(REPO, ref, "course") == image
-
-
-def test_image_that_another_build_would_overwrite_is_refused():
-    with pytest.raises(Invalid, match="give the commit instead"):
-        requests.image_of(REPO, "1-build", "course")
-
-
-@pytest.mark.parametrize(
     ("value", "result"),
     [
         *[("", None), (None, None), (" ", None), ("2", 2 * GB), (2, 2 * GB), (3.5, int(3.5 * GB))],

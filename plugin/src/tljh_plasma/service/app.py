@@ -25,7 +25,7 @@ from traitlets import Instance, default
 from .. import settings as plasma_settings
 from .. import theme
 from ..access import Store
-from ..builds import Builder
+from ..builds import Builder, BuildRefused
 from .base import MAX_BODY, CallbackHandler, Guarded, NotFoundHandler, RootHandler, StaticHandler
 from .catalog import Catalog
 from .engine import Engine
@@ -35,7 +35,8 @@ from .operations import Operations
 from .permissions import PermissionsApi, PermissionsPage
 from .servers import ServerApi, ServersApi, ServersPage
 
-LOGGERS = ("tornado.access", "tornado.application", "tornado.general", "tljh_plasma")
+# JupyterHub tells "tornado.application" of every login, with the ids of sessions.
+LOGGERS = {"tornado.access": logging.INFO, "tornado.application": logging.WARNING, "tornado.general": logging.INFO}
 
 
 def version_hash(directory: Path) -> str:
@@ -85,10 +86,10 @@ class PlasmaService(TljhRepo2Docker):
     def initialize(self, argv: list[str] | None = None) -> None:
         """Take no configuration from the command line."""
         super().initialize([])
-        for name in LOGGERS:
+        for name, level in LOGGERS.items():
             logger = logging.getLogger(name)
             logger.parent = self.log
-            logger.setLevel(self.log.level)
+            logger.setLevel(level)
 
     def load_config_file(self, *args: Any, **kwargs: Any) -> None:
         """Read no configuration file: tljh-repo2docker would run one from the current directory."""
@@ -116,7 +117,14 @@ class PlasmaService(TljhRepo2Docker):
         inherited = super().init_settings()
         engine = Engine()
         store = Store(self.plasma.database)
-        builder = Builder(self.plasma, self.db_context, self.image_db_manager)
+        builder = Builder(
+            self.db_context,
+            self.image_db_manager,
+            image=self.plasma.builder_image,
+            parallel=self.plasma.builder_parallel,
+            timeout=self.plasma.builder_timeout,
+            log=self.log,
+        )
         catalog = Catalog(engine, store, builder, self.db_context, self.plasma)
         return {
             "log": self.log,
@@ -184,9 +192,14 @@ class PlasmaService(TljhRepo2Docker):
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await settings["builder"].resume()
+        try:
+            await settings["builder"].resume()
+        except BuildRefused as error:
+            # It is tried again whenever somebody looks.
+            self.log.error("%s", error)
         await stop.wait()
         server.stop()
         await server.close_all_connections()
+        await settings["builder"].close()
         await settings["hub"].close()
         await settings["engine"].close()

@@ -17,18 +17,26 @@ from tljh_repo2docker.database.schemas import BuildStatusType
 from .. import environments as envs
 from .. import policy
 from ..access import Entry, Store
-from ..builds import Builder
+from ..build_container import LABEL_CREATED, LABEL_OWNER
+from ..builds import Builder, BuildRefused
 from ..settings import Settings
 from .engine import Engine
 from .errors import Refused
 from .links import source_url
 from .requests import shown
 
-LABEL_OWNER = "tljh_repo2docker.owner"
 LOG_END = 600
 IMAGE_GONE = "The image is gone from Docker: build the environment again, or remove it."
 
 Session = Callable[[], AbstractAsyncContextManager[AsyncSession]]
+
+
+def iso_date(text: Any) -> str:
+    """Return a date if it is one in ISO 8601, else ""; tljh-repo2docker writes 24/12/2025."""
+    try:
+        return datetime.fromisoformat(str(text)).isoformat()
+    except ValueError:
+        return ""
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,9 @@ class Catalog:
         table = DockerImageSQL
         end = sa.func.substr(table.log, -LOG_END)
         async with self.session() as session:
-            result = await session.execute(sa.select(table.uid, table.name, table.status, table.image_meta, end))
+            # As JSON: SQLAlchemy does not cache statements with the type of JupyterHub's own.
+            meta = sa.type_coerce(table.image_meta, sa.JSON)
+            result = await session.execute(sa.select(table.uid, table.name, table.status, meta, end))
             return {
                 name: Row(uid, BuildStatusType(status).value, meta or {}, text or "")
                 for uid, name, status, meta, text in result
@@ -113,6 +123,10 @@ class Catalog:
 
     async def items(self) -> list[Item]:
         """Return all environments, by name."""
+        try:
+            await self.builder.resume()
+        except BuildRefused as error:
+            raise Refused(error.status, error.message) from error
         images, rows = await asyncio.gather(self.engine.images(), self.rows())
         found = []
         raw = {name: image for image in images for name in image.get("RepoTags") or []}
@@ -143,14 +157,17 @@ class Catalog:
             if status == "failed":
                 message = IMAGE_GONE if row and row.status == "built" else row.last_line if row else ""
         meta = row.meta if row else {}
-        created = datetime.fromtimestamp(image["Created"], timezone.utc).isoformat() if image else ""
-        owner = ((image or {}).get("Labels") or {}).get(LABEL_OWNER, "")
+        labels = (image or {}).get("Labels") or {}
+        # Docker's own date is that of the layers, which may come from its cache.
+        created = iso_date(labels.get(LABEL_CREATED) or meta.get("creation_date"))
+        if image and not created:
+            created = datetime.fromtimestamp(image["Created"], timezone.utc).isoformat()
         return Item(
             environment=environment,
             status=status,
             has_image=image is not None,
             created=created,
-            owner=owner or meta.get("owner", ""),
+            owner=labels.get(LABEL_OWNER) or meta.get("owner", ""),
             buildargs=meta.get("buildargs") or "",
             message=message,
         )

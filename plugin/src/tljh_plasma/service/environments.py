@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator
 
 from tornado.iostream import StreamClosedError
 
+from ..builds import BuildRefused
 from .base import ApiHandler, PageHandler
+from .errors import Refused
 from .requests import Change, NewEnvironment, Rebuild
 
 # Proxies close connections on which nothing happens.
@@ -114,12 +116,19 @@ class LogApi(AdministratorsApi):
         log = self.catalog.builder.follow(image)
         try:
             await self._send_all(log)
+            item = await self.catalog.find(image)
+        except BuildRefused as error:
+            # There is no log: the environment was not built here.
+            await self._event("failed" if error.status >= 500 else "built", error.message)
+        except Refused as error:
+            await self._event("failed", error.sentence)
+        else:
+            await self._event("built" if item.status == "built" else "failed", item.message)
         finally:
             await log.aclose()
-        item = await self.catalog.find(image)
-        await self._event("built" if item.status == "built" else "failed", item.message)
 
     async def _send_all(self, log: AsyncIterator[str]) -> None:
+        """Send a log until it ends, and a sign of life whenever nothing came for a while."""
         following: asyncio.Future | None = None
         try:
             while True:

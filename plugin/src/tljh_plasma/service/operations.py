@@ -92,7 +92,7 @@ class Operations:
             name = requests.environment_name(body.name, repo)
             request = build_request.checked(
                 BuildRequest(
-                    image=requests.image_of(repo, body.ref.strip(), name),
+                    image=build_request.image_name(repo, body.ref.strip(), name),
                     repo=repo,
                     ref=body.ref,
                     name=name,
@@ -251,7 +251,10 @@ class Operations:
             users = await self.engine.users_of(image)
             if users:
                 raise in_use(users)
-            await self.builder.cancel(image)
+            try:
+                await self.builder.cancel(image)
+            except BuildRefused as error:
+                raise Refused(error.status, error.message) from error
             try:
                 await self.engine.remove(image)
             except Conflict as error:

@@ -13,17 +13,13 @@ from typing import Any, NoReturn, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from tljh_repo2docker.docker import build_tag
 
-from ..build_request import image_name
 from ..environments import UNITS
 
 MIN_GIGABYTES = 0.25
 MIN_CPUS = 0.1
 MAX_NAME = 63
 MAX_DESCRIPTION = 200
-# tljh-repo2docker builds under this name and renames on success: no environment may have it.
-BUILD_SUFFIX = build_tag("")
 NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,20})?")
 
@@ -174,24 +170,6 @@ def _unaccented(text: str) -> str:
     return "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char)).lower()
 
 
-def image_of(repo: str, ref: str, name: str) -> str:
-    """Return name and tag of the image for an environment.
-
-    Args:
-        repo: URL of the repository.
-        ref: the reference.
-        name: name of the environment.
-
-    Raises:
-        Invalid: the tag is kept for images under construction.
-        BuildRefused: no name can be made of this.
-    """
-    image = image_name(repo, ref, name)
-    if image.endswith(BUILD_SUFFIX):
-        raise Invalid(f"References that end in '{BUILD_SUFFIX}' cannot be used: give the commit instead.")
-    return image
-
-
 def _number(what: str, value: str | int | float | None, least: float, most: float, unit: str) -> float | None:
     text = "" if value is None else str(value).strip()
     if not text:
@@ -202,7 +180,9 @@ def _number(what: str, value: str | int | float | None, least: float, most: floa
         raise Invalid(f"'{shown(text)}' cannot be {what}: give a number of {unit}, such as 2 or 0.5.")
     number = float(text)
     if not least <= number <= most:
-        raise Invalid(f"{what[0].upper()}{what[1:]} must be between {least:g} and {most:g} {unit}: this server has no more.")
+        raise Invalid(
+            f"{what[0].upper()}{what[1:]} must be between {least:g} and {most:g} {unit}: this server has no more."
+        )
     return number
 
 

@@ -1,0 +1,141 @@
+// The environments page.
+
+import { path, request } from "./api.js";
+import { EnvironmentForm } from "./environment_form.js";
+import { BuildLog } from "./build_log.js";
+import { confirm } from "./dialogs.js";
+import { ago, announce, badge, button, byId, el, limits, outsideLink } from "./dom.js";
+import { ListPage } from "./list_page.js";
+
+// How often to look while something is being built, in milliseconds.
+const INTERVAL = 3000;
+const STATUS = { built: ["Built", "good"], building: ["Building", "busy"], queued: ["Waiting", "busy"], failed: ["Failed", "bad"] };
+
+const isBusy = (environment) => environment.status === "building" || environment.status === "queued";
+
+function cell(label, ...content) {
+  return el("td", { "data-label": label }, el("div", {}, ...content));
+}
+
+function status(environment) {
+  const [text, kind] = STATUS[environment.status] ?? [environment.status, ""];
+  const words = [];
+  if (environment.status === "failed" && environment.message) words.push(environment.message);
+  if (environment.status !== "built" && environment.has_image) words.push("People can start the image that was built before.");
+  return cell("Status", badge(text, kind), words.map((sentence) => el("div", { class: "plasma-small" }, sentence)));
+}
+
+function source(environment) {
+  const reference = environment.ref || "newest";
+  return cell(
+    "Source",
+    el("div", {}, environment.repo),
+    el("div", { class: "plasma-small" }, "Reference: ", outsideLink(environment.source_url, reference.slice(0, 40), ` of ${environment.name}`)),
+  );
+}
+
+function groups(environment) {
+  if (!environment.groups.length) return cell("Groups", el("span", { class: "plasma-small" }, "None"));
+  return cell("Groups", environment.groups.map((name) => el("span", { class: "plasma-tag" }, name)));
+}
+
+function users(environment) {
+  const shown = environment.users.slice(0, 3).join(", ");
+  const more = environment.users.length - 3;
+  return cell("In use by", shown ? `${shown}${more > 0 ? ` and ${more} more` : ""}` : el("span", { class: "plasma-small" }, "Nobody"));
+}
+
+function makeRow(environment) {
+  const about = environment.name;
+  const actions = [button("Log", () => log.open(environment), { about: `of ${about}`, action: "log" })];
+  if (!isBusy(environment)) {
+    actions.push(button("Rebuild", () => form.open("build", environment), { about, action: "rebuild" }));
+  }
+  actions.push(
+    button("Edit", () => form.open("change", environment), { about, action: "edit" }),
+    button("Remove", () => remove(environment), { about, action: "remove", kind: "danger" }),
+  );
+  return el(
+    "tr",
+    {},
+    el(
+      "td",
+      {},
+      el("div", { class: "plasma-name" }, environment.name),
+      environment.description ? el("div", {}, environment.description) : null,
+      el("div", { class: "plasma-small" }, environment.image),
+    ),
+    status(environment),
+    source(environment),
+    cell("Limits", limits(environment.memory, environment.cpu)),
+    groups(environment),
+    users(environment),
+    cell("Created", ago(environment.created), environment.owner ? el("div", { class: "plasma-small" }, `by ${environment.owner}`) : null),
+    el("td", {}, el("div", { class: "plasma-actions" }, ...actions)),
+  );
+}
+
+async function remove(environment) {
+  const busy = isBusy(environment);
+  const paragraphs = [
+    busy ? "Its build is ended." : "Its image, build log, description and groups are removed. Files in people's homes stay.",
+  ];
+  if (environment.users.length) {
+    paragraphs.push(`It is in use by ${environment.users.join(", ")}: it can be removed when their servers have stopped.`);
+  }
+  const done = await confirm({
+    title: `Remove ${environment.name}?`,
+    paragraphs,
+    action: "Remove",
+    run: () => request("DELETE", path("environments", environment.image)),
+  });
+  if (!done) return;
+  announce(`${environment.name} is removed.`);
+  await refresh();
+  byId("add").focus();
+}
+
+let timer = null;
+let before = new Map();
+
+/** Says what changed since the last look, and looks again as long as something is being built. */
+function afterDrawing() {
+  for (const item of page.items) {
+    const old = before.get(item.image);
+    if (old && old !== item.status && (item.status === "built" || item.status === "failed")) {
+      announce(item.status === "built" ? `${item.name} is built.` : `The build of ${item.name} failed.`);
+    }
+  }
+  before = new Map(page.items.map((item) => [item.image, item.status]));
+}
+
+async function refresh() {
+  clearTimeout(timer);
+  timer = null;
+  const worked = await page.refresh();
+  // After a failure too: the hub may be restarting while a build goes on.
+  if (page.items.some(isBusy) && (worked || !document.hidden)) timer = setTimeout(refresh, document.hidden ? 10 * INTERVAL : INTERVAL);
+}
+
+const page = new ListPage({
+  load: async () => (await request("GET", path("environments"))).environments,
+  keyOf: (item) => item.image,
+  make: makeRow,
+  textOf: (item) => [item.name, item.image, item.description, item.repo, item.ref, item.status, ...item.groups, ...item.users].join(" "),
+  things: "environments",
+  after: afterDrawing,
+});
+const log = new BuildLog(byId("log"), refresh);
+const form = new EnvironmentForm(byId("edit"), async (mode, image, name) => {
+  await refresh();
+  const environment = page.items.find((item) => item.image === image);
+  announce(mode === "change" ? `${name} is saved.` : `The build of ${environment?.name ?? name} has started.`);
+  if (mode !== "change" && environment) log.open(environment);
+});
+
+byId("add").addEventListener("click", () => form.open("add"));
+byId("add-first").addEventListener("click", () => form.open("add"));
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden && timer) refresh();
+});
+refresh();

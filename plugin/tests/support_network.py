@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import secrets
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from support_containers import run_in
+from support_hub import free_port, wait_until
+from tljh_plasma import firewall, network
 
 # What the network behind the host has: a server of the internet, and metadata services of clouds.
 INTERNET = "198.51.100.2"
@@ -130,7 +136,7 @@ def ip(*arguments: str) -> None:
 
 def iptables(*arguments: str, program: str = "iptables") -> None:
     """Run the iptables command, as an administrator does."""
-    subprocess.run([program, "-w", *arguments], check=True)
+    subprocess.run([firewall.tables(program).prefix, "-w", *arguments], check=True)
 
 
 class Outside:
@@ -157,3 +163,81 @@ class Outside:
         """Remove the namespace; the link and its routes go with it."""
         ip("link", "del", self.link)
         ip("netns", "del", self.name)
+
+
+def assert_open(results: dict[str, str]) -> None:
+    """Every one answered."""
+    assert results
+    assert {target: said for target, said in results.items() if said != "open"} == {}
+
+
+def assert_closed(results: dict[str, str]) -> None:
+    """No one answered; a TCP port says so at once."""
+    assert results
+    wanted = {"tcp": "refused", "udp": ""}
+    assert {target: said for target, said in results.items() if said == "open" or wanted[target[:3]] not in said} == {}
+
+
+WEB = 8888
+LISTEN = f"import http.server as h; h.ThreadingHTTPServer(('', {WEB}), h.SimpleHTTPRequestHandler).serve_forever()"
+
+
+@dataclass
+class Net:
+    """A network as the hub makes it, with a container and a port that stands for the hub's."""
+
+    name: str
+    gateway: str
+    port: int
+    attrs: dict[str, Any]
+    engine: Any
+    image: str
+
+    @property
+    def bridge(self) -> str:
+        return network.bridge_of(self.attrs)
+
+    def run(self, **options: Any) -> Any:
+        """Start a container with a web server, restricted as users' are, and wait for it."""
+        restricted = {"network": self.name, "user": "1000", "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
+        options["working_dir"] = "/tmp"
+        made = self.engine.containers.run(
+            self.image, ["-uc", LISTEN], entrypoint=["python3"], detach=True, **{**restricted, **options}
+        )
+        made.reload()
+        wait_until(lambda: from_host(f"tcp|{address(made)}|{WEB}") == {f"tcp|{address(made)}|{WEB}": "open"}, 30, "web")
+        return made
+
+    def protect(self) -> None:
+        firewall.protect(self.attrs, self.port)
+
+    def remove(self) -> None:
+        for container in self.engine.containers.list(all=True, filters={"network": self.name}):
+            container.remove(force=True)
+        self.engine.networks.get(self.name).remove()
+        firewall.remove(self.attrs)
+
+
+def address(container: Any) -> str:
+    (found,) = container.attrs["NetworkSettings"]["Networks"].values()
+    return found["IPAddress"]
+
+
+@contextmanager
+def networks(engine: Any, image: str) -> Iterator[Any]:
+    """A factory of networks; all are removed at the end."""
+    made = []
+
+    def one(**options: Any) -> Net:
+        """Make one as the hub does, or one with ``options`` that the hub then finds."""
+        name = f"plasmat-{secrets.token_hex(4)}"
+        client = network.connect()
+        if options:
+            engine.networks.create(name, **options)
+        gateway = network.ensure_network(client, name)
+        made.append(Net(name, gateway, free_port(), client.inspect_network(name), engine, image))
+        return made[-1]
+
+    yield one
+    for net in made:
+        net.remove()

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import requests
 from support_containers import process_status, run_in
-from support_hub import container_name, wait_until
+from support_hub import container_name, free_port, wait_until
+from support_network import (
+    Servers,
+    assert_closed,
+    assert_open,
+    from_container,
+    from_host,
+    host_addresses,
+    iptables,
+)
+from tljh_plasma import firewall_rules, network
 
 pytestmark = pytest.mark.docker
 
@@ -47,17 +59,43 @@ def test_9_fork_bomb_ends_at_the_limit(container, hub):
 def test_9_servers_do_not_reach_one_another(container, alice, docker_host, hub):
     """Every container reached every other on the bridge."""
     other = docker_host.containers.get(container_name(alice.name))
-    address = other.attrs["NetworkSettings"]["Networks"]["plasma"]["IPAddress"]
-    gateway = other.attrs["NetworkSettings"]["Networks"]["plasma"]["Gateway"]
-    connect = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
+    (attached,) = other.attrs["NetworkSettings"]["Networks"].values()
+    server = f"tcp|{attached['IPAddress']}|8888"
     # It does answer: to itself, and to the host.
-    assert run_in(other, "python3", "-c", connect, address, "8888")[0] == 0
-    assert requests.get(f"http://{address}:8888/user/{alice.name}/api", timeout=10).status_code == 200
-    code, output = run_in(container, "python3", "-c", connect, address, "8888")
-    assert code != 0
-    assert "timed out" in output or "unreachable" in output
-    # The hub is reached.
-    assert run_in(container, "python3", "-c", connect, gateway, str(hub.hub_port))[0] == 0
+    assert from_container(other, server) == {server: "open"}
+    assert requests.get(f"http://{attached['IPAddress']}:8888/user/{alice.name}/api", timeout=10).status_code == 200
+    assert_closed(from_container(container, server))
+
+
+def test_9_servers_reach_the_hub_and_nothing_else_of_the_host(container, hub):
+    """sshd, the proxy and everything else that listens on the host."""
+    (attached,) = container.attrs["NetworkSettings"]["Networks"].values()
+    assert_open(from_container(container, f"tcp|{attached['Gateway']}|{hub.hub_port}"))
+    port = free_port()
+    with Servers(f"tcp|0.0.0.0|{port}", *[f"udp|{address}|{port}" for address in host_addresses()]):
+        everywhere = [f"{kind}|{address}|{port}" for kind in ("tcp", "udp") for address in host_addresses()]
+        assert_open(from_host(*everywhere))
+        assert_closed(from_container(container, *everywhere))
+
+
+def test_9_flushed_firewall_is_repaired_before_a_server_starts(container, alice, environment, hub):
+    """What a reload of the host's firewall does, to this network alone."""
+    (name,) = container.attrs["NetworkSettings"]["Networks"]
+    bridge = network.bridge_of(network.connect().inspect_network(name))
+    (attached,) = container.attrs["NetworkSettings"]["Networks"].values()
+    port = free_port()
+    target = f"tcp|{attached['Gateway']}|{port}"
+    with Servers(target):
+        way = ["INPUT", "-i", bridge, "-j", firewall_rules.chain_names(bridge)[0]]
+        # Until the hub's last look at the firewall no longer counts.
+        time.sleep(3)
+        iptables("-D", *way)
+        assert_open(from_container(container, target))
+        assert hub.spawn(alice.name, environment, server="after").status_code in (201, 202)
+        try:
+            assert_closed(from_container(container, target))
+        finally:
+            hub.stop_server(alice.name, "after")
 
 
 @pytest.mark.parametrize(("memory", "cpu"), [("", ""), ("0", "0"), ("lots", "-1")])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import secrets
 import socket
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import docker
 import pytest
 from tljh_plasma import network
 from tljh_plasma.network import NetworkError
@@ -59,6 +61,69 @@ def test_network_that_lets_containers_talk_is_refused(docker_host, name):
     docker_host.networks.create(name)
     with pytest.raises(NetworkError, match=f"docker network rm {name}"):
         network.ensure_network(network.connect(), name)
+
+
+@pytest.mark.docker
+def test_bridge_has_a_name_of_its_own(docker_host, name):
+    """Ten characters of the network's id would say nothing to an administrator, and change with each network."""
+    client = network.connect()
+    address = network.ensure_network(client, name)
+    described = client.inspect_network(name)
+    bridge = network.bridge_of(described)
+    assert bridge == network.name_of_bridge(name)
+    shown = subprocess.run(
+        ["ip", "-4", "-o", "addr", "show", "dev", bridge], capture_output=True, text=True, check=True
+    )
+    assert f" {address}/" in shown.stdout
+    assert described["EnableIPv6"] is False
+
+
+@pytest.mark.docker
+def test_network_from_before_bridges_had_names_is_taken(docker_host, name):
+    docker_host.networks.create(name, options={network.ICC_OPTION: "false"})
+    client = network.connect()
+    address = network.ensure_network(client, name)
+    bridge = network.bridge_of(client.inspect_network(name))
+    shown = subprocess.run(
+        ["ip", "-4", "-o", "addr", "show", "dev", bridge], capture_output=True, text=True, check=True
+    )
+    assert f" {address}/" in shown.stdout
+
+
+@pytest.mark.docker
+def test_network_with_ipv6_is_refused(docker_host, name):
+    pool = docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet="fd00:7a5:1::/64")])
+    docker_host.networks.create(name, options={network.ICC_OPTION: "false"}, enable_ipv6=True, ipam=pool)
+    with pytest.raises(NetworkError, match=f"has IPv6.*docker network rm {name}"):
+        network.ensure_network(network.connect(), name)
+
+
+@pytest.mark.docker
+def test_name_of_the_bridge_may_be_taken(docker_host, name, monkeypatch):
+    """Then the engine's reason is said, once it is certain that nobody else is making this very network."""
+    other = docker_host.networks.create(f"{name}-other", options={network.BRIDGE_OPTION: network.name_of_bridge(name)})
+    monkeypatch.setattr(network, "MAKING", 0.3)
+    with pytest.raises(NetworkError, match=f"could not create the network '{name}'.*same bridge name"):
+        network.ensure_network(network.connect(), name)
+    other.remove()
+
+
+@pytest.mark.parametrize(
+    ("name", "bridge"),
+    [("plasma", "br-plasma"), ("exactly-12ch", "br-exactly-12ch"), ("a", "br-a")],
+)
+def test_short_names_are_bridges_names(name, bridge):
+    assert network.name_of_bridge(name) == bridge
+
+
+def test_long_names_are_shortened_and_told_apart():
+    names = [f"teaching-{number}-" + "x" * 20 for number in range(500)]
+    bridges = {network.name_of_bridge(name) for name in names}
+    assert len(bridges) == 500
+    assert {len(bridge) for bridge in bridges} == {network.BRIDGE_NAME_MAX}
+    assert all(bridge.startswith("br-teach-") for bridge in bridges)
+    # The same each time: hubs that start at once must agree.
+    assert network.name_of_bridge(names[0]) == network.name_of_bridge(names[0])
 
 
 def test_silent_docker_is_said(tmp_path, monkeypatch):

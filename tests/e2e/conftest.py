@@ -7,12 +7,14 @@ servers up afterwards.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from dataclasses import dataclass
 
 import pytest
 
+from tests.support import browsing
 from tests.support.container import ContainerTarget
 from tests.support.engine import ensure_engine
 from tests.support.environment_image import environment_image, load_into
@@ -29,6 +31,8 @@ def site_pillar() -> dict:
         "hub": tljh_pillar() if PROVIDER == "tljh" else {"provider": "pypi"},
         "docker": {"source": "distro"},
         "utils": {"monitor": "none"},
+        "admins": ["teacher"],
+        "groups": ["maths"],
     }
 
 
@@ -129,6 +133,42 @@ def ada(target, deployment) -> Account:
 @pytest.fixture(scope="session")
 def grace(target, deployment) -> Account:
     return make_account(target, "grace")
+
+
+@pytest.fixture(scope="session")
+def teacher(target, deployment) -> Account:
+    """The administrator of the hub that pillar names."""
+    return make_account(target, "teacher")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with browsing.browser() as started:
+        yield started
+
+
+@pytest.fixture
+def page(browser):
+    with browsing.new_page(browser) as page:
+        yield page
+
+
+@pytest.fixture
+def visit(browser, url):
+    """Pages of people who have signed in, each with a browser session of their own."""
+    with contextlib.ExitStack() as pages:
+
+        def _visit(account: Account, **options):
+            page = pages.enter_context(browsing.new_page(browser, **options))
+            browsing.sign_in(page, url, account.name, account.password)
+            return page
+
+        yield _visit
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    return tmp_path_factory.mktemp("pictures")
 
 
 @pytest.fixture(scope="session")

@@ -5,39 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
+from tests.support.browsing import open_notebook, run_cell, sign_in, start_server
 from tests.support.hub import HubUser
-from tests.support.shell import SupportError, ensure_packages
-
-CHROMIUM = "/usr/bin/chromium"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    ensure_packages(["chromium"])
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-quic",
-                "--no-first-run",
-                "--disable-background-networking",
-            ],
-        )
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser, tmp_path):
-    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
-    page.set_default_timeout(60_000)
-    expect.set_options(timeout=60_000)
-    yield page
-    page.context.close()
+from tests.support.shell import SupportError
 
 
 def inspect(target, name):
@@ -46,26 +18,12 @@ def inspect(target, name):
     return json.loads(target.sudo(["docker", "inspect", found[0]]).stdout)[0]
 
 
-def run_cell(page, code):
-    """Type code into the first empty cell of the open notebook and run it."""
-    cell = page.locator(".jp-Notebook .jp-CodeCell .cm-content").last
-    cell.click()
-    page.keyboard.insert_text(code)
-    page.keyboard.press("Shift+Enter")
-
-
 def test_a_student_logs_in_starts_a_server_and_saves_a_notebook(page, url, ada, course, target):
-    page.goto(url)
-    page.get_by_label("Username").fill(ada.name)
-    page.get_by_label("Password").fill(ada.password)
-    page.get_by_role("button", name="Sign in").click()
+    sign_in(page, url, ada.name, ada.password)
+    # Where people arrive.
     page.wait_for_url("**/hub/spawn**")
-    page.get_by_text("python-course").first.wait_for()
-    page.get_by_role("button", name="Start").click()
-    page.wait_for_url(f"**/user/{ada.name}/lab**", timeout=120_000)
-    page.locator(".jp-LauncherCard", has_text="Python 3").first.click()
-    # JupyterLab drops what is run before its kernel is connected; the status bar says when it is.
-    expect(page.get_by_role("button", name="Python 3 (ipykernel) | Idle")).to_be_visible()
+    start_server(page, url, "python-course")
+    open_notebook(page)
     run_cell(page, "import os; print('sum', 20 + 22, os.getuid(), os.getgid(), os.getcwd())")
     output = page.locator(".jp-OutputArea-output").first
     expect(output).to_contain_text(f"sum 42 {ada.uid} {ada.gid} {ada.home}/python-course")

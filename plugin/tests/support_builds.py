@@ -117,7 +117,8 @@ class Bench:
 
     def containers(self) -> list[Any]:
         """Builders of this bench."""
-        found = self.client.containers.list(all=True, filters={"label": [build_container.LABEL_UID]})
+        label = [build_container.LABEL_UID]
+        found = self.client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
         return [one for one in found if one.labels[build_container.LABEL_BUILD].startswith(self.prefix)]
 
     def image_id(self, image: str) -> str | None:

@@ -10,6 +10,7 @@ import pytest
 import requests
 from docker.errors import ImageNotFound
 from support_builds import until, wait_for_end, wait_for_line
+from support_containers import process_status
 from support_hub import free_port, wait_until
 from tljh_plasma import build_container
 from tljh_plasma import environments as envs
@@ -88,6 +89,28 @@ def test_the_image_starts_as_a_server(bench):
         assert wait_until(content, 60, "the server")["content"]["cells"][0]["source"] == "print(6 * 7)"
     finally:
         container.remove(force=True)
+
+
+def test_the_builder_has_little_power(bench):
+    request = bench.request(bench.repository(slow(600)))
+
+    async def scenario():
+        async with bench.builder() as builder:
+            await builder.submit(request)
+            await wait_for_line(builder, request.image, "slow step 1")
+            container = bench.containers()[0]
+            for status in process_status(container):
+                assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
+                assert status["NoNewPrivs"] == "1"
+            host = container.attrs["HostConfig"]
+            assert (host["PidsLimit"], host["Memory"]) == (build_container.PIDS, build_container.MEMORY)
+            assert len(container.attrs["Mounts"]) == 1, "nothing of the host but the engine's socket"
+            labels = container.labels
+            assert labels["repo2docker.build"] == request.image and labels["repo2docker.repo"] == request.repo
+            assert labels["org.plasma.build.uid"] == str((await bench.row(request.image)).uid)
+            await builder.cancel(request.image)
+
+    asyncio.run(scenario())
 
 
 def test_a_repository_cannot_set_limits_or_names(bench):

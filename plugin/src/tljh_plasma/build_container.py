@@ -39,6 +39,9 @@ SECRETS = "/plasma"
 CREDENTIALS = "credentials"
 COPY = "copy"
 
+# The status that aiodocker gives to an engine that is not there.
+NO_CONNECTION = 900
+
 log = logging.getLogger(__name__)
 
 
@@ -199,26 +202,30 @@ async def pull(docker: Docker, image: str, say: Callable[[str], None]) -> None:
 
     Raises:
         BuildFailed: it cannot be had.
+        DockerError: the engine is away.
     """
-    if await image_id(docker, image):
-        return
-    say(f"The image of the builder, {image}, is not on this server yet. It is downloaded now.")
     reason = "the download ended too early"
     # Without a tag the engine would download them all.
     tag = None if ":" in image.rpartition("/")[2] else "latest"
     try:
+        if await image_id(docker, image):
+            return
+        say(f"The image of the builder, {image}, is not on this server yet. It is downloaded now.")
         async for step in docker.images.pull(image, tag=tag, stream=True):
             if "error" in step:
                 reason = step["error"]
             elif not step.get("progressDetail"):
                 say(": ".join(str(step[key]) for key in ("id", "status") if step.get(key)))
+        if await image_id(docker, image):
+            return
     except DockerError as error:
+        if error.status == NO_CONNECTION:
+            raise
         reason = error.message
-    if not await image_id(docker, image):
-        raise BuildFailed(
-            f"The image of the builder cannot be downloaded ({' '.join(reason.split())}). Run 'docker pull {image}' on "
-            "the server to see why, or set plasma.builder.image to an image that is there."
-        )
+    raise BuildFailed(
+        f"The image of the builder cannot be downloaded ({' '.join(reason.split())}). Run 'docker pull {image}' on "
+        "the server to see why, or set plasma.builder.image to an image that is there."
+    )
 
 
 async def image_id(docker: Docker, image: str) -> str | None:

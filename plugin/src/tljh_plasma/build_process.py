@@ -75,6 +75,7 @@ async def _copy_output(container: DockerContainer, log: BuildLog) -> dict[str, A
     patience = PATIENCE
     while True:
         try:
+            await container.show()  # log() leaves a coroutine behind when the engine is away
             position = 0
             async for piece in container.log(stdout=True, stderr=True, follow=True):
                 # After an interruption everything comes again, from the start.

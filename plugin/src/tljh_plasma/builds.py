@@ -322,8 +322,11 @@ class Builder:
         """Make the container, if a former process has not: from now on a restart does not lose the build."""
         if build.container:
             return
-        async with self._pulling:
-            await builders.pull(self._engine, self._image, build.log.say)
+        try:
+            async with self._pulling:
+                await asyncio.wait_for(builders.pull(self._engine, self._image, build.log.say), self._timeout)
+        except asyncio.TimeoutError:
+            raise BuildFailed(f"The image of the builder was not there after {self._timeout / 60:g} minutes.") from None
         making = asyncio.ensure_future(
             builders.create(self._engine, build.request, build.uid, build.created, self._image)
         )

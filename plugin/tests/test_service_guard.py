@@ -26,7 +26,7 @@ def handlers() -> dict[str, type]:
     service = PlasmaService(service_prefix=PREFIX, plasma=Settings())
     found = {}
     for pattern, handler, *_ in service.init_handlers():
-        path = pattern.removeprefix(PREFIX).replace("(.*)", "plasma.css").replace("([^/]+)", "plasmat-course%3A1")
+        path = pattern.removeprefix(PREFIX).replace("(.*)", "plasma.css").replace("([^/]+)", "plasmat-guarded%3A1")
         assert "(" not in path
         found[path] = handler
     return found
@@ -50,12 +50,12 @@ STATE_CHANGING = [(method, path) for path, handler in ALL.items() for method in 
 def test_list_of_handlers_is_what_it_should_be():
     assert set(STATE_CHANGING) == {
         ("POST", "api/environments"),
-        ("PATCH", "api/environments/plasmat-course%3A1"),
-        ("DELETE", "api/environments/plasmat-course%3A1"),
-        ("POST", "api/environments/plasmat-course%3A1/build"),
+        ("PATCH", "api/environments/plasmat-guarded%3A1"),
+        ("DELETE", "api/environments/plasmat-guarded%3A1"),
+        ("POST", "api/environments/plasmat-guarded%3A1/build"),
         ("PUT", "api/permissions"),
-        ("DELETE", "api/servers/plasmat-course%3A1"),
-        ("DELETE", "api/servers/plasmat-course%3A1/plasmat-course%3A1"),
+        ("DELETE", "api/servers/plasmat-guarded%3A1"),
+        ("DELETE", "api/servers/plasmat-guarded%3A1/plasmat-guarded%3A1"),
     }
     assert {path for path, handler in ALL.items() if handler.public} == PUBLIC
     for path, handler in ALL.items():
@@ -66,10 +66,16 @@ def test_list_of_handlers_is_what_it_should_be():
         assert handler._check_origin is Guarded._check_origin and handler._check_xsrf is Guarded._check_xsrf, path
 
 
+@pytest.fixture(scope="module", autouse=True)
+def guarded(images):
+    """The environment that the attacks are after."""
+    return images("plasmat-guarded:1", "Guarded")
+
+
 def body_of(method: str, path: str) -> dict | None:
     """A body that the handler would accept."""
     if path == "api/permissions":
-        return {"environments": {"plasmat-course:1": []}}
+        return {"environments": {"plasmat-guarded:1": []}}
     if path == "api/environments":
         return {"repo": "git://192.0.2.1/never", "name": "plasmat-never"}
     return None if method == "DELETE" else {}
@@ -103,7 +109,7 @@ def test_6_cookies_of_an_administrator_change_nothing(method, path, attack, teac
     assert "nothing was done" in message or "not logged in" in message
     environments = teacher.environments()
     assert "plasmat-never:HEAD" not in environments
-    assert environments["plasmat-course:1"]["status"] == "built"
+    assert environments["plasmat-guarded:1"]["status"] == "built"
 
 
 @pytest.mark.parametrize(("method", "path"), STATE_CHANGING)
@@ -198,7 +204,7 @@ def test_19_scopes_and_roles_of_others_are_still_there(service_hub, manager):
 
 
 def test_somebody_with_the_scope_manages_environments_and_not_the_hub(manager, teacher, learner):
-    assert "plasmat-course:1" in manager.environments()
+    assert "plasmat-guarded:1" in manager.environments()
     assert manager.call("PUT", "api/permissions", {"environments": {}}).status_code == 200
     assert 'href="/hub/admin"' in teacher.page.text
     assert 'href="/hub/admin"' not in manager.page.text

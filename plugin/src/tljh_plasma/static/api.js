@@ -26,7 +26,10 @@ const SENTENCES = {
 };
 
 function sentence(status) {
-  return SENTENCES[status] ?? `The hub could not do this (status ${status}). Try again, and tell its administrator if it goes on.`;
+  return (
+    SENTENCES[status] ??
+    `The hub could not do this (status ${status}). Try again, and tell its administrator if it goes on.`
+  );
 }
 
 /**
@@ -38,6 +41,14 @@ export function path(...parts) {
 }
 
 /**
+ * Returns the address of a stream of events, which browsers ask for without headers: the token goes along in it.
+ * @param {...string} parts - parts of the path, not yet encoded
+ */
+export function streamPath(...parts) {
+  return `${path(...parts)}?_xsrf=${encodeURIComponent(meta("xsrf"))}`;
+}
+
+/**
  * Asks the API.
  * @param {string} method - HTTP method
  * @param {string} url - as path() returns it
@@ -46,8 +57,8 @@ export function path(...parts) {
  * @throws {ApiError}
  */
 export async function request(method, url, body) {
-  const headers = { Accept: "application/json" };
-  if (method !== "GET") headers["X-XSRFToken"] = meta("xsrf");
+  // With every request: JupyterHub lets scripts read nothing either without it, since users' servers are on this host.
+  const headers = { Accept: "application/json", "X-XSRFToken": meta("xsrf") };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let answer;
   try {

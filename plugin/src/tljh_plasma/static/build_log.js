@@ -1,12 +1,11 @@
 // The log of a build in a dialog, live while the build runs.
 
-import { path } from "./api.js";
+import { streamPath } from "./api.js";
 import { closable } from "./dialogs.js";
-import { announce, byId, el } from "./dom.js";
+import { byId, el } from "./dom.js";
 
 // More lines than this slow browsers down, and nobody reads them there; copying copies all.
 const MOST_LINES = 4000;
-// eslint-disable-next-line no-control-regex
 const ESCAPES = /\u001b(\[[0-?]*[ -/]*[@-~]|\][^\u0007]*(\u0007|\u001b\\)|[@-Z\\-_])/g;
 
 export class BuildLog {
@@ -20,6 +19,7 @@ export class BuildLog {
     this.text = byId("log-text");
     this.state = byId("log-state");
     this.note = byId("log-note");
+    this.copied = byId("log-copied");
     this.followButton = byId("log-follow");
     closable(dialog);
     dialog.addEventListener("close", () => this.stop());
@@ -37,11 +37,12 @@ export class BuildLog {
     byId("log-title").textContent = `Build log of ${environment.name}`;
     this.state.textContent = "Loading the log";
     this.note.textContent = "";
+    this.copied.textContent = "";
     this.wasBusy = environment.status === "building" || environment.status === "queued";
     this.reset();
     this.dialog.showModal();
     this.text.focus();
-    this.source = new EventSource(path("environments", environment.image, "log"));
+    this.source = new EventSource(streamPath("environments", environment.image, "log"));
     // The service sends the log from its start, also after a lost connection.
     this.source.onopen = () => {
       this.reset();
@@ -81,7 +82,11 @@ export class BuildLog {
     this.stop();
     const sentence = phase === "built" ? message || "The build has succeeded." : message || "The build has failed.";
     this.state.replaceChildren(
-      el("span", { class: `plasma-badge ${phase === "built" ? "good" : "bad"}` }, phase === "built" ? "Built" : "Failed"),
+      el(
+        "span",
+        { class: `plasma-badge ${phase === "built" ? "good" : "bad"}` },
+        phase === "built" ? "Built" : "Failed",
+      ),
       ` ${sentence}`,
     );
     if (this.wasBusy) this.ended();
@@ -110,7 +115,8 @@ export class BuildLog {
     });
     this.text.append(added);
     while (this.text.childElementCount > MOST_LINES) this.text.firstElementChild.remove();
-    const hidden = this.lines > MOST_LINES ? ` The first ${this.lines - MOST_LINES} are not shown here; Copy has them.` : "";
+    const hidden =
+      this.lines > MOST_LINES ? ` The first ${this.lines - MOST_LINES} are not shown here; Copy has them.` : "";
     this.note.textContent = `${this.lines} ${this.lines === 1 ? "line" : "lines"}.${hidden}`;
     if (this.following) this.toEnd();
   }
@@ -145,11 +151,10 @@ export class BuildLog {
       const copied = document.execCommand("copy");
       area.remove();
       if (!copied) {
-        this.note.textContent = "The browser does not allow copying: select the lines and copy them.";
+        this.copied.textContent = "The browser does not allow copying: select the lines and copy them.";
         return;
       }
     }
-    this.note.textContent = "The log is copied.";
-    announce("The log is copied.");
+    this.copied.textContent = "The log is copied.";
   }
 }

@@ -2,7 +2,7 @@
 
 import { el, show } from "./dom.js";
 
-/** Makes the buttons with data-close close their dialog, and a click beside it too. */
+/** Makes the buttons with data-close close their dialog. */
 export function closable(dialog) {
   for (const button of dialog.querySelectorAll("[data-close]")) button.addEventListener("click", () => dialog.close());
 }
@@ -19,15 +19,28 @@ export function confirm({ title, paragraphs, action, run }) {
     "form",
     { method: "dialog" },
     el("header", {}, el("h2", { id: "confirm-title" }, title)),
-    el("div", { class: "plasma-dialog-body" }, paragraphs.map((text) => el("p", {}, text)), problem),
+    el(
+      "div",
+      { class: "plasma-dialog-body" },
+      paragraphs.map((text) => el("p", {}, text)),
+      problem,
+    ),
     el(
       "footer",
       {},
-      el("button", { type: "button", class: "btn btn-outline-contrast", "data-close": true, autofocus: true }, "Cancel"),
+      el(
+        "button",
+        { type: "button", class: "btn btn-outline-contrast", "data-close": true, autofocus: true },
+        "Cancel",
+      ),
       go,
     ),
   );
-  const dialog = el("dialog", { class: "plasma-dialog plasma-dialog-narrow", "aria-labelledby": "confirm-title" }, form);
+  const dialog = el(
+    "dialog",
+    { class: "plasma-dialog plasma-dialog-narrow", "aria-labelledby": "confirm-title" },
+    form,
+  );
   closable(dialog);
   document.body.append(dialog);
   return new Promise((resolve) => {

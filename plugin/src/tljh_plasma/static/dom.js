@@ -47,17 +47,20 @@ export function button(text, onclick, { kind = "outline-contrast", about = "", a
 
 export const badge = (text, kind = "") => el("span", { class: `plasma-badge ${kind}`.trim() }, text);
 
-/** Returns "1.5 GB" for a number of bytes. */
+/** Returns "1.5 GB" for a number of bytes, "64 MB" where that would be close to nothing. */
 export function gigabytes(bytes) {
+  if (bytes < 1024 ** 3 / 10) return `${Math.floor(bytes / 1024 ** 2)} MB`;
   return `${Number((bytes / 1024 ** 3).toFixed(2))} GB`;
 }
 
-/** Returns "2 GB, 1.5 CPU"; a dash when nothing is known. */
+/** Makes "2 GB, 1.5 CPU", which breaks at the comma alone; a dash when nothing is known. */
 export function limits(memory, cpu) {
   const parts = [];
   if (memory) parts.push(gigabytes(memory));
   if (cpu) parts.push(`${Number(cpu.toFixed(2))} CPU`);
-  return parts.join(", ") || "–";
+  return parts.length
+    ? parts.map((part, index) => el("span", { class: "plasma-whole" }, part + (index < parts.length - 1 ? ", " : "")))
+    : ["–"];
 }
 
 const STEPS = [
@@ -130,7 +133,8 @@ export function reconcile(parent, items, keyOf, make) {
         row.replaceWith(fresh);
       }
       row = fresh;
-      if (action !== null) (row.querySelector(`[data-action="${CSS.escape(action)}"]`) ?? row.querySelector("button"))?.focus();
+      if (action !== null)
+        (row.querySelector(`[data-action="${CSS.escape(action)}"]`) ?? row.querySelector("button"))?.focus();
     }
     if (row === place) place = place.nextElementSibling;
     else parent.insertBefore(row, place);

@@ -5,15 +5,26 @@ import { closable } from "./dialogs.js";
 import { byId, el, show } from "./dom.js";
 
 const MODES = {
-  add: { title: () => "Add environment", submit: "Add and build", fields: ["repo", "ref", "name", "memory", "cpu", "description", "buildargs", "username", "password"] },
-  build: { title: (name) => `Rebuild ${name}`, submit: "Rebuild", fields: ["memory", "cpu", "buildargs", "username", "password"] },
+  add: {
+    title: () => "Add environment",
+    submit: "Add and build",
+    fields: ["repo", "ref", "name", "memory", "cpu", "description", "buildargs", "username", "password"],
+  },
+  build: {
+    title: (name) => `Rebuild ${name}`,
+    submit: "Rebuild",
+    fields: ["memory", "cpu", "buildargs", "username", "password"],
+  },
   change: { title: (name) => `Edit ${name}`, submit: "Save", fields: ["description"] },
 };
 
 // What can be said before the service is asked; it checks everything once more.
 const CHECKS = {
   repo: (text) => (text ? "" : "Enter the address of the repository."),
-  name: (text) => (!text || /^[a-z0-9]+([._-][a-z0-9]+)*$/i.test(text) ? "" : "Use letters and digits, with single dots, hyphens or underscores between them."),
+  name: (text) =>
+    !text || /^[a-z0-9]+([._-][a-z0-9]+)*$/i.test(text)
+      ? ""
+      : "Use letters and digits, with single dots, hyphens or underscores between them.",
   memory: checkNumber,
   cpu: checkNumber,
   buildargs: (text) =>
@@ -76,7 +87,8 @@ export class EnvironmentForm {
     const { title, submit, fields } = MODES[mode];
     byId("edit-title").textContent = title(environment?.name);
     this.submit.textContent = submit;
-    for (const part of this.form.querySelectorAll("[data-for]")) part.hidden = !part.dataset.for.split(" ").includes(mode);
+    for (const part of this.form.querySelectorAll("[data-for]"))
+      part.hidden = !part.dataset.for.split(" ").includes(mode);
     for (const details of this.form.querySelectorAll("details")) details.open = false;
     if (environment) {
       this.field("memory").value = Number((environment.memory / 1024 ** 3).toFixed(2));
@@ -108,10 +120,17 @@ export class EnvironmentForm {
     if (!this.dialog.open || this.mode !== mode || this.environment !== environment) return;
     this.groupsLoaded = true;
     const chosen = new Set(environment?.groups ?? []);
-    const offered = answer.groups.filter((group) => chosen.has(group.name) || (group.exists && group.configured !== false));
+    const offered = answer.groups.filter(
+      (group) => chosen.has(group.name) || (group.exists && group.configured !== false),
+    );
     byId("groups").replaceChildren(...offered.map((group) => chip(group, chosen.has(group.name))));
     const without = answer.default === "open" ? "everybody may start it" : "only administrators may start it";
-    show(help, offered.length ? `Who may start it. Without a group ${without}.` : `There are no groups: ${without}. They are set in plasma.groups.`);
+    show(
+      help,
+      offered.length
+        ? `Who may start it. Without a group ${without}.`
+        : `There are no groups: ${without}. They are set in plasma.groups.`,
+    );
   }
 
   clear() {
@@ -178,7 +197,8 @@ export class EnvironmentForm {
 
   /** Shows a refusal of the service next to the field that it is about, where that can be told. */
   explain(error) {
-    const shown = error.status === 400 ? ABOUT.filter(([name]) => name === "groups" || MODES[this.mode].fields.includes(name)) : [];
+    const shown =
+      error.status === 400 ? ABOUT.filter(([name]) => name === "groups" || MODES[this.mode].fields.includes(name)) : [];
     const field = error.data?.field ?? shown.find(([, words]) => words.test(error.message))?.[0];
     if (field && byId(`${field}-error`)) {
       this.complain(field, error.message);

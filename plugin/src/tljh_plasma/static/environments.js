@@ -9,7 +9,12 @@ import { ListPage } from "./list_page.js";
 
 // How often to look while something is being built, in milliseconds.
 const INTERVAL = 3000;
-const STATUS = { built: ["Built", "good"], building: ["Building", "busy"], queued: ["Waiting", "busy"], failed: ["Failed", "bad"] };
+const STATUS = {
+  built: ["Built", "good"],
+  building: ["Building", "busy"],
+  queued: ["Waiting", "busy"],
+  failed: ["Failed", "bad"],
+};
 
 const isBusy = (environment) => environment.status === "building" || environment.status === "queued";
 
@@ -21,28 +26,42 @@ function status(environment) {
   const [text, kind] = STATUS[environment.status] ?? [environment.status, ""];
   const words = [];
   if (environment.status === "failed" && environment.message) words.push(environment.message);
-  if (environment.status !== "built" && environment.has_image) words.push("People can start the image that was built before.");
-  return cell("Status", badge(text, kind), words.map((sentence) => el("div", { class: "plasma-small" }, sentence)));
+  if (environment.status !== "built" && environment.has_image)
+    words.push("People can start the image that was built before.");
+  if (environment.users.length) words.push(`In use by ${some(environment.users)}.`);
+  return cell(
+    "Status",
+    badge(text, kind),
+    words.map((sentence) => el("div", { class: "plasma-small" }, sentence)),
+  );
 }
 
 function source(environment) {
-  const reference = environment.ref || "newest";
+  // Commits are long, and known by how they begin.
+  const reference = /^[0-9a-f]{40}$/.test(environment.ref) ? environment.ref.slice(0, 12) : environment.ref || "newest";
   return cell(
     "Source",
     el("div", {}, environment.repo),
-    el("div", { class: "plasma-small" }, "Reference: ", outsideLink(environment.source_url, reference.slice(0, 40), ` of ${environment.name}`)),
+    el(
+      "div",
+      { class: "plasma-small" },
+      "Reference: ",
+      outsideLink(environment.source_url, reference, ` of ${environment.name}`),
+    ),
   );
 }
 
 function groups(environment) {
   if (!environment.groups.length) return cell("Groups", el("span", { class: "plasma-small" }, "None"));
-  return cell("Groups", environment.groups.map((name) => el("span", { class: "plasma-tag" }, name)));
+  return cell(
+    "Groups",
+    environment.groups.map((name) => el("span", { class: "plasma-tag" }, name)),
+  );
 }
 
-function users(environment) {
-  const shown = environment.users.slice(0, 3).join(", ");
-  const more = environment.users.length - 3;
-  return cell("In use by", shown ? `${shown}${more > 0 ? ` and ${more} more` : ""}` : el("span", { class: "plasma-small" }, "Nobody"));
+function some(names) {
+  const more = names.length - 3;
+  return names.slice(0, 3).join(", ") + (more > 0 ? ` and ${more} more` : "");
 }
 
 function makeRow(environment) {
@@ -67,10 +86,13 @@ function makeRow(environment) {
     ),
     status(environment),
     source(environment),
-    cell("Limits", limits(environment.memory, environment.cpu)),
+    cell("Limits", ...limits(environment.memory, environment.cpu)),
     groups(environment),
-    users(environment),
-    cell("Created", ago(environment.created), environment.owner ? el("div", { class: "plasma-small" }, `by ${environment.owner}`) : null),
+    cell(
+      "Created",
+      ago(environment.created),
+      environment.owner ? el("div", { class: "plasma-small" }, `by ${environment.owner}`) : null,
+    ),
     el("td", {}, el("div", { class: "plasma-actions" }, ...actions)),
   );
 }
@@ -78,10 +100,14 @@ function makeRow(environment) {
 async function remove(environment) {
   const busy = isBusy(environment);
   const paragraphs = [
-    busy ? "Its build is ended." : "Its image, build log, description and groups are removed. Files in people's homes stay.",
+    busy
+      ? "Its build is ended."
+      : "Its image, build log, description and groups are removed. Files in people's homes stay.",
   ];
   if (environment.users.length) {
-    paragraphs.push(`It is in use by ${environment.users.join(", ")}: it can be removed when their servers have stopped.`);
+    paragraphs.push(
+      `It is in use by ${environment.users.join(", ")}: it can be removed when their servers have stopped.`,
+    );
   }
   const done = await confirm({
     title: `Remove ${environment.name}?`,
@@ -114,14 +140,18 @@ async function refresh() {
   timer = null;
   const worked = await page.refresh();
   // After a failure too: the hub may be restarting while a build goes on.
-  if (page.items.some(isBusy) && (worked || !document.hidden)) timer = setTimeout(refresh, document.hidden ? 10 * INTERVAL : INTERVAL);
+  if (page.items.some(isBusy) && (worked || !document.hidden))
+    timer = setTimeout(refresh, document.hidden ? 10 * INTERVAL : INTERVAL);
 }
 
 const page = new ListPage({
   load: async () => (await request("GET", path("environments"))).environments,
   keyOf: (item) => item.image,
   make: makeRow,
-  textOf: (item) => [item.name, item.image, item.description, item.repo, item.ref, item.status, ...item.groups, ...item.users].join(" "),
+  textOf: (item) =>
+    [item.name, item.image, item.description, item.repo, item.ref, item.status, ...item.groups, ...item.users].join(
+      " ",
+    ),
   things: "environments",
   after: afterDrawing,
 });

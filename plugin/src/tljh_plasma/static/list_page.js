@@ -45,7 +45,10 @@ export class ListPage {
     byId("empty").hidden = this.items.length > 0;
     const list = byId("list") ?? this.rows;
     list.hidden = shown.length === 0;
-    show(byId("none"), this.items.length && !shown.length ? `None of the ${this.items.length} ${this.things} matches.` : "");
+    show(
+      byId("none"),
+      this.items.length && !shown.length ? `None of the ${this.items.length} ${this.things} matches.` : "",
+    );
     this.after();
   }
 }

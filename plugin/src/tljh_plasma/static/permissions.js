@@ -17,7 +17,7 @@ const same = (one, other) => one.length === other.length && one.every((name) => 
 const now = (item) => changed.get(item.image) ?? item.groups;
 
 function effect(item) {
-  const names = now(item);
+  const names = [...now(item)].sort();
   if (!names.length) return policy === "open" ? "Everybody may start it." : "Only administrators may start it.";
   const missing = names.filter((name) => !groups.find((group) => group.name === name)?.exists);
   if (missing.length === names.length) return "Only administrators may start it: its groups do not exist.";
@@ -45,13 +45,18 @@ function makeRow(item) {
   const names = [...new Set([...known.keys(), ...item.groups, ...chosen])].sort();
   const title = `name-${item.image}`;
   const row = el(
-    "section",
+    "article",
     { class: "plasma-card plasma-permission", "aria-labelledby": title },
     el(
       "div",
       {},
       el("h2", { id: title }, item.name),
-      el("p", { class: "plasma-small mb-0" }, outsideLink(item.source_url, item.image, `, source of ${item.name}`), item.owner ? ` · added by ${item.owner}` : ""),
+      el(
+        "p",
+        { class: "plasma-small mb-0" },
+        outsideLink(item.source_url, item.image, `, source of ${item.name}`),
+        item.owner ? ` · added by ${item.owner}` : "",
+      ),
     ),
   );
   const offered = [];
@@ -71,11 +76,22 @@ function makeRow(item) {
       el("legend", { class: "visually-hidden" }, `Groups that may start ${item.name}`),
       el("div", { class: "plasma-chips" }, ...offered),
       more.length
-        ? el("details", {}, el("summary", {}, `Add one of ${more.length} more groups`), el("div", { class: "plasma-chips mt-2" }, ...more))
+        ? el(
+            "details",
+            {},
+            el("summary", {}, `Add one of ${more.length} more groups`),
+            el("div", { class: "plasma-chips mt-2" }, ...more),
+          )
         : null,
       names.length ? null : el("p", { class: "plasma-small mb-0" }, "There are no groups yet."),
     ),
-    el("p", { class: "plasma-small mb-0" }, el("span", { class: "effect" }), " ", el("strong", { class: "unsaved", hidden: true }, "Not saved yet.")),
+    el(
+      "p",
+      { class: "plasma-small mb-0" },
+      el("span", { class: "effect" }),
+      " ",
+      el("strong", { class: "unsaved", hidden: true }, "Not saved yet."),
+    ),
   );
   mark(item, row);
   return row;
@@ -83,8 +99,11 @@ function makeRow(item) {
 
 function drawBar() {
   const count = changed.size;
+  if (count) show(byId("saved"));
   byId("save-bar").hidden = count === 0;
-  byId("changes").textContent = count ? `${count === 1 ? "One environment" : `${count} environments`} changed, not saved yet.` : "";
+  byId("changes").textContent = count
+    ? `${count === 1 ? "One environment" : `${count} environments`} changed, not saved yet.`
+    : "";
 }
 
 const page = new ListPage({
@@ -108,13 +127,21 @@ function redraw() {
 
 async function start() {
   if (!(await page.refresh())) return;
-  const without = policy === "open" ? "Environments without a group are open to everybody." : "Environments without a group are closed: only administrators may start them.";
+  const without =
+    policy === "open"
+      ? "Environments without a group are open to everybody."
+      : "Environments without a group are closed: only administrators may start them.";
   byId("policy").textContent = `Members of an environment's groups may start it; so may administrators. ${without}`;
+  show(byId("warning"), warning());
+}
+
+/** Returns what is odd about the groups themselves, or nothing. */
+function warning() {
+  if (!groups.length) return "There are no groups to choose from: add some to plasma.groups in the hub's settings.";
   const missing = groups.filter((group) => !group.exists).map((group) => group.name);
-  show(
-    byId("warning"),
-    missing.length ? `${missing.length === 1 ? "This group does" : "These groups do"} not exist on this server: ${missing.join(", ")}. Nobody is in ${missing.length === 1 ? "it" : "them"}.` : groups.length ? "" : "There are no groups to choose from: add some to plasma.groups in the hub's settings.",
-  );
+  if (!missing.length) return "";
+  const which = missing.length === 1 ? "This group does" : "These groups do";
+  return `${which} not exist on this server, so nobody is a member: ${missing.join(", ")}.`;
 }
 
 byId("save-bar").addEventListener("submit", async (event) => {
@@ -140,7 +167,9 @@ byId("save-bar").addEventListener("submit", async (event) => {
     if (same(now(item), item.groups)) changed.delete(item.image);
   }
   redraw();
-  announce(sent.size === 1 ? "The permissions of one environment are saved." : `The permissions of ${sent.size} environments are saved.`);
+  const which = sent.size === 1 ? "one environment" : `${sent.size} environments`;
+  show(byId("saved"), `The permissions of ${which} are saved.`);
+  announce(byId("saved").textContent);
   byId("filter").focus();
 });
 

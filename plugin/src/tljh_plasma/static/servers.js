@@ -7,7 +7,12 @@ import { ListPage } from "./list_page.js";
 
 // How often to look while a server is starting or stopping, in milliseconds.
 const INTERVAL = 2000;
-const STATE = { running: ["Running", "good"], starting: ["Starting", "busy"], stopping: ["Stopping", "busy"], stopped: ["Stopped", ""] };
+const STATE = {
+  running: ["Running", "good"],
+  starting: ["Starting", "busy"],
+  stopping: ["Stopping", "busy"],
+  stopped: ["Stopped", ""],
+};
 const all = byId("rows").dataset.all === "1";
 
 const isBusy = (server) => server.state === "starting" || server.state === "stopping";
@@ -22,7 +27,14 @@ function makeRow(server) {
   const [text, kind] = STATE[server.state] ?? [server.state, ""];
   const actions = [];
   if (server.state === "running" || server.state === "starting") {
-    actions.push(el("a", { class: "btn btn-sm btn-outline-contrast", href: server.url, "data-action": "open" }, "Open", el("span", { class: "visually-hidden" }, ` ${about}`)));
+    actions.push(
+      el(
+        "a",
+        { class: "btn btn-sm btn-outline-contrast", href: server.url, "data-action": "open" },
+        "Open",
+        el("span", { class: "visually-hidden" }, ` ${about}`),
+      ),
+    );
   }
   if (server.may_stop && server.state !== "stopping") {
     actions.push(button("Stop", () => stop(server, about), { about, action: "stop", kind: "danger" }));
@@ -33,8 +45,12 @@ function makeRow(server) {
     all ? cell("User", el("span", { class: "plasma-name" }, server.user)) : null,
     cell("Server", el("span", { class: server.server ? "plasma-name" : "plasma-small" }, server.server || "Default")),
     cell("State", badge(text, kind)),
-    cell("Environment", el("div", {}, server.environment || "–"), server.image && server.image !== server.environment ? el("div", { class: "plasma-small" }, server.image) : null),
-    cell("Limits", limits(server.memory, server.cpu)),
+    cell(
+      "Environment",
+      el("div", {}, server.environment || "–"),
+      server.image && server.image !== server.environment ? el("div", { class: "plasma-small" }, server.image) : null,
+    ),
+    cell("Limits", ...limits(server.memory, server.cpu)),
     cell("Running since", ago(server.started)),
     cell("Last activity", ago(server.last_activity)),
     el("td", {}, el("div", { class: "plasma-actions" }, ...actions)),

@@ -123,17 +123,19 @@ class Bench:
 
     def image_id(self, image: str) -> str | None:
         """Id of an image, or None."""
-        found = self.client.images.list(name=image)
-        return found[0].id if found else None
+        found = self.client.api.images(name=image)
+        return found[0]["Id"] if found else None
 
     def clean(self) -> None:
         """Remove all that was made here."""
         for container in self.containers():
             container.remove(force=True)
-        for image in self.client.images.list():
-            ours = [tag for tag in image.tags if tag.removeprefix("plasma-build/").startswith(self.prefix)]
+        # Not client.images.list(), which asks for each image again: others may be removing theirs.
+        for image in self.client.api.images():
+            tags = image["RepoTags"] or []
+            ours = [tag for tag in tags if tag.removeprefix("plasma-build/").startswith(self.prefix)]
             if ours:
-                for container in self.client.containers.list(all=True, filters={"ancestor": image.id}):
+                for container in self.client.containers.list(all=True, filters={"ancestor": image["Id"]}):
                     container.remove(force=True)
             for tag in ours:
                 self.client.images.remove(tag, force=True)

@@ -62,7 +62,7 @@ def test_a_build_makes_an_environment_and_its_log_is_live(bench):
         0.5,
         bench.address(repository),
     )
-    assert not bench.containers() and not bench.client.images.list(name=build_container.build_tag(bench.image()))
+    assert not bench.containers() and bench.image_id(build_container.build_tag(bench.image())) is None
 
 
 def test_the_image_starts_as_a_server(bench):

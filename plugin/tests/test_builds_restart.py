@@ -208,8 +208,10 @@ class Door:
         self.target = target
         self._server = None
         self._writers = set()
+        self._passing = set()
 
     async def _pass_on(self, reader, writer) -> None:
+        self._passing.add(asyncio.current_task())
         engine_reader, engine_writer = await asyncio.open_unix_connection(self.target)
         self._writers |= {writer, engine_writer}
 
@@ -234,6 +236,8 @@ class Door:
         for writer in self._writers:
             writer.close()
         self._writers.clear()
+        if self._passing:
+            await asyncio.wait(self._passing)
 
 
 @asynccontextmanager

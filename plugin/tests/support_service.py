@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 import requests
 from support_hub import Hub, wait_until
+from tljh_plasma import theme
 
 PREFIX = "/services/plasma/"
+# One of the files that everybody may have.
+STATIC_FILE = f"static/{min(path.name for path in theme.STATIC.glob('*.css'))}"
 # What another plugin, or the server's administrator, may have configured.
 OTHERS = """
 c.JupyterHub.custom_scopes.update({{"custom:others:read": {{"description": "Somebody else's"}}}})
@@ -126,7 +129,7 @@ def quoted(image: str) -> str:
 def service_answers(hub: Hub) -> bool:
     """Whether the service is there, through the proxy."""
     try:
-        return requests.get(f"{hub.url}{PREFIX}static/plasma.css", timeout=5).status_code == 200
+        return requests.get(f"{hub.url}{PREFIX}{STATIC_FILE}", timeout=5).status_code == 200
     except requests.RequestException:
         return False
 

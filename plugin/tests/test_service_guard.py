@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import requests
-from support_service import PREFIX, Visitor, quoted
+from support_service import PREFIX, STATIC_FILE, Visitor, quoted
 from tljh_plasma.service.app import PlasmaService
 from tljh_plasma.service.base import HEADERS, Guarded
 from tljh_plasma.settings import Settings
@@ -17,7 +17,7 @@ from tljh_plasma.settings import Settings
 pytestmark = pytest.mark.docker
 
 CHANGING = ("POST", "PUT", "PATCH", "DELETE")
-PUBLIC = {"oauth_callback", "static/plasma.css"}
+PUBLIC = {"oauth_callback", STATIC_FILE}
 EVIL = "https://evil.example.org"
 
 
@@ -26,7 +26,9 @@ def handlers() -> dict[str, type]:
     service = PlasmaService(service_prefix=PREFIX, plasma=Settings())
     found = {}
     for pattern, handler, *_ in service.init_handlers():
-        path = pattern.removeprefix(PREFIX).replace("(.*)", "plasma.css").replace("([^/]+)", "plasmat-guarded%3A1")
+        path = (
+            pattern.removeprefix(PREFIX).replace("static/(.*)", STATIC_FILE).replace("([^/]+)", "plasmat-guarded%3A1")
+        )
         assert "(" not in path
         found[path] = handler
     return found
@@ -267,7 +269,7 @@ def test_tokens_need_no_xsrf_token_and_give_no_more_than_their_owner_has(service
     ("method", "path"),
     [
         *[("GET", "environments"), ("GET", "api/environments"), ("GET", "no-such-page"), ("GET", "api/nothing")],
-        *[("GET", "static/plasma.css"), ("GET", "static/../app.py"), ("GET", ""), ("GET", "oauth_callback")],
+        *[("GET", STATIC_FILE), ("GET", "static/../app.py"), ("GET", ""), ("GET", "oauth_callback")],
         *[("POST", "api/environments"), ("DELETE", "environments"), ("GET", "api/environments/x/log"), ("PUT", "x")],
     ],
 )
@@ -298,8 +300,8 @@ def test_pages_have_no_scripts_of_their_own(page, teacher):
 
 
 def test_static_files_are_kept_under_the_name_of_their_content(teacher):
-    assert "no-cache" in teacher.call("GET", "static/plasma.css").headers["Cache-Control"]
-    assert "max-age" in teacher.call("GET", "static/plasma.css?v=1").headers["Cache-Control"]
+    assert "no-cache" in teacher.call("GET", STATIC_FILE).headers["Cache-Control"]
+    assert "max-age" in teacher.call("GET", f"{STATIC_FILE}?v=1").headers["Cache-Control"]
     for path in ("static/../service/app.py", "static/%2e%2e/service/app.py", "static//etc/passwd", "static/"):
         assert teacher.call("GET", path).status_code in (403, 404)
 
@@ -344,6 +346,8 @@ def test_login_leads_to_no_other_site(path, service_hub, teacher):
     for query in ("code=x&state=y", "error=x&error_description=<b>y</b>", "code=x", "", f"code=x&state={EVIL}"):
         answer = teacher.call("GET", f"oauth_callback?{query}&next={EVIL}")
         assert answer.status_code in (302, 400, 403)
+        if answer.status_code != 302:
+            assert "The login could not be completed." in answer.text
         assert "evil" not in answer.headers.get("Location", "") and "<b>y" not in answer.text
 
 

@@ -41,6 +41,7 @@ HEADERS = {
 NOT_SAME_ORIGIN = "This request did not come from a page of this hub, so nothing was done."
 NO_XSRF = "The page you came from is no longer valid, so nothing was done. Please reload it and try again."
 NOT_LOGGED_IN = "You are not logged in (any more). Please reload the page."
+LOGIN_FAILED = "The login could not be completed. Please go to the page you wanted once more."
 NO_ACCESS = "Your account may not use this service. Please ask the administrator of the hub."
 NOT_ADMINISTRATOR = "Only administrators of the hub may do this."
 
@@ -309,6 +310,12 @@ class CallbackHandler(HubOAuthCallbackHandler, PageHandler):
     """The end of a login, reached from the hub."""
 
     public = True
+
+    def error_answer(self, status: int, **options: Any) -> tuple[str, dict[str, Any]]:
+        """Return what to say when a login fails, which is mostly one that took too long or began twice."""
+        if status < 500:
+            return LOGIN_FAILED, {}
+        return super().error_answer(status, **options)
 
     async def prepare(self) -> None:
         """Find out whether the visitor is logged in already, which is no condition here."""

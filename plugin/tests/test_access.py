@@ -62,6 +62,15 @@ def test_15_a_removed_environment_takes_everything_along(store):
     assert store.get("a:1") == Entry()
 
 
+def test_17_what_was_read_outlives_its_connection(store):
+    """Permissions used to be a query that ran after its session was closed."""
+    store.set_groups({"a:1": ["maths"]})
+    entries = store.all()
+    store.engine.dispose()
+    store.path.unlink()
+    assert entries == {"a:1": Entry(("maths",))}
+
+
 def test_a_failing_write_changes_nothing(store):
     store.set_groups({"a:1": ["maths"]})
     with pytest.raises(AccessError):

@@ -70,7 +70,7 @@ const STEPS = [
   ["hour", 3600],
   ["minute", 60],
 ];
-const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
 
 function since(date) {
   const seconds = (date.getTime() - Date.now()) / 1000;

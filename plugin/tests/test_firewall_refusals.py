@@ -68,22 +68,21 @@ def test_works_within_the_units_sandbox(namespace):
 
 
 @pytest.mark.docker
-def test_older_tools_are_taken_where_the_newer_do_not_work(namespace, tmp_path):
-    """A kernel without nftables: the tools of the system's choice fail, those with -legacy work."""
+@pytest.mark.parametrize(("broken", "taken"), [([""], "-legacy"), (["", "-legacy"], "-nft")])
+def test_other_tools_are_taken_where_the_systems_choice_does_not_work(broken, taken, namespace, tmp_path):
+    """A kernel without nftables, or one without the module for the older tools."""
     for name in ("iptables", "ip6tables"):
-        for what in ("save", "restore"):
-            tool = tmp_path / f"{name}-{what}"
-            tool.write_text("#!/bin/sh\necho 'Failed to initialize nft: Protocol not supported' >&2\nexit 1\n")
-            tool.chmod(0o755)
-    code = PROTECT.replace(
-        "network =",
-        f"from tljh_plasma import iptables\niptables.SYSTEM_PATH = '{tmp_path}:' + iptables.SYSTEM_PATH\nnetwork =",
-        1,
-    )
-    done = protect_in(namespace, code=code)
+        for variant in broken:
+            for what in ("save", "restore"):
+                tool = tmp_path / f"{name}{variant}-{what}"
+                tool.write_text("#!/bin/sh\necho 'Cannot initialize: iptables who?' >&2\nexit 1\n")
+                tool.chmod(0o755)
+    path = f"from tljh_plasma import iptables\niptables.SYSTEM_PATH = '{tmp_path}:' + iptables.SYSTEM_PATH\n"
+    done = protect_in(namespace, code=PROTECT.replace("network =", f"{path}network =", 1))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "True iptables-legacy"
-    assert f"-j PLASMA-IN-{BRIDGE}" in tables_in(namespace, "iptables-legacy")
+    assert done.stdout.splitlines()[-1] == f"True iptables{taken}"
+    for name in ("iptables", "ip6tables"):
+        assert f"-j PLASMA-IN-{BRIDGE}" in tables_in(namespace, f"{name}{taken}")
 
 
 @pytest.mark.docker

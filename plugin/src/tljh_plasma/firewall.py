@@ -38,8 +38,9 @@ from .network import bridge_of, gateway_address
 BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 IPV6_SETTINGS = Path("/proc/sys/net/ipv6/conf")
 LOCK = Path("/run/plasma-firewall.lock")
-# Of the tools: what the system's administrators chose, then the ones for kernels without nftables.
-VARIANTS = ("", "-legacy")
+# Of the tools: what the system's administrator chose, then those for kernels without nftables, then those that need no
+# module loaded by hand (the hub's unit may not; the kernel does it by itself for nftables). Rules of both are in force.
+VARIANTS = ("", "-legacy", "-nft")
 
 log = logging.getLogger("tornado.application")  # JupyterHub's own log follows it
 

@@ -24,6 +24,11 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
         # PAM takes seconds over a wrong password, on purpose: the others must not queue behind it.
         return 16
 
+    @default("auth_refresh_strict")
+    def _default_auth_refresh_strict(self) -> bool:
+        # JupyterHub 6.1 would go on with the tokens of somebody whose account is gone; earlier ones never do.
+        return True
+
     async def authenticate(self, handler: Any, data: dict[str, str]) -> str | None:
         """Check name and password through PAM.
 

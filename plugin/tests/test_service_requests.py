@@ -7,10 +7,10 @@ import string
 
 import pytest
 from tljh_plasma.environments import UNITS
+from tljh_plasma.links import source_url
 from tljh_plasma.service import requests
 from tljh_plasma.service.errors import Refused
 from tljh_plasma.service.groups import Group, check, look_up
-from tljh_plasma.service.links import source_url
 from tljh_plasma.service.requests import Change, Invalid, NewEnvironment, Permissions, Rebuild, parse
 
 GB = UNITS["G"]

@@ -76,12 +76,11 @@ def add_service(c: Any, values: settings.Settings) -> None:
             },
             "display": False,
             "oauth_no_confirm": True,
-            "oauth_client_allowed_scopes": ["read:users", "read:servers", "delete:servers", TLJH_R2D_ADMIN_SCOPE],
+            "oauth_client_allowed_scopes": ["delete:servers", TLJH_R2D_ADMIN_SCOPE],
         }
     )
     c.JupyterHub.custom_scopes.update({TLJH_R2D_ADMIN_SCOPE: {"description": "Manage environments and permissions"}})
-    scopes = ["list:users", "read:users", "read:servers", "read:roles:users"]
-    add_role(c, {"name": "plasma-service", "scopes": scopes, "services": [SERVICE]})
+    add_role(c, {"name": "plasma-service", "scopes": ["list:users", "read:servers"], "services": [SERVICE]})
     # "self" is all that JupyterHub's own role "user" has.
     add_role(c, {"name": "user", "scopes": ["self", f"access:services!service={SERVICE}"]})
 

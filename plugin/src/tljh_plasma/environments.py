@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from .links import source_url
+
 LABEL_REPO = "repo2docker.repo"
 LABEL_REF = "repo2docker.ref"
 LABEL_IMAGE = "tljh_repo2docker.image_name"
@@ -55,6 +57,11 @@ class Environment:
     memory: int | None = None
     cpu: float | None = None
     description: str = ""
+
+    @property
+    def source_url(self) -> str:
+        """Address of a page that shows what it was built from; empty when there is none."""
+        return source_url(self.repo, self.ref)
 
 
 def directory_name(name: str) -> str:

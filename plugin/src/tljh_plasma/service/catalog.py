@@ -22,7 +22,6 @@ from ..builds import Builder, BuildRefused
 from ..settings import Settings
 from .engine import Engine
 from .errors import Refused
-from .links import source_url
 from .requests import shown
 
 LOG_END = 600
@@ -203,7 +202,7 @@ class Catalog:
                     "name": environment.name,
                     "repo": environment.repo,
                     "ref": environment.ref,
-                    "source_url": source_url(environment.repo, environment.ref),
+                    "source_url": environment.source_url,
                     "memory": limits.memory,
                     "cpu": limits.cpu,
                     "description": entry.description,
@@ -227,7 +226,7 @@ class Catalog:
                 "image": item.image,
                 "name": item.environment.name,
                 "owner": item.owner,
-                "source_url": source_url(item.environment.repo, item.environment.ref),
+                "source_url": item.environment.source_url,
                 "groups": list(entries.get(item.image, Entry()).groups),
             }
             for item in items

@@ -3,6 +3,7 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 PLUGIN_VENV := .venv-plugin
+NEXT_VENV := .venv-plugin-next
 PYTEST := $(PYTHON) -m pytest
 
 .DEFAULT_GOAL := help
@@ -17,8 +18,17 @@ $(PLUGIN_VENV)/.ready: plugin/requirements.txt plugin/tests/requirements.txt plu
 	tools/bootstrap $(PLUGIN_VENV) plugin/requirements.txt plugin/tests/requirements.txt
 	$(PLUGIN_VENV)/bin/python -m pip install -q --no-deps --no-build-isolation -e plugin
 
+# Everything as on servers but for JupyterHub, which is the next release.
+$(NEXT_VENV)/.ready: plugin/next/requirements.txt plugin/pyproject.toml
+	tools/bootstrap $(NEXT_VENV) plugin/next/requirements.txt
+	$(NEXT_VENV)/bin/python -m pip install -q --no-deps --no-build-isolation -e plugin
+
 .PHONY: setup
 setup: $(VENV)/.ready  ## make the environment that salt-ssh and the tests run in
+
+.PHONY: dev
+dev: $(PLUGIN_VENV)/.ready  ## run the plugin on this machine, in the foreground, for people who work on it
+	$(PLUGIN_VENV)/bin/python -m plugin.dev
 
 .PHONY: demo demo-down follow
 demo: $(VENV)/.ready  ## deploy to a throwaway server on this machine and print a URL to log in to (HUB=pypi|tljh)
@@ -30,8 +40,8 @@ demo-down: $(VENV)/.ready  ## remove the throwaway server
 follow: $(VENV)/.ready  ## follow an apply that runs on a server (ID=name-in-roster)
 	$(PYTHON) -m tools.plasma_follow $(ID)
 
-.PHONY: test lint test-unit test-render test-plugin test-e2e test-vm
-test: lint test-unit test-render test-plugin test-e2e test-vm  ## run every test
+.PHONY: test lint test-unit test-render test-plugin test-next test-plugin-next test-e2e test-vm
+test: lint test-unit test-render test-plugin test-next test-e2e test-vm  ## run every test
 
 lint: $(VENV)/.ready  ## ruff and salt-lint
 	$(VENV)/bin/ruff check .
@@ -48,6 +58,17 @@ test-render: $(VENV)/.ready  ## every state under every supported system's grain
 test-plugin: $(VENV)/.ready $(PLUGIN_VENV)/.ready  ## the hub's plugin, with a real Docker engine
 	host=$$($(PYTHON) -m tests.support engine) && DOCKER_HOST=$$host $(PLUGIN_VENV)/bin/python -m pytest plugin/tests
 
+# What meets JupyterHub, without the tests that take long for other reasons.
+NEXT_TESTS = auth form gone_accounts hook package planning standalone_hub theme
+next_pytest = host=$$($(PYTHON) -m tests.support engine) && \
+	DOCKER_HOST=$$host PYTHONPATH=plugin/next $(NEXT_VENV)/bin/python -m pytest -p known_failures
+
+test-next: $(VENV)/.ready $(NEXT_VENV)/.ready  ## the part of the plugin's tests that meets JupyterHub, on its next release
+	$(next_pytest) $(NEXT_TESTS:%=plugin/tests/test_%.py)
+
+test-plugin-next: $(VENV)/.ready $(NEXT_VENV)/.ready  ## all of the plugin's tests on JupyterHub 6; writes plugin/next/report.md
+	$(next_pytest) plugin/tests
+
 test-e2e: $(VENV)/.ready  ## salt-ssh over real SSH against a throwaway server (PLASMA_TLJH_SOURCE=dir for the real TLJH)
 	$(PYTEST) tests/e2e -m "not vm"
 
@@ -62,5 +83,6 @@ lock: $(VENV)/.ready  ## pin the environments again from pyproject.toml and plug
 	tools/lock
 
 clean:  ## remove the throwaway targets, their engine, images and caches, and every environment
+	if [ -x $(PLUGIN_VENV)/bin/python ]; then $(PLUGIN_VENV)/bin/python -m plugin.dev --clean; fi
 	if [ -x $(PYTHON) ]; then $(PYTHON) -m tests.support down --all --purge; fi
-	rm -rf $(VENV) $(PLUGIN_VENV) .salt .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PLUGIN_VENV) $(NEXT_VENV) .salt .pytest_cache .ruff_cache

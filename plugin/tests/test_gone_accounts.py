@@ -10,7 +10,7 @@ pytestmark = pytest.mark.docker
 
 @pytest.fixture(scope="module")
 def strict_hub(docker_host, accounts, tmp_path_factory):
-    """A hub that looks at accounts again at nearly every request, a second after the last time,, and not every five minutes."""
+    """A hub that looks at accounts again a second after it last did, and not after five minutes."""
     running = Hub(tmp_path_factory.mktemp("strict"), accounts.add("admin3").name)
     with (running.prefix / "config" / "config.yaml").open("a") as file:
         file.write("auth: {PlasmaPAMAuthenticator: {auth_refresh_age: 1}}\n")

@@ -1,0 +1,189 @@
+"""`make dev`: python -m plugin.dev, from the root of the repository. Options are variables (see CONTRIBUTING.md)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support import engine
+from tests.support.shell import SupportError
+
+from . import account, options, processes
+from .hub import START_TIMEOUT, Hub
+from .options import DevError, Options
+from .watch import Watch
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "tljh_plasma"
+LOOK_EVERY = 1.0
+stopping = threading.Event()
+
+
+def say(text: str) -> None:
+    """Write to the terminal, apart from the log that goes there too."""
+    print(f"\n[make dev] {text}", flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the hub until somebody ends it. Returns the exit code."""
+    try:
+        if arguments == ["--clean"]:
+            # For `make clean`, which removes the directory.
+            account.remove()
+        else:
+            run(options.read(os.environ))
+    except (DevError, SupportError) as error:
+        say(f"Error: {error}")
+        return 1
+    return 0
+
+
+def run(wanted: Options) -> None:
+    """Start, watch, and stop whatever happens.
+
+    Raises:
+        DevError, SupportError: it cannot be started.
+    """
+    wanted.directory.mkdir(mode=0o700, exist_ok=True)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: stopping.set())
+    with only_one(wanted.directory), docker_engine() as host, administrators(wanted) as (admins, notes):
+        processes.adopt_orphans()
+        hub = Hub(wanted, host)
+        try:
+            hub.prepare(admins)
+            hub.start_proxy()
+            hub.start()
+            if wait_until_ready(hub):
+                say(welcome(hub, admins, notes))
+                watch(hub)
+        finally:
+            say("Stopping: hub, proxy and users' servers (data and images stay)")
+            hub.stop()
+            processes.kill_orphans()
+            hub.clean_up()
+
+
+@contextmanager
+def only_one(directory: Path) -> Iterator[None]:
+    """Keep a second run off the same data."""
+    with (directory / "lock").open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DevError(f"make dev runs already with the data in {directory}: end that one first.") from error
+        yield
+
+
+@contextmanager
+def docker_engine() -> Iterator[str]:
+    """Find an engine or start one; one that was started here is stopped again, unless it has come into use."""
+    found = engine.running_host()
+    if found is None:
+        say("Looking for a Docker engine")
+        # In a process of its own: the engine is to be nobody's child.
+        asked = subprocess.run(
+            [sys.executable, "-m", "tests.support", "engine"], capture_output=True, text=True, check=False
+        )
+        if asked.returncode:
+            raise DevError(asked.stderr.strip().removeprefix("Error: "))
+        host = asked.stdout.split()[-1]
+    else:
+        host = found
+    try:
+        yield host
+    finally:
+        if found is None and host == engine.own_host():
+            busy = engine.docker("ps", "--quiet", check=False).stdout.split()
+            if not busy:
+                engine.stop_engine()
+
+
+@contextmanager
+def administrators(wanted: Options) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+    """Find out who administers the hub, and what there is to say about their passwords.
+
+    Where there is nobody but root an account is made; it is closed again at the end.
+    """
+    from tljh_plasma.accounts import AccountError, find_account
+
+    if not wanted.admins:
+        password = account.make()
+        try:
+            yield (account.NAME,), [f"The password of {account.NAME} is {password} until this ends."]
+        finally:
+            account.lock()
+        return
+    notes = []
+    for name in wanted.admins:
+        try:
+            find_account(name)
+        except AccountError as error:
+            raise DevError(
+                f"{name} cannot be the administrator ({error.reason}): name one with PLASMA_DEV_ADMIN="
+            ) from error
+        if not account.has_password(name):
+            notes.append(f"{name} has no password to log in with: set one with 'sudo passwd {name}'.")
+    yield wanted.admins, notes
+
+
+def wait_until_ready(hub: Hub) -> bool:
+    """Wait until people could log in. Returns whether they can: False when we are asked to stop before.
+
+    Raises:
+        DevError: a process ended, or the hub does not answer.
+    """
+    end = time.monotonic() + START_TIMEOUT
+    while not stopping.wait(0.2):
+        if hub.ended():
+            raise DevError(f"{hub.ended()}.")
+        if hub.answers():
+            return True
+        if time.monotonic() > end:
+            raise DevError(f"The hub does not answer within {START_TIMEOUT} seconds: see {hub.options.log_directory}.")
+    return False
+
+
+def welcome(hub: Hub, admins: tuple[str, ...], notes: list[str]) -> str:
+    """Return what somebody needs to know to begin."""
+    here = Path.cwd()
+    directory = hub.options.directory
+    shown = directory.relative_to(here) if directory.is_relative_to(here) else directory
+    lines = [
+        f"Plasma runs at {hub.options.url}",
+        f"administrator  {', '.join(admins)} (the password of the account on this machine)",
+        *(f"               {note}" for note in notes),
+        f"settings       {shown}/config/config.yaml",
+        f"data           {shown}/state",
+        f"logs           {shown}/log/hub.log, {shown}/log/proxy.log",
+        f"Docker engine  {hub.docker_host}",
+        "Templates are read again at every request; the hub starts again when Python code or config.yaml changes.",
+        "Ctrl-C ends it.",
+    ]
+    return "\n           ".join(lines)
+
+
+def watch(hub: Hub) -> None:
+    """Start the hub again when code changes, until we are asked to stop."""
+    watched = Watch(SOURCE, Path(__file__).parent, hub.config_file.parent)
+    told = ""
+    while not stopping.wait(LOOK_EVERY):
+        changed = watched.changed()
+        if changed:
+            say(f"{', '.join(path.name for path in changed)} changed: the hub starts again")
+            hub.restart()
+        ended = hub.ended()
+        if ended and ended != told:
+            say(f"{ended}. It starts again when a file changes.")
+        told = ended
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

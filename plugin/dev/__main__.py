@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import tljh_plasma
+
 from tests.support import engine
 from tests.support.shell import SupportError
 
@@ -21,7 +23,6 @@ from .hub import START_TIMEOUT, Hub
 from .options import DevError, Options
 from .watch import Watch
 
-SOURCE = Path(__file__).resolve().parents[1] / "src" / "tljh_plasma"
 LOOK_EVERY = 1.0
 stopping = threading.Event()
 
@@ -117,7 +118,7 @@ def administrators(wanted: Options) -> Iterator[tuple[tuple[str, ...], list[str]
     if not wanted.admins:
         password = account.make()
         try:
-            yield (account.NAME,), [f"The password of {account.NAME} is {password} until this ends."]
+            yield (account.NAME,), [f"It was made for this, with the password {password} until this ends."]
         finally:
             account.lock()
         return
@@ -158,13 +159,13 @@ def welcome(hub: Hub, admins: tuple[str, ...], notes: list[str]) -> str:
     shown = directory.relative_to(here) if directory.is_relative_to(here) else directory
     lines = [
         f"Plasma runs at {hub.options.url}",
-        f"administrator  {', '.join(admins)} (the password of the account on this machine)",
+        f"administrator  {', '.join(admins)}, with the password of the account on this machine",
         *(f"               {note}" for note in notes),
         f"settings       {shown}/config/config.yaml",
         f"data           {shown}/state",
         f"logs           {shown}/log/hub.log, {shown}/log/proxy.log",
         f"Docker engine  {hub.docker_host}",
-        "Templates are read again at every request; the hub starts again when Python code or config.yaml changes.",
+        "Templates and style sheets are read at every request; the hub starts again when other files change.",
         "Ctrl-C ends it.",
     ]
     return "\n           ".join(lines)
@@ -172,7 +173,7 @@ def welcome(hub: Hub, admins: tuple[str, ...], notes: list[str]) -> str:
 
 def watch(hub: Hub) -> None:
     """Start the hub again when code changes, until we are asked to stop."""
-    watched = Watch(SOURCE, Path(__file__).parent, hub.config_file.parent)
+    watched = Watch(Path(tljh_plasma.__file__).parent, Path(__file__).parent, hub.config_file.parent)
     told = ""
     while not stopping.wait(LOOK_EVERY):
         changed = watched.changed()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+import uuid
 from pathlib import Path
 
 import docker
 from tljh_plasma import config_file, firewall
+from tljh_plasma.build_container import LABEL_UID as BUILD_LABEL
 
 from .options import DevError, Options, free_ports
 from .processes import Child
@@ -140,8 +144,19 @@ class Hub:
             if child is not None:
                 child.stop()
 
+    def _builds(self) -> set[str]:
+        """Return the ids of all builds there were: other hubs may build on the same engine."""
+        database = self.state / "tljh_repo2docker.sqlite"
+        if not database.exists():
+            return set()
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            try:
+                return {str(uuid.UUID(row[0])) for row in connection.execute("SELECT uid FROM images")}
+            except sqlite3.OperationalError:  # the service ended before it made its table
+                return set()
+
     def clean_up(self) -> list[str]:
-        """Remove the containers of users' servers, their network and its rules; returns what was removed.
+        """Remove the containers of servers and builds, their network and its rules; returns what was removed.
 
         Raises:
             DevError: the engine does not do it.
@@ -150,7 +165,10 @@ class Hub:
         try:
             client = docker.DockerClient(base_url=self.docker_host, version="auto")
             try:
-                for container in client.containers.list(all=True, filters={"network": self.options.name}):
+                servers = client.containers.list(all=True, filters={"network": self.options.name})
+                builds = client.containers.list(all=True, filters={"label": BUILD_LABEL})
+                ours = self._builds()
+                for container in [*servers, *(build for build in builds if build.labels[BUILD_LABEL] in ours)]:
                     removed.append(container.name)
                     container.remove(force=True, v=True)
                 for network in client.networks.list(names=[self.options.name]):

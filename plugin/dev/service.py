@@ -1,0 +1,36 @@
+"""The service "plasma" of `make dev`: browsers get style sheets and scripts as they are at every request."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+from tljh_plasma import theme
+from tljh_plasma.service import __main__ as entry
+from tljh_plasma.service import app
+from traitlets import default
+
+
+class Current:
+    """What the files are called in pages, for browsers that keep them: another name after each change."""
+
+    def __str__(self) -> str:
+        return app.version_hash(theme.STATIC)
+
+
+class DevService(app.PlasmaService):
+    """The service with more to say in its log."""
+
+    @default("log_level")
+    def _default_log_level(self) -> int:
+        return logging.DEBUG
+
+    def init_settings(self) -> dict[str, Any]:
+        """Return Tornado's settings."""
+        return {**super().init_settings(), "version_hash": Current()}
+
+
+if __name__ == "__main__":
+    entry.PlasmaService = DevService
+    sys.exit(entry.main())

@@ -50,10 +50,11 @@ def cpu_seconds(container) -> float:
     return int(text) / 1e9
 
 
-def throttled(container) -> int:
-    """How often the kernel made a container wait because its quota of processor time was used up."""
-    text = cgroup_file(container, "cpu", "cpu.stat", "cpu.stat")
-    return int(dict(line.split() for line in text.splitlines())["nr_throttled"])
+def cpu_quota(container) -> float:
+    """How many processors the kernel lets a container use at a time."""
+    quota = cgroup_file(container, "cpu", "cpu.cfs_quota_us", "cpu.max").split()
+    period = quota[1:] or cgroup_file(container, "cpu", "cpu.cfs_period_us", "cpu.max").split()
+    return int(quota[0]) / int(period[0])
 
 
 def out_of_memory(container) -> int:

@@ -11,10 +11,10 @@ import pytest
 import requests
 from support_containers import (
     cgroup_file,
+    cpu_quota,
     cpu_seconds,
     out_of_memory,
     run_in,
-    throttled,
     written_to_disk,
 )
 from support_hub import container_name
@@ -79,14 +79,13 @@ for _ in range(8): os.wait()
 
 def test_9_processor_time_is_limited(container, alice, hub):
     """Eight processes at once in a server that may use one CPU."""
-    waited = throttled(container)
+    assert cpu_quota(container) == 1
     used, start = cpu_seconds(container), time.monotonic()
     code, output = run_in(container, "python3", "-c", BUSY)
     used, elapsed = cpu_seconds(container) - used, time.monotonic() - start
     assert code == 0, output
     assert elapsed >= 5
     assert used <= 1.15 * elapsed
-    assert throttled(container) > waited
     assert answers(hub, alice)
 
 
@@ -155,9 +154,12 @@ def test_9_filling_a_directory_ends_at_its_limit(directory, greedy, hub, alice):
 def test_9_filling_all_directories_harms_nobody_else(greedy, hub, alice):
     """All the memory of the server in files: its own processes are what the kernel kills."""
     codes = []
-    for directory in ("/tmp", "/var/tmp", "/dev/shm"):
-        if running(greedy):
+    try:
+        for directory in ("/tmp", "/var/tmp", "/dev/shm"):
             codes.append(run_in(greedy, "python3", "-c", FILL, directory)[0])
+    except docker.errors.APIError as error:
+        # It has ended already, perhaps with the one before.
+        assert error.status_code in (404, 409)
     assert 137 in codes or not running(greedy)
     assert answers(hub, alice)
 

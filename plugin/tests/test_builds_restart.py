@@ -29,7 +29,7 @@ def kill(process) -> None:
 
 
 def test_a_killed_service_loses_no_build_and_doubles_none(bench):
-    running = bench.request(bench.repository(slow(8)), memory=256 * 1024**2)
+    running = bench.request(bench.repository(slow(15)), memory=256 * 1024**2)
     queued = [bench.request(bench.repository(), image=bench.image(name)) for name in ("b", "c")]
     process = start_service(bench, [running, *queued], parallel=1)
     try:
@@ -50,7 +50,7 @@ def test_a_killed_service_loses_no_build_and_doubles_none(bench):
                     with pytest.raises(BuildRefused, match="is being built already"):
                         await builder.submit(request)
                 log = await wait_for_end(builder, running.image)
-                assert "Cloning into" in log and "slow step 1" in log and "slow step 8" in log
+                assert "Cloning into" in log and "slow step 1" in log and "slow step 15" in log
                 assert log.count("slow step 5 of") == 1 and log.endswith("is ready.\n")
                 for request in queued:
                     await wait_for_end(builder, request.image)
@@ -71,15 +71,14 @@ def test_a_killed_service_loses_no_build_and_doubles_none(bench):
 
 
 def test_a_build_that_ends_while_no_service_runs(bench):
-    good = bench.request(bench.repository(slow(3)))
-    bad = bench.request(bench.repository(slow(3), broken()), image=bench.image("bad"))
+    good = bench.request(bench.repository(slow(10)))
+    bad = bench.request(bench.repository(slow(10), broken()), image=bench.image("bad"))
 
     async def scenario():
         async with bench.builder() as builder:
             await builder.submit(good)
             await builder.submit(bad)
-            for request in (good, bad):
-                await wait_for_line(builder, request.image, "slow step 1")
+            await asyncio.gather(*(wait_for_line(builder, request.image, "slow step 1") for request in (good, bad)))
 
         def over():
             return [one.status for one in bench.containers()] == ["exited", "exited"]
@@ -89,7 +88,7 @@ def test_a_build_that_ends_while_no_service_runs(bench):
         # A tenth of a second would have been too short for it, but it has ended.
         async with bench.builder(timeout=0.1) as builder:
             logs = [await wait_for_end(builder, request.image) for request in (good, bad)]
-        assert logs[0].endswith(f"The image {good.image} is ready.\n") and "slow step 3" in logs[0]
+        assert logs[0].endswith(f"The image {good.image} is ready.\n") and "slow step 10" in logs[0]
         assert "does not exist" in logs[1] and "exit code 1" in logs[1]
         assert (await bench.row(good.image)).status == "built"
         assert (await bench.row(bad.image)).status == "failed"

@@ -21,10 +21,10 @@ from tests.support.git_repository import bridge_address, serve_private, slow
 pytest_plugins = ["support_builds_fixtures"]
 pytestmark = pytest.mark.docker
 
-USERNAME = "teacher@example.org"
+USERNAME = "lecturer@example.org"
 PASSWORD = "p@ss w:rd/%é$HOME'\"#s3cret"
 # Parts that are the same however the password is written.
-TRACES = ("s3cret", "teacher@", "teacher%40")
+TRACES = ("s3cret", "lecturer@", "lecturer%40")
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def watching_processes():
 
 
 def test_a_private_repository_is_built_and_nobody_sees_the_password(private, caplog):
-    repository = private.repository(slow(2))
+    repository = private.repository(slow(10))
     caplog.set_level("DEBUG")
 
     async def scenario():
@@ -164,7 +164,7 @@ def test_a_build_that_prints_the_password(private):
 
 def test_a_queued_private_build_survives_a_kill(private):
     encoded = quote(PASSWORD, safe="")
-    first = private.request(private.repository(slow(6)), **credentials())
+    first = private.request(private.repository(slow(10)), **credentials())
     second = private.request(
         private.repository(f"RUN echo 'the password is {encoded}.'"), image=private.image("b"), **credentials()
     )

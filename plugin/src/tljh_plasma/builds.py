@@ -156,7 +156,7 @@ class Builder:
             finally:
                 build.log.say("The build was cancelled.")
                 build.log.end()
-                self._builds.pop(image, None)
+                self._leave(build)
         return True
 
     async def follow(self, image: str) -> AsyncIterator[str]:
@@ -231,6 +231,15 @@ class Builder:
             self._running.add(build)
             build.turn.set()
 
+    def _leave(self, build: Build) -> None:
+        """Give up the place of a build, for the next one."""
+        self._builds.pop(build.request.image, None)
+        self._running.discard(build)
+        if build in self._queue:
+            self._queue.remove(build)
+        if not self._closed:
+            self._advance()
+
     async def _resume(self) -> None:
         if self._resumed:
             return
@@ -283,15 +292,15 @@ class Builder:
             if status is None and not let_go:
                 build.log.say("Something unexpected ended the build: the log of the service says what.")
                 status = BuildStatusType.FAILED
-            self._running.discard(build)
-            if build in self._queue:
-                self._queue.remove(build)
-            if not self._closed:
-                self._advance()
             build.ended.set()
             await asyncio.wait([saving])
-            if not let_go:
-                await self._finish(build, status)
+            try:
+                if not let_go:
+                    await self._finish(build, status)
+            finally:
+                # The container of one that was cancelled still runs: cancel() takes its place away.
+                if not (let_go and build.cancelled):
+                    self._leave(build)
 
     async def _build(self, build: Build) -> BuildStatusType:
         image = build.request.image
@@ -364,7 +373,6 @@ class Builder:
             self._log.warning("The builder of %s cannot be removed: %s", build.request.image, error)
         finally:
             build.log.end()
-            self._builds.pop(build.request.image, None)
 
 
 def _is_waiting(container: DockerContainer) -> bool:

@@ -68,7 +68,6 @@ def run(wanted: Options) -> None:
         finally:
             say("Stopping: hub, proxy and users' servers (data and images stay)")
             hub.stop()
-            processes.kill_orphans()
             hub.clean_up()
 
 

@@ -17,7 +17,7 @@ from tljh_plasma import config_file, firewall
 from tljh_plasma.build_container import LABEL_UID as BUILD_LABEL
 
 from .options import DevError, Options, free_ports
-from .processes import Child
+from .processes import Child, kill_orphans
 
 HERE = Path(__file__).parent
 START_TIMEOUT = 90
@@ -134,15 +134,19 @@ class Hub:
 
     def restart(self) -> None:
         """Start JupyterHub again, with the code as it is now. Users' servers and the proxy go on."""
-        if self._hub is not None:
-            self._hub.stop()
+        self._hub.stop()
+        # A hub that was stopped while it started leaves its services behind.
+        kill_orphans(self._proxy.pid)
         self.start()
 
     def stop(self) -> None:
-        """Stop hub and proxy, in this order, so that the hub can take its routes away."""
-        for child in (self._hub, self._proxy):
-            if child is not None:
-                child.stop()
+        """Stop the hub, then the proxy, then what they have left behind."""
+        children = [child for child in (self._hub, self._proxy) if child is not None]
+        for child in children:
+            child.stop()
+        kill_orphans()
+        for child in children:
+            child.finish()
 
     def _builds(self) -> set[str]:
         """Return the ids of all builds there were: other hubs may build on the same engine."""

@@ -62,8 +62,13 @@ class Child:
         """Return its exit code, or None while it runs."""
         return self._process.poll()
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
     def stop(self) -> None:
-        """Ask it to end, and make it end when it does not. What it has left running is killed."""
+        """Ask it to end, and make it end when it does not, with its process group."""
         if self.ended() is None:
             self._process.terminate()
             try:
@@ -75,6 +80,9 @@ class Child:
             os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
+
+    def finish(self) -> None:
+        """Wait for the end of its output, once everything that writes there has ended."""
         self._copier.join(PATIENCE)
 
 
@@ -89,10 +97,14 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
 
 
-def kill_orphans() -> None:
-    """End all children that are left, and theirs."""
+def kill_orphans(*keep: int) -> None:
+    """End all children that are left, and theirs.
+
+    Args:
+        keep: numbers of those that are to go on.
+    """
     end = time.monotonic() + PATIENCE
-    while (left := _children()) and time.monotonic() < end:
+    while (left := set(_children()) - set(keep)) and time.monotonic() < end:
         for pid in left:
             try:
                 os.kill(pid, signal.SIGKILL)

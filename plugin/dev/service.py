@@ -32,5 +32,4 @@ class DevService(app.PlasmaService):
 
 
 if __name__ == "__main__":
-    entry.PlasmaService = DevService
-    sys.exit(entry.main())
+    sys.exit(entry.main(lambda: DevService))

@@ -131,6 +131,11 @@ def test_hub_restart_leaves_servers_running(hub, alice, docker_host):
     headers = {"Authorization": f"token {hub.user_token(alice.name)}"}
     address = f"{hub.url}/user/{alice.name}/api/status"
     wait_until(lambda: requests.get(address, headers=headers, timeout=10).status_code == 200, 30, "server")
+    # And the pages still say what it is.
+    session, _ = hub.login(alice.name, alice.password)
+    home = session.get(f"{hub.url}/hub/home", timeout=30).text
+    assert "plasmat-course</span>" in home
+    assert "0.5 GB of memory, 1 CPU" in home
 
 
 def test_server_that_ends_by_itself_is_noticed_and_removed(hub, accounts, environment, docker_host):

@@ -9,7 +9,7 @@ from typing import Any
 from tljh_repo2docker import TLJH_R2D_ADMIN_SCOPE
 from traitlets.config import LazyConfigValue
 
-from . import firewall, network, settings, theme
+from . import network, settings, theme
 from .access import Store
 
 SERVICE = "plasma"
@@ -97,7 +97,6 @@ def configure(c: Any) -> None:
         SettingsError: config.yaml cannot be used.
         AccessError: the file with the permissions cannot be used.
         NetworkError: Docker does not answer, or its network is not ours.
-        FirewallError: the host cannot be closed to containers.
     """
     from .auth import PlasmaPAMAuthenticator
     from .spawner import PlasmaSpawner
@@ -132,9 +131,5 @@ def configure(c: Any) -> None:
     address = network.ensure_network(client, values.network_name)
     c.JupyterHub.hub_ip = address
     c.JupyterHub.hub_connect_ip = address
-    # Containers that outlived the hub are shut out from the host again, should the firewall have been flushed since.
-    # For new ones the spawner sees to it, at whatever port the hub really listens.
-    if "hub_port" in c.JupyterHub:
-        firewall.ensure(client, values.network_name, c.JupyterHub.hub_port)
 
     theme.apply(c, values)

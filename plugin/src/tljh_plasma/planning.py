@@ -107,6 +107,7 @@ class PlannedSpawner(LoggingConfigurable):
         # Each start sets these traits for its own environment: keep what was configured.
         self._configured_memory = self.mem_limit
         self._configured_cpu = self.cpu_limit
+        self._summary: dict[str, Any] = {}
         self._steps: list[dict[str, Any]] = []
         self._stepped = asyncio.Event()
 
@@ -165,6 +166,29 @@ class PlannedSpawner(LoggingConfigurable):
         for note in plan.notes:
             self.log.warning("Server %s: %s", self._log_name, note)
         return plan
+
+    def get_state(self) -> dict[str, Any]:
+        """What is kept in the hub's database while the server runs."""
+        return {**super().get_state(), **({"summary": self.summary} if self.summary else {})}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up a server that was started before the hub."""
+        super().load_state(state)
+        self._summary = state.get("summary", {})
+
+    def clear_state(self) -> None:
+        """Forget the server that has ended."""
+        super().clear_state()
+        self.plan = None
+        self._summary = {}
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What pages say of the server: name of its environment, memory in bytes, CPUs; empty when none was started."""
+        if self.plan is None:
+            return self._summary
+        limits = self.plan.limits
+        return {"name": self.plan.environment.name, "memory": limits.memory, "cpu": limits.cpu}
 
     def planned(self) -> ServerPlan:
         """Return the plan of the server that is starting or running."""

@@ -20,7 +20,7 @@ from . import environments as envs
 from . import failures, firewall, policy
 from .container_files import ContainerFiles
 from .environments import Environment
-from .network import NETWORK_NAME
+from .network import NETWORK_NAME, NetworkError
 from .planning import PlannedSpawner, StartFailure, http_error
 
 DOCKER_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException)
@@ -203,12 +203,15 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             # Reaps orphans, and keeps process 1 from ending when a child is killed.
             init=True,
             group_add=[str(group.gid) for group in plan.account.groups],
+            # On the host's disk: what a server writes to its output would be kept without limit.
+            log_config={"Type": "local", "Config": {"max-size": "5m", "max-file": "2"}},
             shm_size=plan.limits.memory // 2,
             tmpfs={
                 # In memory, which is limited: on the engine's disk one person could fill it for all. Half of it each
                 # is room for what installers unpack there, and it takes nothing until it is used.
                 "/tmp": f"size={plan.limits.memory // 2},mode=1777,exec",
                 "/var/tmp": f"size={plan.limits.memory // 2},mode=1777,exec",
+                "/run/lock": "size=1m,mode=1777",
                 **host.get("tmpfs", {}),
                 policy.RUNTIME_DIR: f"size=16m,mode=0700,uid={plan.account.uid},gid={plan.account.group.gid}",
             },
@@ -260,6 +263,13 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
     async def poll(self) -> Any:
         """Return None while the server runs; the container of one that ended by itself is removed."""
         status = await super().poll()
+        if status is None:
+            # Also where nobody starts a server: what runs is shut out again after a reload of the host's firewall, and
+            # reaches the hub again after a restart of it that changed its process or its port.
+            try:
+                await self.in_thread(firewall.ensure, self.network_name, self.hub.port, self.poll_interval)
+            except (firewall.FirewallError, NetworkError, *DOCKER_ERRORS) as error:
+                self.log.error("Server %s: %s", self._log_name, error)
         if status is not None and self.object_id and self.remove:
             await self.remove_object()
             self.object_id = ""

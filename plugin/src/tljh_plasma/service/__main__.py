@@ -6,16 +6,34 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from .. import settings
 from ..settings import SettingsError
-from .app import PlasmaService
+from .waiting import Waiting
+
+if TYPE_CHECKING:
+    from .app import PlasmaService
 
 PR_SET_PDEATHSIG = 1
+ADDRESS = "127.0.0.1"
 
 
-def main() -> int:
-    """Run the service."""
+def load() -> type[PlasmaService]:
+    """Load the service, which takes seconds."""
+    from .app import PlasmaService
+
+    return PlasmaService
+
+
+def main(load: Callable[[], type[PlasmaService]] = load) -> int:
+    """Run the service.
+
+    Args:
+        load: returns its class; called when something answers already.
+    """
     # Databases and secrets are nobody else's, from the moment they are made.
     os.umask(0o077)
     # A hub that was killed could not end us, and its successor's service needs the port.
@@ -24,10 +42,16 @@ def main() -> int:
     programs = str(Path(sys.executable).parent)
     os.environ["PATH"] = f"{programs}:{os.environ.get('PATH', os.defpath)}"
     try:
-        PlasmaService.launch_instance([])
+        port = settings.load().service_port
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    try:
+        waiting = Waiting(ADDRESS, port, os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/"))
+    except OSError as error:
+        print(f"error: port {port} of {ADDRESS} is taken: set plasma.service_port ({error})", file=sys.stderr)
+        return 1
+    load().launch_instance([], waiting=waiting)
     return 0
 
 

@@ -34,6 +34,7 @@ from .hub import HubClient
 from .operations import Operations
 from .permissions import PermissionsApi, PermissionsPage
 from .servers import ServerApi, ServersApi, ServersPage
+from .waiting import Waiting
 
 # JupyterHub tells "tornado.application" of every login, with the ids of sessions.
 LOGGERS = {"tornado.access": logging.INFO, "tornado.application": logging.WARNING, "tornado.general": logging.INFO}
@@ -58,18 +59,11 @@ class PlasmaService(TljhRepo2Docker):
     flags = {}
 
     plasma = Instance(plasma_settings.Settings)
+    waiting = Instance(Waiting, help="What listens already.")
 
     @default("plasma")
     def _default_plasma(self) -> plasma_settings.Settings:
         return plasma_settings.load()
-
-    @default("ip")
-    def _default_ip(self) -> str:
-        return "127.0.0.1"
-
-    @default("port")
-    def _default_port(self) -> int:
-        return self.plasma.service_port
 
     @default("db_url")
     def _default_db_url(self) -> str:
@@ -187,8 +181,9 @@ class PlasmaService(TljhRepo2Docker):
         application = web.Application(self.init_handlers(), **settings)
         # Twice, so that a body a little too large is answered with a sentence.
         server = HTTPServer(application, xheaders=True, max_body_size=2 * MAX_BODY)
-        server.listen(self.port, self.ip)
-        self.log.info("Plasma's service listens on %s:%s", self.ip, self.port)
+        listener = self.waiting.take_over()
+        server.add_socket(listener)
+        self.log.info("Plasma's service listens on %s:%s", *listener.getsockname())
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -177,7 +177,8 @@ class Hub:
                     container.remove(force=True, v=True)
                 for network in client.networks.list(names=[self.options.name]):
                     if network.name == self.options.name:
-                        firewall.remove(client.api.inspect_network(network.id))
+                        if os.geteuid() == 0:  # else none were made
+                            firewall.remove(client.api.inspect_network(network.id))
                         network.remove()
             finally:
                 client.close()

@@ -98,8 +98,12 @@ class Hub:
         subprocess.run(
             [sys.executable, "-m", "tljh_plasma.standalone", "traefik"], env=self.environment, check=True, timeout=60
         )
-        self._run("traefik", "traefik", f"--configfile={self.prefix / 'state' / 'traefik.toml'}")
-        self.start_hub()
+        try:
+            self._run("traefik", "traefik", f"--configfile={self.prefix / 'state' / 'traefik.toml'}")
+            self.start_hub()
+        except BaseException:
+            self.stop()
+            raise
 
     def start_hub(self) -> None:
         """Start the hub alone."""

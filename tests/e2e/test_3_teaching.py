@@ -61,7 +61,7 @@ def add_environment(page, url, repository, **fields):
 
 
 @pytest.fixture(scope="module")
-def built(repositories, browser, url, teacher, pictures):
+def built(repositories, browser, url, teacher, student, pictures):
     """The environment, built through the page while its log was watched."""
     with new_page(browser) as page:
         sign_in(page, url, teacher.name, teacher.password)

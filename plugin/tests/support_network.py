@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from support_containers import run_in
 from support_hub import free_port, wait_until
 from tljh_plasma import firewall, network
@@ -241,3 +242,18 @@ def networks(engine: Any, image: str) -> Iterator[Any]:
     yield one
     for net in made:
         net.remove()
+
+
+@pytest.fixture(scope="module")
+def make_network(docker_host, environment):
+    """Factory of networks."""
+    with networks(docker_host, environment) as factory:
+        yield factory
+
+
+@pytest.fixture(scope="module")
+def protected(make_network):
+    """A network with our rules, and a container on it."""
+    net = make_network()
+    net.protect()
+    return net, net.run()

@@ -31,7 +31,6 @@ from support_network import (
     from_namespace,
     host_addresses,
     iptables,
-    networks,
 )
 from tljh_plasma import firewall, firewall_rules
 
@@ -39,24 +38,9 @@ pytestmark = pytest.mark.docker
 
 
 @pytest.fixture(scope="module")
-def make(docker_host, environment):
-    """Factory of networks."""
-    with networks(docker_host, environment) as factory:
-        yield factory
-
-
-@pytest.fixture(scope="module")
-def bare(make):
+def bare(make_network):
     """A network without our rules, and a container on it."""
-    net = make()
-    return net, net.run()
-
-
-@pytest.fixture(scope="module")
-def protected(make):
-    """A network with our rules, and a container on it."""
-    net = make()
-    net.protect()
+    net = make_network()
     return net, net.run()
 
 

@@ -18,26 +18,10 @@ from support_network import (
     assert_open,
     from_container,
     iptables,
-    networks,
 )
 from tljh_plasma import firewall, firewall_rules, network
 
 pytestmark = pytest.mark.docker
-
-
-@pytest.fixture(scope="module")
-def make(docker_host, environment):
-    """Factory of networks."""
-    with networks(docker_host, environment) as factory:
-        yield factory
-
-
-@pytest.fixture(scope="module")
-def protected(make):
-    """A network with our rules, and a container on it."""
-    net = make()
-    net.protect()
-    return net, net.run()
 
 
 @pytest.fixture
@@ -195,8 +179,8 @@ def test_port_of_a_hub_may_change(net, inside):
         assert_closed(from_container(inside, before))
 
 
-def test_network_from_before_bridges_had_names(make):
-    old = make(driver="bridge", options={network.ICC_OPTION: "false"})
+def test_network_from_before_bridges_had_names(make_network):
+    old = make_network(driver="bridge", options={network.ICC_OPTION: "false"})
     assert old.bridge == f"br-{old.attrs['Id'][:12]}"
     port = free_port()
     hub, other = f"tcp|{old.gateway}|{old.port}", f"tcp|{old.gateway}|{port}"

@@ -75,9 +75,12 @@ test-e2e: $(VENV)/.ready  ## salt-ssh over real SSH against a throwaway server (
 test-vm: $(VENV)/.ready  ## a throwaway server with a kernel of its own
 	$(PYTEST) tests/e2e -m vm
 
-.PHONY: bench lock clean
+.PHONY: bench bench-hub lock clean
 bench: $(VENV)/.ready  ## measure what the README's figures say
 	$(PYTHON) -m benchmarks.run
+
+bench-hub: $(PLUGIN_VENV)/.ready  ## measure the hub under load, and what it adds to the start of a server
+	$(PLUGIN_VENV)/bin/python -m benchmarks.load
 
 lock: $(VENV)/.ready  ## pin the environments again from pyproject.toml and plugin/
 	tools/lock

@@ -213,7 +213,9 @@ class Docker(Section):
         description="The repository of Docker CE.",
     )
     log_driver: Literal["journald", "json-file", "local", "syslog"] = option(
-        "journald", example="local", description="Where containers log to. User servers are no part of it: each keeps the last 10 MB of its output."
+        "journald",
+        example="local",
+        description="Where containers log to. User servers are no part of it: each keeps the last 10 MB of its output.",
     )
 
 

@@ -87,16 +87,14 @@ def docker_engine() -> Iterator[str]:
     """Find an engine or start one; one that was started here is stopped again, unless it has come into use."""
     found = engine.running_host()
     if found is None:
-        say("Looking for a Docker engine")
-        # In a process of its own: the engine is to be nobody's child.
-        asked = subprocess.run(
-            [sys.executable, "-m", "tests.support", "engine"], capture_output=True, text=True, check=False
-        )
-        if asked.returncode:
-            raise DevError(asked.stderr.strip().removeprefix("Error: "))
-        host = asked.stdout.split()[-1]
-    else:
-        host = found
+        say("No Docker engine answers: installing and starting one, where that can be done")
+    # In a process of its own: an engine that is started is to be nobody's child.
+    asked = subprocess.run(
+        [sys.executable, "-m", "tests.support", "engine"], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if asked.returncode:
+        raise DevError("there is no Docker engine to work with (the reason is above).")
+    host = asked.stdout.split()[-1]
     try:
         yield host
     finally:

@@ -225,5 +225,7 @@ def clean_up(docker_host, service_hub):
                 container.remove(force=True, v=True)
         if docker_host.images.list(image):
             for container in docker_host.containers.list(all=True, filters={"ancestor": image}):
-                container.remove(force=True)
+                # Another name of the same image is another environment, with servers of other tests.
+                if container.attrs["Config"]["Image"] == image:
+                    container.remove(force=True)
             docker_host.images.remove(image, force=True)

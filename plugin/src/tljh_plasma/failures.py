@@ -28,6 +28,8 @@ BROKEN = (
     "The environment {name!r} cannot start: {what}. Please choose another one, and tell whoever looks after it that "
     "its repository has to be mended and built anew."
 )
+# Exit code of what ended by SIGKILL.
+KILLED = 128 + 9
 FULL_SIGNS = ("No space left on device", "Disk quota exceeded", "disk quota is used up")
 
 
@@ -55,8 +57,10 @@ def of_container(state: dict[str, Any], log: str, plan: ServerPlan) -> StartFail
         plan: what was run.
     """
     code = state.get("ExitCode")
-    reason = f"its container ended with code {code}{', out of memory' if state.get('OOMKilled') else ''}:\n{log}"
-    if state.get("OOMKilled"):
+    # Some engines do not tell (20.10 with the first version of cgroups); nobody else kills a server that starts.
+    out_of_memory = state.get("OOMKilled") or code == KILLED
+    reason = f"its container ended with code {code}{', out of memory' if out_of_memory else ''}:\n{log}"
+    if out_of_memory:
         gigabytes = f"{plan.limits.memory / 1024**3:.2g}"
         message = (
             f"The server needed more than its {gigabytes} GB of memory while it started. "

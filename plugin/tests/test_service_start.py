@@ -106,3 +106,15 @@ def test_a_taken_port_ends_the_service_with_a_sentence(tmp_path):
     assert process.returncode == 1
     assert "is taken: set plasma.service_port" in errors
     assert "Traceback" not in errors
+
+
+def test_secret_of_cookies_stays_the_same(tmp_path):
+    """Also where it would begin or end with a space, had it been made of bytes: people would be logged out."""
+    from tljh_plasma.service.app import PlasmaService
+
+    path = tmp_path / "cookie.secret"
+    service = PlasmaService(cookie_secret_file=str(path))
+    first = service._load_cookie_secret()
+    assert len(first) == 64
+    assert first == first.strip() == service._load_cookie_secret()
+    assert path.stat().st_mode & 0o777 == 0o600

@@ -72,23 +72,27 @@ def merge(base: dict[str, Any], extra: dict[str, Any], path: str = "") -> dict[s
     return result
 
 
-def api_password(state_dir: Path) -> str:
-    """Return the password of Traefik's API, made on the first call and kept in ``traefik-api.secret`` (0600)."""
-    path = state_dir / "traefik-api.secret"
+def kept_secret(path: Path) -> str:
+    """Return a random secret of 64 hexadecimal digits, made on the first call and kept in a file (0600)."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        password = path.read_text(encoding="ascii").strip()
-        if password:
-            return password
+        secret = path.read_text(encoding="ascii").strip()
+        if secret:
+            return secret
         # Left empty by a crash between creation and writing.
         descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC)
-    password = secrets.token_hex(32)
+    secret = secrets.token_hex(32)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(password)
+        file.write(secret)
         file.flush()
         os.fsync(file.fileno())
-    return password
+    return secret
+
+
+def api_password(state_dir: Path) -> str:
+    """Return the password of Traefik's API, kept in ``traefik-api.secret``."""
+    return kept_secret(state_dir / "traefik-api.secret")
 
 
 def culler(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -26,6 +26,7 @@ from .. import settings as plasma_settings
 from .. import theme
 from ..access import Store
 from ..builds import Builder, BuildRefused
+from ..standalone import kept_secret
 from .base import MAX_BODY, CallbackHandler, Guarded, NotFoundHandler, RootHandler, StaticHandler
 from .catalog import Catalog
 from .engine import Engine
@@ -103,11 +104,16 @@ class PlasmaService(TljhRepo2Docker):
         for made in path.parent.glob(f"{path.name}*"):
             made.chmod(0o600)
 
+    def _load_cookie_secret(self) -> bytes:
+        """Return the secret of cookies.
+
+        tljh-repo2docker keeps random bytes and strips them when it reads them: one secret in twenty begins or ends with
+        what counts as a space, and is made anew at every start, which logs everybody out.
+        """
+        return kept_secret(Path(self.cookie_secret_file)).encode("ascii")
+
     def init_settings(self) -> dict[str, Any]:
         """Return Tornado's settings."""
-        secret = Path(self.cookie_secret_file)
-        if secret.exists():
-            secret.chmod(0o600)
         inherited = super().init_settings()
         engine = Engine()
         store = Store(self.plasma.database)

@@ -14,7 +14,7 @@ EVERY = 0.2
 
 
 class Sampler:
-    """Asks for some addresses again and again, each in a thread of its own, while the block runs.
+    """Asks for some addresses again and again, each in a thread of its own, while a block runs (one or more).
 
     Args:
         addresses: what to ask for, by the name of the figure.
@@ -28,6 +28,8 @@ class Sampler:
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Sampler:
+        self._stop.clear()
+        self._threads.clear()
         for name, address in self._addresses.items():
             thread = threading.Thread(target=self._sample, args=(name, address))
             thread.start()

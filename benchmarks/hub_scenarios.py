@@ -99,35 +99,41 @@ def logins(bench: Bench, count: int, seconds: float) -> dict[str, Any]:
     return {"count": count, "in_s": seconds, "login_ms": summary(taken), "latency_ms": sampler.results()}
 
 
-def together(bench: Bench, count: int) -> dict[str, Any]:
+def together(bench: Bench, count: int, rounds: int) -> dict[str, Any]:
     """Servers that start at the same moment, each until its person has JupyterLab, with the hub's latency meanwhile.
 
-    Then as many containers of the same image without a hub, which shows how much of it is the machine's.
+    In turn with as many containers of the same image without a hub, which show how much of it is the machine's.
 
     Args:
         count: how many.
+        rounds: how often; each with people who have not been there before.
     """
-    browsers = [Browser(bench.hub, person) for person in bench.people(count)]
-    for browser in browsers:
-        browser.login()
-    moment = threading.Barrier(count)
+    usable: list[float] = []
+    alone: list[float] = []
+    sampler = Sampler(addresses(bench))
+    for _ in range(rounds):
+        browsers = [Browser(bench.hub, person) for person in bench.people(count)]
+        for browser in browsers:
+            browser.login()
+        moment = threading.Barrier(count)
 
-    def start(browser: Browser) -> float:
-        moment.wait()
-        begin = time.perf_counter()
-        browser.start(IMAGE)
-        browser.open()
-        return time.perf_counter() - begin
+        def start(browser: Browser, moment: threading.Barrier = moment) -> float:
+            moment.wait()
+            begin = time.perf_counter()
+            browser.start(IMAGE)
+            browser.open()
+            return time.perf_counter() - begin
 
-    with Sampler(addresses(bench)) as sampler, ThreadPoolExecutor(count) as pool:
-        taken = list(pool.map(start, browsers))
-    for browser in browsers:
-        browser.stop()
-    with ThreadPoolExecutor(count) as pool:
-        alone = list(pool.map(lambda browser: bare(bench, browser.person)["total"], browsers))
+        with ThreadPoolExecutor(count) as pool:
+            with sampler:
+                usable += pool.map(start, browsers)
+            for browser in browsers:
+                browser.stop()
+            alone += pool.map(lambda browser: bare(bench, browser.person)["total"], browsers)
     return {
         "count": count,
-        "usable_s": summary(taken),
+        "rounds": rounds,
+        "usable_s": summary(usable),
         "without_hub_usable_s": summary(alone),
         "latency_ms": sampler.results(),
     }

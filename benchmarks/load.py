@@ -25,7 +25,7 @@ def measure(bench: hub_bench.Bench, parts: list[str], arguments: argparse.Namesp
         "idle": lambda: hub_scenarios.idle(bench, 20),
         "listing": lambda: hub_scenarios.listing(bench, 100, arguments.rounds),
         "logins": lambda: hub_scenarios.logins(bench, 30, 60),
-        "together": lambda: hub_scenarios.together(bench, arguments.together),
+        "together": lambda: hub_scenarios.together(bench, arguments.together, 3),
         "compare": lambda: hub_compare.compare(bench, arguments.pairs),
         "environments": lambda: hub_scenarios.environments(bench, 50, arguments.rounds),
     }

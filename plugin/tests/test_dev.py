@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import requests
 from support_accounts import PREFIX
-from support_hub import free_port, wait_until
+from support_hub import LABEL_USER, free_port, wait_until
 
 from plugin.dev import account, options
 from plugin.dev.watch import Watch
@@ -191,12 +191,14 @@ def test_work_on_the_hub(dev, teacher, environment, docker_host):
     (dev.package / "failures.py").write_text((ROOT / "plugin/src/tljh_plasma/failures.py").read_text())
     wait_until(lambda: dev.said.count("JupyterHub is now running") == 3, 60, "the hub after a mistake")
 
-    name = next(n.name for n in docker_host.networks.list() if n.name.startswith("plasma-dev-") and attached(n))
+    (server,) = docker_host.containers.list(filters={"label": f"{LABEL_USER}={teacher.name}"})
+    (name,) = server.attrs["NetworkSettings"]["Networks"]
+    assert name.startswith("plasma-dev-")
     bridge = docker_host.networks.list(names=[name])[0].attrs["Options"]["com.docker.network.bridge.name"]
     assert bridge in rules()
     dev.interrupt()
     assert dev.left() == []
-    assert not docker_host.containers.list(all=True, filters={"name": f"{name}-{teacher.name}"})
+    assert not docker_host.containers.list(all=True, filters={"label": f"{LABEL_USER}={teacher.name}"})
     assert not docker_host.networks.list(names=[name])
     assert bridge not in rules()
     log = (dev.directory / "state" / "dev" / "log" / "hub.log").read_text()
@@ -210,12 +212,6 @@ def test_work_on_the_hub(dev, teacher, environment, docker_host):
     assert f"Last time: {environment}" in home.text
     dev.interrupt()
     assert dev.left() == []
-
-
-def attached(network) -> bool:
-    """Whether a network has containers."""
-    network.reload()
-    return bool(network.containers)
 
 
 def rules() -> str:

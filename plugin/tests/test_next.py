@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from test_package import normal, versions, wanted
 
 ROOT = Path(__file__).resolve().parents[2]
 NEXT = ROOT / "plugin" / "next"
@@ -112,3 +114,30 @@ def test_the_list_of_this_repository_can_be_read():
     for test, reason in read(KNOWN).items():
         assert (ROOT / "plugin" / "tests" / test.partition("::")[0]).exists(), test
         assert len(reason) > 10
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.13"])
+def test_its_environment_differs_from_that_of_servers_in_jupyterhub_alone(python):
+    servers, tests = versions("requirements.txt", python), versions("tests/requirements.txt", python)
+    there = versions("next/requirements.txt", python)
+    (override,) = (
+        Requirement(line) for line in (NEXT / "overrides.txt").read_text().splitlines() if not line.startswith("#")
+    )
+    assert override.name == "jupyterhub"
+    assert override.specifier.contains(there["jupyterhub"])
+    assert not override.specifier.contains(servers["jupyterhub"])
+    assert {name: there[name] for name in servers if name != "jupyterhub"} == {
+        name: version for name, version in servers.items() if name != "jupyterhub"
+    }
+    assert set(tests) <= set(there)
+    # Nothing but the plugin itself refuses it.
+    refusing = [one.name for one in wanted() if not one.specifier.contains(there[normal(one.name)])]
+    assert refusing == ["jupyterhub"]
+
+
+def test_its_lock_has_a_hash_for_every_line_and_names_no_index():
+    text = (NEXT / "requirements.txt").read_text()
+    lines = [line for line in text.replace("\\\n", " ").splitlines() if line.strip() and not line.startswith("#")]
+    assert len(lines) > 50
+    assert all("--hash=sha256:" in line for line in lines)
+    assert "://" not in text

@@ -114,7 +114,7 @@ def test_comments_and_foreign_keys_survive(site, target, pillar, deployment):
     text = target.sudo("cat /opt/tljh/config/config.yaml").stdout
     target.ssh(
         "sudo tee /opt/tljh/config/config.yaml >/dev/null",
-        input="# written by hand\n" + text + "users:\n  admin:\n  - '007'\n",
+        input="# written by hand\n" + text + "somebody_elses:\n  numbers:\n  - '007'\n",
     )
     pillar(cull={"timeout": 1800})
     assert not site.apply("tljh").failed

@@ -84,7 +84,11 @@ def bare(bench: Bench, person: Person) -> dict[str, float]:
             return False
         return True
 
-    wait_until(answers, 120, "JupyterLab without a hub", interval=POLL)
+    try:
+        wait_until(answers, 120, "JupyterLab without a hub", interval=POLL)
+    except AssertionError as error:
+        logs = subprocess.run([*docker, "logs", "--tail", "20", name], capture_output=True, text=True, check=False)
+        raise RuntimeError(f"{error}; its log:\n{logs.stdout}{logs.stderr}") from error
     answered = time.time()
     with requests.Session() as session:
         session.trust_env = False

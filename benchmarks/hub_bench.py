@@ -52,7 +52,7 @@ class Bench:
         self.hub = Hub(directory, self.admin.name, {"network": {"name": NETWORK}, "shared_data": ""})
         extra = directory / "config" / "jupyterhub_config.d" / "tests.py"
         extra.write_text(extra.read_text() + QUIET)
-        self._images: list[str] = []
+        self._images = [IMAGE]
 
     def people(self, count: int) -> list[Person]:
         """Make accounts.
@@ -99,7 +99,7 @@ class Bench:
 
 @contextlib.contextmanager
 def running() -> Iterator[Bench]:
-    """Start a hub; whatever was made for it is gone afterwards, but for the image that all is measured with."""
+    """Start a hub; what was made for it is gone afterwards, but for the layers of the image, which are the tests' too."""
     host = engine.ensure_engine()
     os.environ["DOCKER_HOST"] = host
     environment_image(IMAGE, mem_limit=MEMORY, cpu_limit=CPUS)

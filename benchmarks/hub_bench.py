@@ -99,7 +99,7 @@ class Bench:
 
 @contextlib.contextmanager
 def running() -> Iterator[Bench]:
-    """Start a hub; what was made for it is gone afterwards, but for layers of the image, which are those of the tests."""
+    """Start a hub; what was made for it is gone afterwards, but for layers of the image that the tests have too."""
     host = engine.ensure_engine()
     os.environ["DOCKER_HOST"] = host
     environment_image(IMAGE, mem_limit=MEMORY, cpu_limit=CPUS)

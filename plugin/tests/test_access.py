@@ -71,6 +71,16 @@ def test_17_what_was_read_outlives_its_connection(store):
     assert entries == {"a:1": Entry(("maths",))}
 
 
+def test_a_file_that_is_put_back_counts_at_once(store, tmp_path):
+    """As when a backup is restored while hub and service run."""
+    store.set_groups({"a:1": ["maths"]})
+    other = Store(tmp_path / "backup.sqlite")
+    other.upgrade()
+    other.set_groups({"a:1": ["biology"]})
+    other.path.replace(store.path)
+    assert store.all() == {"a:1": Entry(("biology",))}
+
+
 def test_a_failing_write_changes_nothing(store):
     store.set_groups({"a:1": ["maths"]})
     with pytest.raises(AccessError):

@@ -76,8 +76,9 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        # Wait for the other process rather than fail: both write in milliseconds.
-        self.engine = sa.create_engine(f"sqlite:///{self.path}", connect_args={"timeout": 30})
+        # Wait for the other process rather than fail: both write in milliseconds. No connection is kept: one would go
+        # on with the old file when a backup is put back.
+        self.engine = sa.create_engine(f"sqlite:///{self.path}", connect_args={"timeout": 30}, poolclass=sa.NullPool)
 
     def upgrade(self) -> None:
         """Make the file, or bring it to the tables of this release; a file that is changed is copied first.

@@ -12,7 +12,8 @@ import ipaddress
 import time
 from typing import Any
 
-NETWORK_NAME = "plasma"
+from .settings import DEFAULT_NETWORK_NAME
+
 ICC_OPTION = "com.docker.network.bridge.enable_icc"
 MTU_OPTION = "com.docker.network.driver.mtu"
 BRIDGE_OPTION = "com.docker.network.bridge.name"
@@ -148,7 +149,7 @@ def _make(client: Any, name: str) -> list[dict[str, Any]]:
     return found
 
 
-def ensure_network(client: Any, name: str = NETWORK_NAME) -> str:
+def ensure_network(client: Any, name: str = DEFAULT_NETWORK_NAME) -> str:
     """Make the network when it is not there, check it when it is, and return the host's address on it.
 
     Args:

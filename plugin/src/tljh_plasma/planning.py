@@ -9,7 +9,7 @@ host, and a cluster can take its place.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -137,12 +137,17 @@ class PlannedSpawner(LoggingConfigurable):
         except AccessError as error:
             raise StartFailure(503, NO_PERMISSIONS, str(error)) from error
 
-    async def permitted_environments(self) -> list[Environment]:
-        """Return the environments that the owner of this server may start."""
+    async def _ask(self, question: Callable[..., Any], *details: Any) -> Any:
+        """Ask the policy about the owner of this server, with environments, permissions and groups of this moment.
+
+        Args:
+            question: ``policy.permitted`` or ``policy.choose``.
+            details: what it is told after the environments.
+        """
         found = await self.list_environments()
         permissions = await asyncio.to_thread(self.read_permissions)
         groups = await asyncio.to_thread(group_names, self.user.name)
-        return policy.permitted(found, permissions, groups, self.user.admin)
+        return question(found, *details, permissions, groups, self.user.admin)
 
     async def make_plan(self) -> ServerPlan:
         """Ask the policy about this server, with the accounts, groups, permissions and images of this moment.
@@ -201,7 +206,7 @@ class PlannedSpawner(LoggingConfigurable):
     async def get_options_form(self) -> str:
         """Return the list of environments to choose from, as HTML."""
         try:
-            found = await self.permitted_environments()
+            found = await self._ask(policy.permitted)
         except StartFailure as error:
             self.log.error("Environments cannot be listed: %s", error)
             raise http_error(error.status, error.message) from error
@@ -231,10 +236,7 @@ class PlannedSpawner(LoggingConfigurable):
         """
         image = (form.get("image") or [""])[0]
         try:
-            found = await self.list_environments()
-            permissions = await asyncio.to_thread(self.read_permissions)
-            groups = await asyncio.to_thread(group_names, self.user.name)
-            policy.choose(found, image, permissions, groups, self.user.admin)
+            await self._ask(policy.choose, image)
         except Refusal as refusal:
             raise http_error(refusal.status, refusal.message) from refusal
         except StartFailure as error:

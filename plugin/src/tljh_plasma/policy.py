@@ -22,6 +22,10 @@ SHARED_DATA_TARGET = "/srv/data"
 ENTRYPOINT = "/opt/plasma/entrypoint"
 # In memory, so that a server still starts when the quota of its owner is used up.
 RUNTIME_DIR = "/run/plasma"
+# What a container is labelled with, whichever engine runs it.
+LABEL_USER = "org.plasma.user"
+LABEL_SERVER = "org.plasma.server"
+LABEL_ENVIRONMENT = "org.plasma.environment"
 
 
 class Refusal(Exception):

@@ -20,17 +20,15 @@ from . import environments as envs
 from . import failures, firewall, policy
 from .container_files import ContainerFiles
 from .environments import Environment
-from .network import NETWORK_NAME, NetworkError
+from .network import NetworkError
 from .planning import PlannedSpawner, StartFailure, http_error
+from .settings import DEFAULT_NETWORK_NAME
 
 DOCKER_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException)
 # Seconds between two looks whether a server answers: it is what a person waits for.
 POLL_INTERVAL = 0.1
 # Seconds for which a look at the firewall holds: a class starts its servers together.
 FIREWALL_MAX_AGE = 2
-LABEL_USER = "org.plasma.user"
-LABEL_SERVER = "org.plasma.server"
-LABEL_ENVIRONMENT = "org.plasma.environment"
 
 
 class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
@@ -49,7 +47,7 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
 
     @default("network_name")
     def _default_network_name(self) -> str:
-        return NETWORK_NAME
+        return DEFAULT_NETWORK_NAME
 
     @default("use_internal_ip")
     def _default_use_internal_ip(self) -> bool:
@@ -184,9 +182,9 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             # For administrators' tools; names of containers are not made to be read back.
             "labels": {
                 **create.get("labels", {}),
-                LABEL_USER: plan.account.name,
-                LABEL_SERVER: self.name,
-                LABEL_ENVIRONMENT: plan.environment.image,
+                policy.LABEL_USER: plan.account.name,
+                policy.LABEL_SERVER: self.name,
+                policy.LABEL_ENVIRONMENT: plan.environment.image,
             },
         }
         host = await self._configured(self._configured_host)

@@ -12,10 +12,9 @@ from aiodocker import Docker, DockerError
 from escapism import unescape
 
 from ..environments import LABEL_REF
+from ..policy import LABEL_ENVIRONMENT, LABEL_USER
 from .errors import DOCKER_SILENT, Refused
 
-LABEL_USER = "org.plasma.user"
-LABEL_ENVIRONMENT = "org.plasma.environment"
 # Containers of people's servers, with and without the labels above.
 PREFIX = "jupyter-"
 TIMEOUT = 60

@@ -20,7 +20,7 @@ for path in (ROOT, HERE):
 from support_accounts import Accounts  # noqa: E402
 from support_config import HANDWRITTEN  # noqa: E402
 from support_hub import Hub, container_name  # noqa: E402
-from support_network import make_network, protected  # noqa: E402, F401 (fixtures)
+from support_network import inside, make_network, net, protected  # noqa: E402, F401 (fixtures)
 from support_service import (  # noqa: E402, F401 (fixtures)
     clean_up,
     courses,

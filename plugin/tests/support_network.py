@@ -257,3 +257,16 @@ def protected(make_network):
     net = make_network()
     net.protect()
     return net, net.run()
+
+
+@pytest.fixture
+def net(protected):
+    """The network with our rules, repaired for the next test."""
+    yield protected[0]
+    protected[0].protect()
+
+
+@pytest.fixture
+def inside(protected):
+    """The container on that network."""
+    return protected[1]

@@ -44,18 +44,6 @@ def bare(make_network):
     return net, net.run()
 
 
-@pytest.fixture
-def net(protected):
-    """The network with our rules, repaired for the next test."""
-    yield protected[0]
-    protected[0].protect()
-
-
-@pytest.fixture
-def inside(protected):
-    return protected[1]
-
-
 @pytest.fixture(scope="module")
 def outside():
     """The internet and a cloud's services."""

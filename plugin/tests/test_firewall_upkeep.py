@@ -24,18 +24,6 @@ from tljh_plasma import firewall, firewall_rules, network
 pytestmark = pytest.mark.docker
 
 
-@pytest.fixture
-def net(protected):
-    """The network with our rules, repaired for the next test."""
-    yield protected[0]
-    protected[0].protect()
-
-
-@pytest.fixture
-def inside(protected):
-    return protected[1]
-
-
 def shown(net) -> list[list[str]]:
     """All rules that mention the network, as the tools show them."""
     return [

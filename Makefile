@@ -4,6 +4,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 PLUGIN_VENV := .venv-plugin
 NEXT_VENV := .venv-plugin-next
+BENCH_VENV := .venv-bench
 PYTEST := $(PYTHON) -m pytest
 
 .DEFAULT_GOAL := help
@@ -22,6 +23,10 @@ $(PLUGIN_VENV)/.ready: plugin/requirements.txt plugin/tests/requirements.txt plu
 $(NEXT_VENV)/.ready: plugin/next/requirements.txt plugin/pyproject.toml
 	tools/bootstrap $(NEXT_VENV) plugin/next/requirements.txt
 	$(NEXT_VENV)/bin/python -m pip install -q --no-deps --no-build-isolation -e plugin
+
+# Ansible, to compare with, and what draws the figures.
+$(BENCH_VENV)/.ready: benchmarks/requirements.txt
+	tools/bootstrap $(BENCH_VENV) benchmarks/requirements.txt
 
 .PHONY: setup
 setup: $(VENV)/.ready  ## make the environment that salt-ssh and the tests run in
@@ -75,12 +80,16 @@ test-e2e: $(VENV)/.ready  ## salt-ssh over real SSH against a throwaway server (
 test-vm: $(VENV)/.ready  ## a throwaway server with a kernel of its own
 	$(PYTEST) tests/e2e -m vm
 
-.PHONY: bench bench-hub lock clean
+.PHONY: bench bench-hub bench-people lock clean
 bench: $(VENV)/.ready  ## measure what the README's figures say
 	$(PYTHON) -m benchmarks.run
 
 bench-hub: $(PLUGIN_VENV)/.ready  ## measure the hub under load, and what it adds to the start of a server
 	$(PLUGIN_VENV)/bin/python -m benchmarks.load
+
+bench-people: $(VENV)/.ready $(BENCH_VENV)/.ready  ## measure what users cost, beside an Ansible playbook (BENCH_FLAGS=--vm)
+	$(PYTHON) -m benchmarks.people $(BENCH_FLAGS)
+	PYTHONPATH=. $(BENCH_VENV)/bin/python -m benchmarks.people_plot
 
 lock: $(VENV)/.ready  ## pin the environments again from pyproject.toml and plugin/
 	tools/lock
@@ -88,4 +97,4 @@ lock: $(VENV)/.ready  ## pin the environments again from pyproject.toml and plug
 clean:  ## remove the throwaway targets, their engine, images and caches, and every environment
 	if [ -x $(PLUGIN_VENV)/bin/python ]; then $(PLUGIN_VENV)/bin/python -m plugin.dev --clean; fi
 	if [ -x $(PYTHON) ]; then $(PYTHON) -m tests.support down --all --purge; fi
-	rm -rf $(VENV) $(PLUGIN_VENV) $(NEXT_VENV) .salt .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PLUGIN_VENV) $(NEXT_VENV) $(BENCH_VENV) .salt .pytest_cache .ruff_cache

@@ -5,10 +5,12 @@ Checks one `plasma` mapping and completes it.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
+from .everyone import Everyone
 from .report import ROOT, problems
 from .site import Plasma
 
@@ -18,12 +20,14 @@ DEEPEST = 12
 _ALIKE = 0.83
 
 
-def check(pillar: dict[Any, Any]) -> tuple[dict[str, Any], list[str]]:
+def check(pillar: dict[Any, Any], opts: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], list[str]]:
     """
     Validate and complete the namespace of a whole pillar.
 
     pillar
         All of a server's pillar.
+    opts
+        The controller's configuration: where the pillar files, the keys and the cache are.
 
     Returns (completed, []) or ({}, lines), one line for each problem.
     """
@@ -32,23 +36,34 @@ def check(pillar: dict[Any, Any]) -> tuple[dict[str, Any], list[str]]:
     if given is None:
         # No key at all, or a file in which every line below the key is commented out.
         given = {}
-    completed: dict[str, Any] = {}
+    everyone = None
     if not _shallow(given, DEEPEST):
         lines.append(f"{ROOT}: is nested more than {DEEPEST} levels deep; no key of the schema is.")
     else:
         try:
-            completed = Plasma.model_validate(given).model_dump(mode="json")
+            everyone = Everyone(Plasma.model_validate(given))
+            lines.extend(everyone.problems())
         except ValidationError as error:
             lines.extend(problems(error, given, Plasma))
-    if len(lines) > MOST:
-        lines = [*lines[:MOST], f"... and {len(lines) - MOST} more problems"]
     if lines:
-        return {}, lines
-    for user in completed["users"]:
-        # Salt writes the pillar and the arguments of states to files on the server, and the files outlive the run.
-        # Until hashes are made here, no form of a plain password may leave this function.
-        del user["password"]
-    return completed, []
+        return {}, [*lines[:MOST], f"... and {len(lines) - MOST} more problems"] if len(lines) > MOST else lines
+    return _completed(everyone), []
+
+
+# What states get in another form than it was written in.
+_REWRITTEN = frozenset({"users", "users_csv", "groups", "admins", "quota", "quotas"})
+
+
+def _completed(everyone: Everyone) -> dict[str, Any]:
+    # Salt writes the pillar and the arguments of states to files on the server, and the files outlive the run: no form
+    # of a plain password may be in it.
+    return {
+        **everyone.plasma.model_dump(mode="json", exclude=_REWRITTEN),
+        "users": everyone.users(),
+        "groups": everyone.groups(),
+        "admins": everyone.admins(),
+        "quotas": everyone.quotas(),
+    }
 
 
 def _misplaced(pillar: dict[Any, Any]) -> list[str]:

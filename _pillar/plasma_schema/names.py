@@ -63,15 +63,20 @@ def _user(text: str) -> str:
     return text
 
 
+def system_group(name: str) -> bool:
+    """Whether the system or a package brings the group of this name: it is never made or removed here."""
+    return name in SYSTEM_GROUPS or name.startswith("systemd-")
+
+
 def _group(text: str) -> str:
-    if _name(text) in SYSTEM_GROUPS or text.startswith("systemd-"):
+    if system_group(_name(text)):
         raise refuse("is the name of a system group")
     return text
 
 
 def _membership(text: str) -> str:
     if _name(text) in ROOT_GROUPS:
-        raise refuse("is a group whose members can take over the server (use `admin: true` for administrators)")
+        raise refuse("is a group whose members can take over the server (`sudo` is the group of those who may)")
     return text
 
 

@@ -36,6 +36,9 @@ def _size(least: str, what: str) -> Any:
             raise refuse("is not a size") from None
         if number < size_bytes(least):
             raise refuse(f"is less than {least}")
+        # The system counts disk space in blocks of 1K: less would be rounded to 0, which is no limit at all.
+        if number < UNITS["K"] and float(text[:-1]):
+            raise refuse("is less than 1K")
         if number > size_bytes(_LARGEST):
             raise refuse(f"is more than {_LARGEST}")
         return text
@@ -94,6 +97,25 @@ def _full_name(text: str) -> str:
 
 FullName = Annotated[
     str, AfterValidator(_full_name), Rule("one line of at most 100 characters without colons and commas")
+]
+
+
+def _csv_file(text: str) -> str:
+    _line(text, 200)
+    if not text.endswith((".csv", ".csv.gpg", ".csv.asc")):
+        raise refuse("does not end with .csv, .csv.gpg or .csv.asc")
+    if not text.isprintable() or not text.isascii() or ".." in text.split("/"):
+        raise refuse("has a character outside of printable ASCII, or `..` as a part")
+    return text
+
+
+CsvFile = Annotated[
+    str,
+    AfterValidator(_csv_file),
+    Rule(
+        "the name of a file beside the pillar files, or an absolute path on the controller, that ends with .csv, "
+        ".csv.gpg or .csv.asc"
+    ),
 ]
 
 Sha256 = pattern(r"[0-9a-f]{64}", "64 lower-case hexadecimal digits", hint="is not a SHA-256 checksum")
@@ -263,6 +285,11 @@ def _prefix(text: str) -> str:
     return text
 
 
+HomePath = Annotated[
+    str,
+    AfterValidator(lambda text: text if text == "/home" else _directory(text)),
+    Rule("/home, or an absolute path without spaces, not a directory of the system, such as /srv/homes"),
+]
 DataDirectory = Annotated[
     str,
     AfterValidator(_directory),

@@ -9,16 +9,19 @@ from collections.abc import Iterable
 from .base import Found, Section, option
 from .hub import Docker, Hub, Preflight, Utils
 from .names import Membership, UserName
-from .people import DefaultQuota, GroupEntry, Quotas, User, repeated
+from .people import GroupEntry, PasswordPolicy, User, repeated
+from .quotas import DefaultQuota, Quotas, limits
 from .rules import (
     BuildArgument,
     CertificateFile,
     CpuShare,
+    CsvFile,
     DataDirectory,
     Domain,
     Email,
     EnvironmentName,
     GitRef,
+    HomePath,
     HttpsUrl,
     Line,
     MemorySize,
@@ -170,7 +173,31 @@ class Plasma(Section):
     shared_data: DataDirectory = option(
         "/srv/data", example="/srv/data", description="Directory that every user server sees, read-only."
     )
-    users: list[User] = option(list, example=[{"name": "anna", "groups": ["biology"]}], description="People.")
+    users: list[User] = option(
+        list,
+        example=[{"name": "anna", "groups": ["biology"]}],
+        description="People with an account on the server. Accounts that are not named here stay as they are: to "
+        "remove one, name it with `absent: true`.",
+    )
+    users_csv: list[CsvFile] = option(
+        list,
+        example=["students.csv"],
+        description="More people, from files of the controller in CSV format with the columns `username`, `password` "
+        "(or `password_hash`) and `group` (several with spaces between), and where wanted `quota_soft`, `quota_hard`, "
+        "`fullname` and `password_policy`. A plain name is looked for beside the pillar files. A file whose name ends "
+        "with `.gpg` or `.asc` is decrypted with the keys of the encrypted pillar.",
+    )
+    home_path: HomePath = option(
+        "/home",
+        example="/srv/homes",
+        description="Directory that holds the homes. Where it is changed, homes that exist stay where they are.",
+    )
+    password_policy: PasswordPolicy = option(
+        "on_create",
+        example="enforce",
+        description="When a password is set: with the new account only, so that what people chose for themselves "
+        "stays, or at every apply.",
+    )
     groups: list[GroupEntry] = option(
         list,
         example=["biology"],
@@ -178,15 +205,18 @@ class Plasma(Section):
         "page offers these groups, those with `absent: true` left out, to say whose members may start an environment.",
     )
     quota: DefaultQuota = option(
-        DefaultQuota, example={"soft": "10G", "hard": "12G"}, description="Disk quota of users who have no other."
+        DefaultQuota,
+        example={"soft": "10G", "hard": "12G"},
+        description="Disk quota of each user. Quotas of groups and of users come over it, key by key.",
     )
     quotas: Quotas = option(Quotas, example={"enabled": True}, description="Disk quotas of the server.")
     admins: list[UserName] = option(
         list,
         example=["teacher"],
-        description="Administrators of the hub, beside the users with `admin: true`. An empty list leaves the hub's "
-        "administrators as they are. Removing a name takes effect in config.yaml as long as the list is not empty; "
-        "rights already stored in the hub's database stay.",
+        description="Administrators of the hub, beside the users with `admin: true`. When there is any, the list is "
+        "the whole truth: who administers the hub and is not in it loses the rights at the next apply, in the hub's "
+        "database too. An empty list leaves the hub's administrators as they are. It gives no rights on the server: "
+        "that is `groups: [sudo]` of a user.",
     )
     https: Https = option(
         Https,
@@ -215,34 +245,35 @@ class Plasma(Section):
     )
 
     def found(self) -> Iterable[Found]:
-        for where, field in (("users", "name"), ("users", "uid"), ("groups", "name"), ("groups", "gid")):
-            yield from repeated([getattr(item, field) for item in getattr(self, where)], where, field)
+        # What concerns people of CSV files too is in everyone.py.
+        for field in ("name", "gid"):
+            yield from repeated([getattr(item, field) for item in self.groups], "groups", field)
         yield from repeated([item.name for item in self.environments], "environments", "name")
         yield from repeated(self.admins, "admins")
-        gone = {user.name for user in self.users if user.absent}
-        for index, name in enumerate(self.admins):
-            if name in gone:
-                yield Found(("admins", index), "is a user who is absent in plasma.users")
+        yield from repeated(self.users_csv, "users_csv")
         removed = {group.name for group in self.groups if group.absent}
-        for index, user in enumerate(self.users):
-            for place, name in enumerate(user.groups):
-                if name in removed:
-                    yield Found(("users", index, "groups", place), "is a group that is absent in plasma.groups")
         for index, environment in enumerate(self.environments):
             for place, name in enumerate(environment.groups):
                 if name in removed and not environment.absent:
                     yield Found(("environments", index, "groups", place), "is a group that is absent in plasma.groups")
-        if _overlap(self.shared_data, self.hub.prefix):
+        if overlap(self.shared_data, self.hub.prefix):
             yield Found(
                 ("shared_data",), f"overlaps plasma.hub.prefix ({self.hub.prefix}), whose secrets users would see"
             )
-        for index, user in enumerate(self.users):
-            for place in (self.hub.prefix, self.shared_data):
-                if user.home and _overlap(user.home, place):
-                    yield Found(("users", index, "home"), f"overlaps {place}, which is not one person's")
+        if overlap(self.home_path, self.hub.prefix):
+            yield Found(("home_path",), f"overlaps plasma.hub.prefix ({self.hub.prefix})")
+        if within(self.home_path, self.shared_data):
+            yield Found(("home_path",), f"is in plasma.shared_data ({self.shared_data}), which every user would see")
+        if self.quotas.unmanaged and not limits(self.quota, 0):
+            yield Found(("quotas", "unmanaged"), "needs plasma.quota: there is nothing to limit people with")
         if self.cockpit.enabled and not self.https.wanted:
             yield Found(("cockpit", "enabled"), "needs plasma.https: passwords would travel in plain text without it")
 
 
-def _overlap(one: str, other: str) -> bool:
-    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
+def within(path: str, other: str) -> bool:
+    """Whether a path is another one or below it."""
+    return f"{path}/".startswith(f"{other}/")
+
+
+def overlap(one: str, other: str) -> bool:
+    return within(one, other) or within(other, one)

@@ -1,0 +1,255 @@
+"""
+People from all places: what contradicts what, and everybody's limits.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from .names import system_group
+from .people import Group, User
+from .quotas import DEFAULT, GROUP, KEYS, USER, Limit, Limits, contradictions, largest, limits, numbers
+from .report import path, show
+from .site import Plasma, overlap, within
+
+# The columns of a CSV file, by the key of a user they stand for.
+COLUMNS: dict[tuple[str, ...], str] = {
+    ("name",): "username",
+    ("password",): "password",
+    ("password_hash",): "password_hash",
+    ("groups",): "group",
+    ("quota", "soft"): "quota_soft",
+    ("quota", "hard"): "quota_hard",
+    ("quota",): "quota_soft",
+    ("fullname",): "fullname",
+    ("password_policy",): "password_policy",
+}
+
+
+class Person(NamedTuple):
+    """A user, and where the entry stands: a place of the list in pillar, or a line of a CSV file."""
+
+    user: User
+    number: int
+    file: str | None = None
+
+    def place(self, *key: str | int) -> str:
+        """A key of this user, for a message: `plasma.users[3].name` or `students.csv:4: username`."""
+        if self.file is None:
+            return path(("users", self.number, *key))
+        return cell(self.file, self.number, key)
+
+    def line(self, key: tuple[str | int, ...], value: Any, reason: str) -> str:
+        """A message. What stands in a CSV file is never shown: columns may have been mixed up."""
+        return f"{self.place(*key)}{'' if self.file else f': {show(value)}'} {reason}."
+
+
+def cell(file: str, line: int, key: tuple[str | int, ...] = ()) -> str:
+    """A place in a CSV file, for a message."""
+    while key and key not in COLUMNS:
+        key = key[:-1]
+    return f"{file}:{line}: {COLUMNS[key]}" if key else f"{file}:{line}:"
+
+
+class Everyone:
+    """
+    All people of a server.
+
+    plasma
+        Its pillar, valid by itself.
+    rows
+        The people of its CSV files.
+    """
+
+    def __init__(self, plasma: Plasma, rows: Iterable[Person] = ()) -> None:
+        self.plasma = plasma
+        self.people = [*(Person(user, index) for index, user in enumerate(plasma.users)), *rows]
+        self._default = limits(plasma.quota, DEFAULT)
+        self._by_group = {
+            group.name: limits(group.quota, GROUP, index)
+            for index, group in enumerate(plasma.groups)
+            if group.quota and not group.absent
+        }
+        self._shared: dict[tuple[str, ...], Limits] = {}
+
+    def problems(self) -> Iterator[str]:
+        """One line for each contradiction."""
+        yield from self._repeated()
+        yield from self._groups()
+        yield from self._homes()
+        yield from self._limits()
+        gone = {person.user.name: person for person in self.people if person.user.absent}
+        for index, name in enumerate(self.plasma.admins):
+            if name in gone:
+                yield f"{path(('admins', index))}: {show(name)} is a user who is absent: {gone[name].place('absent')}."
+
+    def _repeated(self) -> Iterator[str]:
+        names: dict[str, Person] = {}
+        uids: dict[int, Person] = {}
+        for person in self.people:
+            for key, value, known in (("name", person.user.name, names), ("uid", person.user.uid, uids)):
+                if value is None:
+                    continue
+                if value in known:
+                    yield person.line((key,), value, f"is already the value of {known[value].place(key)}")
+                else:
+                    known[value] = person
+
+    def _groups(self) -> Iterator[str]:
+        removed = {group.name for group in self.plasma.groups if group.absent}
+        for person in self.people:
+            for index, name in enumerate(() if person.user.absent else person.user.groups):
+                if name in removed:
+                    yield person.line(("groups", index), name, f"is a group that is absent in {path(('groups',))}")
+
+    def home(self, user: User) -> str:
+        return user.home or f"{self.plasma.home_path}/{user.name}"
+
+    def _homes(self) -> Iterator[str]:
+        home_path, prefix, shared = self.plasma.home_path, self.plasma.hub.prefix, self.plasma.shared_data
+        # Homes below home_path by default are apart from each other, as names are.
+        explicit: dict[str, Person] = {}
+        for person in self.people:
+            home = person.user.home
+            if home is None:
+                continue
+            if within(home_path, home):
+                yield person.line(("home",), home, f"holds plasma.home_path ({home_path}), the homes of others")
+            elif home in explicit:
+                yield person.line(("home",), home, f"is already the value of {explicit[home].place('home')}")
+            else:
+                explicit[home] = person
+        for person in self.people:
+            home, own = self.home(person.user), person.user.home is not None
+            key, value = (("home",), home) if own else (("name",), person.user.name)
+            gets = "" if own else f"gets the home {home}, which "
+            for other in (prefix, shared):
+                if overlap(home, other):
+                    yield person.line(key, value, f"{gets}overlaps {other}, which is not one person's")
+            above = home
+            while explicit and len(above) > 1:
+                owner = explicit.get(above)
+                # Two times the same home has been said above.
+                if owner is not None and owner is not person and not (own and above == home):
+                    yield person.line(key, value, f"{gets}is in the home of another user: {owner.place('home')}")
+                above = posixpath.dirname(above)
+
+    def effective(self, user: User) -> Limits:
+        """The limits of one user: its own over those of its groups over the default, key by key."""
+        groups = tuple(user.groups)
+        shared = self._shared.get(groups)
+        if shared is None:
+            shared = {**self._default, **largest(self._by_group.get(name, {}) for name in groups)}
+            self._shared[groups] = shared
+        return {**shared, **limits(user.quota, USER)} if user.quota else shared
+
+    def _limits(self) -> Iterator[str]:
+        said: set[str] = set()
+        seen: set[tuple[str, ...]] = set()
+        for person in self.people:
+            user = person.user
+            if user.absent or (user.quota is None and tuple(user.groups) in seen):
+                continue
+            if user.quota is None:
+                seen.add(tuple(user.groups))
+            found = self.effective(user)
+            for key, reason, number, other in contradictions(found):
+                at, against = self._at(person, found[key], key), self._at(person, found[other], other)
+                reason = f"{reason} {number} of {against}"
+                if found[key].level == USER:
+                    line = person.line(("quota", *KEYS[key]), found[key].written, reason)
+                else:
+                    # Two quotas that do not go together are one problem, however many people it hits.
+                    line = f"{at}: {show(found[key].written)} {reason}, and both count for {person.place('name')}."
+                    if (at, against) in said:
+                        continue
+                    said.add((at, against))
+                yield line
+
+    @staticmethod
+    def _at(person: Person, limit: Limit, key: str) -> str:
+        """Where a limit is written."""
+        if limit.level == USER:
+            return person.place("quota", *KEYS[key])
+        return path((*(("groups", limit.index) if limit.level == GROUP else ()), "quota", *KEYS[key]))
+
+    def users(self) -> list[dict[str, Any]]:
+        """What states get of each user, without passwords."""
+        records = []
+        for person in self.people:
+            user = person.user
+            record: dict[str, Any] = {"name": user.name}
+            if user.absent:
+                record["absent"] = True
+                if user.remove_home:
+                    record["remove_home"] = True
+            else:
+                record["groups"], record["shell"] = list(user.groups), user.shell
+                for key in ("password_hash", "password_policy", "uid", "fullname", "home"):
+                    value = getattr(user, key)
+                    if value is not None:
+                        record[key] = value
+            records.append(record)
+        return records
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The declared groups, and every other one that a user is to be in and that no package brings."""
+        made = [_group(group) for group in self.plasma.groups]
+        known = {group.name for group in self.plasma.groups}
+        for person in self.people:
+            for name in () if person.user.absent else person.user.groups:
+                if name not in known and not system_group(name):
+                    known.add(name)
+                    made.append({"name": name, "absent": False})
+        return made
+
+    def admins(self) -> list[str]:
+        """The administrators of the hub, each once."""
+        marked = (person.user.name for person in self.people if person.user.admin)
+        return list(dict.fromkeys([*self.plasma.admins, *marked]))
+
+    def quotas(self) -> dict[str, Any]:
+        """Everything about disk quotas, in bytes and files."""
+        assigned: dict[tuple[tuple[str, int], ...], list[str]] = {}
+        shares: dict[int, tuple[tuple[str, int], ...]] = {}
+        for person in self.people:
+            if person.user.absent:
+                continue
+            found = self.effective(person.user)
+            # Most people share one mapping with everybody in the same groups.
+            key = shares.get(id(found)) if person.user.quota is None else None
+            if key is None:
+                key = tuple((name, found[name].value) for name in KEYS if name in found)
+                if person.user.quota is None:
+                    shares[id(found)] = key
+            if key:
+                assigned.setdefault(key, []).append(person.user.name)
+        totals = [
+            {"name": group.name, "limits": numbers(total)}
+            for group in self.plasma.groups
+            if not group.absent and (total := limits(group.total, GROUP))
+        ]
+        given, quota = self.plasma.quotas, self.plasma.quota
+        anywhere = bool(assigned or totals or self._default or any(self._by_group.values()))
+        return {
+            "enabled": anywhere if given.enabled is None else given.enabled,
+            "device": given.device,
+            "unmanaged": given.unmanaged,
+            "grace": {
+                "block": quota.grace,
+                "inode": quota.grace if quota.inodes.grace is None else quota.inodes.grace,
+            },
+            "default": numbers(self._default),
+            "assigned": [{"limits": dict(key), "users": names} for key, names in assigned.items()],
+            "groups": totals,
+        }
+
+
+def _group(group: Group) -> dict[str, Any]:
+    record: dict[str, Any] = {"name": group.name}
+    if group.gid is not None:
+        record["gid"] = group.gid
+    record["absent"] = group.absent
+    return record

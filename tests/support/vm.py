@@ -27,14 +27,16 @@ class VMTarget(Target):
     """
     A Debian server in a virtual machine, reached through ports of 127.0.0.1.
 
-    ``suite``: the Debian release. ``memory``: MiB. ``disk``: size of the root disk for qemu ("8G"; sparse). After up(),
-    ``port`` leads to its port 22 and ``http_port`` to its port 80. A reboot inside keeps the disk; down() removes it.
+    ``suite``: the Debian release. ``memory``: MiB. ``disk``: size of the root disk for qemu ("8G"; sparse). ``disks``:
+    sizes of further, empty ones: /dev/vdb and so on. After up(), ``port`` leads to its port 22 and ``http_port`` to its
+    port 80. A reboot inside keeps the disks; down() removes them.
     """
 
     kind: str = "vm"
     suite: str = "bookworm"
     memory: int = 2048
     disk: str = "8G"
+    disks: tuple[str, ...] = ()
     http_port: int = 0
     accelerator: str = ""
 
@@ -108,7 +110,8 @@ class VMTarget(Target):
                 raise
             self._kill()
             _kvm_verdict().write_text(_boot_id())
-            (self.directory / "disk.qcow2").unlink(missing_ok=True)  # half a boot may have written anything
+            for disk in self.directory.glob("disk*.qcow2"):
+                disk.unlink()  # half a boot may have written anything
             return False
         return True
 
@@ -133,6 +136,11 @@ class VMTarget(Target):
         command += ["-kernel", image.kernel, "-initrd", image.initrd, "-append", cmdline]
         # Nothing on this disk is worth waiting for the real one.
         command += ["-drive", f"file={disk},format=qcow2,if=virtio,cache=unsafe,discard=unmap"]
+        for number, size in enumerate(self.disks, 1):
+            extra = self.directory / f"disk{number}.qcow2"
+            if not extra.exists():
+                run(["qemu-img", "create", "-q", "-f", "qcow2", extra, size])
+            command += ["-drive", f"file={extra},format=qcow2,if=virtio,cache=unsafe,discard=unmap"]
         command += ["-netdev", network, "-device", "virtio-net-pci,netdev=net", "-device", "virtio-rng-pci"]
         command += ["-serial", f"file:{self.console}", "-daemonize", "-pidfile", self.directory / "qemu.pid"]
         run(command, timeout=30)

@@ -1,0 +1,167 @@
+"""
+Groups of people: compare what the server has with what pillar wants, and bring it there in one change of the files.
+
+Members are the business of ``plasma_users``. Groups of the system are never touched.
+"""
+
+from __future__ import annotations
+
+import re
+
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "plasma_groups"
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,31}", re.ASCII)
+
+
+def __virtual__():
+    return __virtualname__
+
+
+def plan(current, groups):
+    """
+    Return what has to change, and change nothing. Pure.
+
+    current
+        The tables and ``defs`` of ``plasma_users_files.read``, and ``memory`` of ``plasma_users_edit.recall``.
+
+    groups
+        List of ``{"name", "gid", "absent"}``; gid and absent may be missing.
+
+    Returns ``{"problems": [str], "edits": {kind: {name: [field] | None}}, "changes": {name: {"old", "new"}}}``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_groups.plan '{}' '[{name: biology}]'
+    """
+    rows, passwd, defs = current["group"]["rows"], current["passwd"]["rows"], current["defs"]
+    low, high = defs["GID_MIN"], defs["GID_MAX"]
+    gids = {int(row[2]): name for name, row in rows.items() if len(row) == 4 and row[2].isdigit()}
+    primary = {}
+    for name, row in passwd.items():
+        if len(row) == 7 and row[3].isdigit():
+            primary.setdefault(int(row[3]), []).append(name)
+    taken = {int(row[2]) for row in passwd.values() if len(row) == 7 and row[2].isdigit()} | set(primary)
+    taken |= set(gids) | set(current["memory"]["uids"].values())
+    taken |= {note["gid"] for note in current["memory"]["making"].values()}
+    wanted, problems, changes = {}, [], {}
+    edits = {"group": {}, "gshadow": {}}
+
+    def refuse(name, sentence):
+        problems.append(f"group {name}: {sentence}")
+
+    def put(name, row, shadow):
+        edits["group"][name] = row
+        if current["gshadow"]:
+            edits["gshadow"][name] = shadow
+
+    for group in groups:
+        name, gid, row = group["name"], group.get("gid"), rows.get(group["name"])
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            refuse(name, "is no name for a group")
+        elif any(name in current[kind]["odd"] for kind in ("group", "gshadow") if current[kind]):
+            refuse(name, "stands twice or in a damaged line in /etc/group or /etc/gshadow: mend it with vigr")
+        elif row and not low <= int(row[2]) <= high:
+            refuse(name, f"is a group of the system (gid {row[2]}): take another name")
+        elif group.get("absent"):
+            if row and int(row[2]) in primary:
+                users = primary[int(row[2])]
+                more = f" and {len(users) - 3:,} more" if len(users) > 3 else ""
+                refuse(name, f"is the primary group of {', '.join(users[:3])}{more}: remove or change those first")
+            elif row:
+                members = [member for member in row[3].split(",") if member]
+                changes[name] = {"old": {"gid": int(row[2]), "members": members}, "new": None}
+                put(name, None, None)
+        elif row:
+            if gid is not None and gid != int(row[2]):
+                refuse(name, f"has the gid {row[2]}, which cannot become {gid}: files would be left to nobody")
+        elif gid is not None:
+            if not low <= gid <= high:
+                refuse(name, f"gid {gid} is not between {low} and {high}")
+            elif gid in gids or gid in primary:
+                refuse(name, f"gid {gid} is that of {gids.get(gid) or primary[gid][0]}")
+            elif wanted.setdefault(gid, name) != name:
+                refuse(name, f"gid {gid} is wanted for {wanted[gid]} too")
+    free = max((gid for gid in gids if low <= gid <= high), default=low - 1) + 1
+    taken |= set(wanted)
+    for group in groups:
+        name = group["name"]
+        if problems or group.get("absent") or name in rows:
+            continue
+        gid = group.get("gid")
+        if gid is None:
+            while free in taken:
+                free += 1
+            # As groupadd does it: above the highest one, and only at the end of the range where one is free.
+            gid = free if free <= high else next((one for one in range(low, high + 1) if one not in taken), None)
+            if gid is None:
+                refuse(name, f"no gid is free between {low} and {high}")
+                continue
+            taken.add(gid)
+        put(name, [name, "x", str(gid), ""], [name, "!", "", ""])
+        changes[name] = {"old": None, "new": {"gid": gid}}
+    return {"problems": problems, "edits": {kind: found for kind, found in edits.items() if found}, "changes": changes}
+
+
+def compare(groups, root="/"):
+    """
+    Return ``{"problems": [str], "changes": {...}}`` that ``apply`` would run into and make; see ``plan``.
+
+    groups
+        List of entries as the completed pillar has them.
+
+    root
+        Another directory than ``/`` holds the account files: for tests.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_groups.compare '[{name: biology, gid: 2000}]'
+    """
+    planned = plan(_read(root), groups)
+    return {"problems": planned["problems"], "changes": {} if planned["problems"] else planned["changes"]}
+
+
+def apply(groups, root="/"):
+    """
+    Make and remove groups, all in one change of each file.
+
+    groups, root
+        As for ``compare``.
+
+    Returns the changes made, ``{name: {"old", "new"}}``. Raises CommandExecutionError with all the problems, one a
+    line, before anything is changed, and when another program keeps the account files for itself.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_groups.apply '[{name: biology}]'
+    """
+    changes = {}
+
+    def edits(tables):
+        planned = plan({**tables, "memory": memory}, groups)
+        if planned["problems"]:
+            raise CommandExecutionError("\n".join(planned["problems"]))
+        changes.update(planned["changes"])
+        return planned["edits"]
+
+    handle = __salt__["plasma_users_edit.lock"](root=root)
+    try:
+        memory = __salt__["plasma_users_edit.recall"](root=root)
+        __salt__["plasma_users_edit.change"](edits, root=root)
+    finally:
+        handle.close()
+    return changes
+
+
+def _read(root):
+    return {
+        **__salt__["plasma_users_files.read"](root=root),
+        "memory": __salt__["plasma_users_edit.recall"](root=root),
+    }

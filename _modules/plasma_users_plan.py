@@ -1,0 +1,372 @@
+"""
+What would have to change so that people have the accounts that pillar wants. Everything here is pure: it reads and
+writes nothing, but compares tables of ``plasma_users_files`` with what is wanted, and answers with new entries.
+
+``current`` is what ``plasma_users_seen.observe`` returns: the tables, ``defs``, the notes of earlier runs (``memory``)
+and what was ``seen`` on the server.
+"""
+
+from __future__ import annotations
+
+import re
+
+__virtualname__ = "plasma_users_plan"
+
+# What stands in shadow where nobody has ever set a password. `!` before a hash is a lock that somebody put there.
+_NO_PASSWORD = ("", "*", "!", "!*", "!!")
+_NO_TEXT = re.compile(r"[:\x00-\x1f\x7f]")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,31}", re.ASCII)
+
+
+def __virtual__():
+    return __virtualname__
+
+
+def plan(current, users, groups=(), home_path="/home", password_policy="on_create", today=0):
+    """
+    Return what has to change for the users that are to be there; those with ``absent`` are left out.
+
+    current
+        See above.
+
+    users, groups
+        Lists of entries as the completed pillar has them. Membership in these groups is exact for these users.
+
+    home_path
+        Where homes of new accounts are made.
+
+    password_policy
+        ``on_create`` or ``enforce``; a user's own ``password_policy`` goes first.
+
+    today
+        Days since 1970, for the date of a password's change.
+
+    Returns ``{"problems": [str], "edits": {kind: {name: [field] | None}}, "homes": [{"name", "uid", "gid", "path",
+    "mode", "archive"}], "changes": {name: {"old", "new"}}, "making": {name: {"uid", "gid"}} of accounts that are made,
+    "given": {name: [group]}}``. With problems, the rest must not be used.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_users_plan.plan '{}' '[]'
+    """
+    work = _Work(current, home_path, password_policy, today)
+    present = [entry for entry in users if not entry.get("absent")]
+    for entry in present:
+        work.check(entry)
+    if not work.problems:
+        for entry in present:
+            if entry["name"] not in work.passwd:
+                work.claim(entry)
+        for entry in present:
+            row = work.passwd.get(entry["name"])
+            if row:
+                work.change(entry, row)
+            elif not work.problems:
+                work.create(entry)
+    if not work.problems:
+        work.join(present, {group["name"] for group in groups})
+        work.clear()
+    return {
+        "problems": work.problems,
+        "edits": {kind: edits for kind, edits in work.edits.items() if edits},
+        "homes": work.homes,
+        "changes": work.changes,
+        "making": work.making,
+        "given": work.given,
+    }
+
+
+class _Work:
+    """One planning: the sets that allocation needs, and the results."""
+
+    def __init__(self, current, home_path, policy, today):
+        self.current, self.seen, self.defs = current, current["seen"], current["defs"]
+        self.home_path, self.policy, self.today = home_path.rstrip("/"), policy, str(today)
+        self.tables = {kind: current[kind] for kind in ("passwd", "shadow", "group", "gshadow") if current[kind]}
+        self.passwd, self.shadow = current["passwd"]["rows"], current["shadow"]["rows"]
+        self.group = current["group"]["rows"]
+        self.edits = {"passwd": {}, "shadow": {}, "group": {}, "gshadow": {}}
+        self.problems, self.homes, self.changes = [], [], {}
+        self.making, self.given = {}, {}
+        self.uids = {int(row[2]): name for name, row in self.passwd.items() if _numbers(row, 2)}
+        self.gids = {int(row[2]): name for name, row in self.group.items() if _numbers(row, 2)}
+        self.primary = {int(row[3]) for row in self.passwd.values() if _numbers(row, 3)}
+        self.owners = {row[5]: name for name, row in self.passwd.items() if len(row) == 7}  # home: name
+        self.spent = set(current["memory"]["uids"].values())
+        self.claimed, self.claims = {}, {}  # uid: name, name: (uid, gid)
+        low, high = self.defs["UID_MIN"], self.defs["UID_MAX"]
+        self.next = max((uid for uid in self.uids if low <= uid <= high), default=low - 1) + 1
+
+    def refuse(self, name, sentence):
+        self.problems.append(f"user {name}: {sentence}")
+
+    def report(self, name, old, new):
+        entry = self.changes.setdefault(name, {"old": {}, "new": {}})
+        entry["old"].update(old)
+        entry["new"].update(new)
+
+    # What can be wrong, for each user on its own.
+
+    def check(self, entry):
+        name, home = entry["name"], entry.get("home")
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            self.refuse(name, "is no name for an account")
+            return
+        for key in ("shell", "fullname", "home", "password_hash"):
+            if _NO_TEXT.search(entry.get(key) or ""):
+                self.refuse(name, f"{key} has a colon or a control character")
+        if "," in (entry.get("fullname") or ""):
+            self.refuse(name, "fullname has a comma, which separates the fields of the account's description")
+        if home and (not home.startswith("/") or home == "/" or {"", ".", ".."} & set(home[1:].split("/"))):
+            self.refuse(name, f"home {home} must be an absolute path without . and .. and without a slash at its end")
+        if entry.get("shell") and not self.seen["shells"].get(entry["shell"]):
+            self.refuse(name, f"shell {entry['shell']} is no program on this server: install it or name another one")
+        for kind, table in self.tables.items():
+            if name in table["odd"]:
+                self.refuse(name, f"stands twice or in a damaged line in /etc/{kind}: mend it with vipw or vigr")
+        for group in entry.get("groups") or ():
+            if group not in self.group:
+                self.refuse(
+                    name, f"group {group} does not exist on this server: install what brings it or leave it out"
+                )
+            elif group in self.current["group"]["odd"]:
+                self.refuse(name, f"group {group} stands twice or in a damaged line in /etc/group: mend it with vigr")
+        row = self.passwd.get(name)
+        if row:
+            self.check_existing(entry, row)
+        else:
+            self.check_new(entry)
+        if not row or (home and home != row[5]):
+            path = home or f"{self.home_path}/{name}"
+            other = self.owners.setdefault(path, name)
+            if other != name:
+                self.refuse(name, f"home {path} is that of {other}")
+
+    def check_existing(self, entry, row):
+        name, uid = entry["name"], int(row[2]) if _numbers(row, 2) else -1
+        if not self.defs["UID_MIN"] <= uid <= self.defs["UID_MAX"]:
+            self.refuse(name, f"is a system account on this server (uid {row[2]}): take another name")
+            return
+        wanted = entry.get("uid")
+        if wanted is not None and wanted != uid:
+            self.refuse(name, f"has the uid {uid}, which cannot become {wanted}: files would be left to nobody")
+        home = entry.get("home")
+        if home and home != row[5] and not self.moved(uid, row[5], home):
+            self.refuse(name, f"home is {row[5]}, and its files are not moved to {home}: move them, or leave out home")
+        if row[5] != "/nonexistent" and self.seen["homes"].get(home or row[5]) is None:
+            self.check_parent(name, home or row[5])
+
+    def moved(self, uid, old, new):
+        """Whether somebody has moved a home already: then the account may follow."""
+        found = self.seen["homes"].get(new)
+        return (
+            self.seen["homes"].get(old) is None and bool(found) and (found["kind"], found["uid"]) == ("directory", uid)
+        )
+
+    def check_new(self, entry):
+        name = entry["name"]
+        if name in self.seen["elsewhere"]:
+            self.refuse(name, "is an account of another source (LDAP or the like): it is managed there")
+        note = self.current["memory"]["making"].get(name)
+        row = self.group.get(name)
+        if row and not (
+            note and row[2] == str(note["gid"]) and row[3] in ("", name) and int(row[2]) not in self.primary
+        ):
+            self.refuse(
+                name, f"a group {name} (gid {row[2]}) exists and would become the user's own: rename one of the two"
+            )
+        home = entry.get("home") or f"{self.home_path}/{name}"
+        found = self.seen["homes"].get(home)
+        self.check_parent(name, home)
+        if found and found["kind"] != "directory":
+            self.refuse(name, f"home {home} is a {found['kind']}: move it away")
+        uid = entry.get("uid")
+        if uid is not None:
+            self.check_uid(name, uid, f"uid {uid}", home)
+        if found and found["kind"] == "directory":
+            if uid is not None and uid != found["uid"]:
+                self.refuse(name, f"home {home} exists and belongs to uid {found['uid']}, not {uid}: move it away")
+            elif uid is None:
+                self.check_uid(name, found["uid"], f"home {home} exists and its owner, uid {found['uid']},", home)
+
+    def check_parent(self, name, home):
+        wrong = self.seen["parents"].get(home.rpartition("/")[0] or "/")
+        if wrong:
+            self.refuse(name, f"home {home} cannot be made safely: {wrong}")
+
+    def check_uid(self, name, uid, what, home):
+        low, high = self.defs["UID_MIN"], self.defs["UID_MAX"]
+        if not low <= uid <= high:
+            self.refuse(name, f"{what} is not between {low} and {high}")
+        elif uid in self.uids:
+            self.refuse(name, f"{what} is that of {self.uids[uid]}")
+        elif self.claimed.setdefault(uid, name) != name:
+            self.refuse(name, f"{what} is wanted for {self.claimed[uid]} too")
+        elif self.seen["reserved"].get(uid, name) not in (name, home):
+            self.refuse(name, f"{what} is still that of {self.seen['reserved'][uid]}, whose files it would get")
+
+    # Ids of new accounts: first those that are given, then the free ones.
+
+    def claim(self, entry):
+        name = entry["name"]
+        found = self.seen["homes"].get(entry.get("home") or f"{self.home_path}/{name}")
+        note = self.current["memory"]["making"].get(name)
+        uid = entry.get("uid") if entry.get("uid") is not None else found["uid"] if found else None
+        gid = None
+        if uid is None and note and note["uid"] not in self.uids and note["uid"] not in self.claimed:
+            uid, gid = note["uid"], note["gid"]
+        if found and self.free_gid(found["gid"]):
+            gid = found["gid"]
+        if note and name in self.group:
+            gid = note["gid"]
+        if uid is not None:
+            self.claimed[uid] = name
+            self.claims[name] = (uid, gid)
+
+    def free_gid(self, gid):
+        taken = gid in self.gids or gid in self.primary
+        return not taken and self.defs["GID_MIN"] <= gid <= self.defs["GID_MAX"]
+
+    def free_uid(self, uid):
+        taken = uid in self.uids or uid in self.claimed or uid in self.seen["reserved"] or uid in self.spent
+        return not taken and self.free_gid(uid)
+
+    def ids(self, name):
+        """The uid and gid of a new account, or None when there are none left."""
+        uid, gid = self.claims.get(name, (None, None))
+        if uid is None:
+            # As useradd does it: above the highest one, and only at the end of the range where one is free.
+            while self.next <= self.defs["UID_MAX"] and not self.free_uid(self.next):
+                self.next += 1
+            uid = self.next
+            if uid > self.defs["UID_MAX"]:
+                uid = next((one for one in range(self.defs["UID_MIN"], uid) if self.free_uid(one)), None)
+                if uid is None:
+                    return None
+        if gid is None or not (self.free_gid(gid) or self.group.get(name)):
+            candidates = (one for one in range(self.defs["GID_MIN"], self.defs["GID_MAX"] + 1) if self.free_gid(one))
+            gid = uid if self.free_gid(uid) else next((one for one in candidates if one not in self.claimed), None)
+        self.uids[uid], self.gids[gid] = name, name
+        return None if gid is None else (uid, gid)
+
+    # The entries.
+
+    def create(self, entry):
+        name, ids = entry["name"], self.ids(entry["name"])
+        if ids is None:
+            self.refuse(name, f"no uid is free between {self.defs['UID_MIN']} and {self.defs['UID_MAX']}")
+            return
+        uid, gid = ids
+        home = entry.get("home") or f"{self.home_path}/{name}"
+        shell = entry.get("shell") or "/bin/bash"
+        hashed = entry.get("password_hash")
+        ages = [self.defs[key] for key in ("PASS_MIN_DAYS", "PASS_MAX_DAYS", "PASS_WARN_AGE")]
+        self.edits["passwd"][name] = [name, "x", str(uid), str(gid), entry.get("fullname") or "", home, shell]
+        self.edits["shadow"][name] = [name, hashed or "!", self.today, *ages, "", "", ""]
+        self.edits["group"][name] = [name, "x", str(gid), ""]
+        self.edits["gshadow"][name] = [name, "!", "", ""]
+        self.making[name] = {"uid": uid, "gid": gid}
+        new = {"uid": uid, "home": home, "groups": sorted(entry.get("groups") or ())}
+        self.changes[name] = {"old": None, "new": {**new, **({"password": "set"} if hashed else {})}}
+        if self.seen["homes"].get(home) is None:
+            self.make_home(name, uid, gid, home)
+
+    def make_home(self, name, uid, gid, path):
+        archive = self.current["memory"]["removing"].get(name, {}).get("archive")
+        mode = self.defs["HOME_MODE"]
+        self.homes.append({"name": name, "uid": uid, "gid": gid, "path": path, "mode": mode, "archive": archive})
+
+    def change(self, entry, row):
+        name, new = entry["name"], list(row)
+        for key, place in (("home", 5), ("shell", 6)):
+            if entry.get(key) and entry[key] != row[place]:
+                new[place] = entry[key]
+                self.report(name, {key: row[place]}, {key: entry[key]})
+        said, *rest = row[4].split(",")
+        if entry.get("fullname") and entry["fullname"] != said:
+            new[4] = ",".join([entry["fullname"], *rest])
+            self.report(name, {"fullname": said}, {"fullname": entry["fullname"]})
+        self.password(entry, new)
+        if new != row:
+            self.edits["passwd"][name] = new
+        if new[5] != "/nonexistent" and self.seen["homes"].get(new[5]) is None and _numbers(row, 3):
+            self.make_home(name, int(row[2]), int(row[3]), new[5])
+            self.report(name, {"home": None}, {"home": new[5]})
+
+    def password(self, entry, row):
+        """Set the password where that is wanted; ``row`` is the new entry of passwd."""
+        name, hashed = entry["name"], entry.get("password_hash")
+        shadow = self.shadow.get(name)
+        ages = [self.defs[key] for key in ("PASS_MIN_DAYS", "PASS_MAX_DAYS", "PASS_WARN_AGE")]
+        new = list(shadow) if shadow else [name, "!", self.today, *ages, "", "", ""]
+        has = (shadow[1] if shadow else "!") if row[1] == "x" else row[1]
+        policy = entry.get("password_policy") or self.policy
+        if hashed and hashed != has and (policy == "enforce" or has in _NO_PASSWORD):
+            row[1], new[1], new[2] = "x", hashed, self.today
+            self.report(name, {}, {"password": "set" if has in _NO_PASSWORD else "changed"})
+        # A run that was to remove this account locked it, and did not get to the end.
+        begun = self.current["memory"]["removing"].get(name)
+        if begun and shadow and new[7] != begun.get("expire", ""):
+            self.report(name, {"expires": new[7]}, {"expires": begun.get("expire", "")})
+            new[7] = begun.get("expire", "")
+        if new != shadow and (shadow or row[1] == "x"):
+            self.edits["shadow"][name] = new
+
+    # Membership, for all users in one pass over the groups.
+
+    def join(self, present, managed):
+        names = {entry["name"] for entry in present}
+        has = {name: set() for name in names}
+        for group, row in self.group.items():
+            if len(row) == 4 and row[3]:
+                for member in row[3].split(","):
+                    if member in names:
+                        has[member].add(group)
+        by_gid = {row[2]: group for group, row in self.group.items() if len(row) == 4}
+        adds, drops = {}, {}
+        for entry in present:
+            name, wanted = entry["name"], set(entry.get("groups") or ())
+            given = set(self.current["memory"]["given"].get(name) or ())
+            row = self.passwd.get(name)
+            primary = by_gid.get(row[3]) if row else None
+            added = wanted - has[name] - {primary}
+            dropped = {group for group in has[name] - wanted if group in managed or group in given}
+            for group in added:
+                adds.setdefault(group, []).append(name)
+            for group in dropped:
+                drops.setdefault(group, set()).add(name)
+            if name not in self.making and (added or dropped):
+                after = (has[name] | added) - dropped
+                self.report(name, {"groups": sorted(has[name])}, {"groups": sorted(after)})
+            ours = sorted(group for group in wanted if group in managed or group in given or group in added)
+            if ours:
+                self.given[name] = ours
+        for group in sorted({*adds, *drops}):
+            for kind in ("group", "gshadow"):
+                self.members(kind, group, adds.get(group, ()), drops.get(group, ()))
+
+    def members(self, kind, group, added, dropped):
+        row = self.edits[kind].get(group) or self.tables.get(kind, {"rows": {}})["rows"].get(group)
+        if not row or len(row) != 4:
+            return
+        members = [member for member in row[3].split(",") if member and member not in dropped]
+        members += [name for name in added if name not in members]
+        self.edits[kind][group] = [*row[:3], ",".join(members)]
+
+    def clear(self):
+        """Take away what a killed run had written of accounts that nobody wants any more."""
+        for name, note in self.current["memory"]["making"].items():
+            row = self.group.get(name)
+            if name in self.passwd or name in self.making:
+                continue
+            if name in self.shadow:
+                self.edits["shadow"][name] = None
+            if row and row[2:] == [str(note["gid"]), ""] and note["gid"] not in self.primary:
+                for kind in ("group", "gshadow"):
+                    self.edits[kind][name] = None
+
+
+def _numbers(row, place):
+    return len(row) > place and row[place].isascii() and row[place].isdigit()

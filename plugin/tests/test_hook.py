@@ -11,6 +11,7 @@ import pluggy
 import pytest
 import tljh_plasma
 from jupyterhub.app import JupyterHub
+from tljh_plasma.operators import ADMINISTRATORS_SCOPE
 from tljh_repo2docker import TLJH_R2D_ADMIN_SCOPE
 from traitlets.config import Config
 
@@ -125,11 +126,16 @@ def test_hook_has_the_last_word(order, docker_host, tmp_path, monkeypatch):
 def test_19_services_roles_and_scopes_of_others_stay(order, docker_host, tmp_path, monkeypatch):
     """They used to be replaced, the idle culler among them."""
     c = run_hooks(order, tmp_path, monkeypatch)
-    assert [service["name"] for service in c.JupyterHub.services] == ["cull-idle", "tljh_repo2docker", "plasma"]
+    assert [service["name"] for service in c.JupyterHub.services] == [
+        "cull-idle",
+        "tljh_repo2docker",
+        "plasma",
+        "plasma-operator",
+    ]
     roles = {role["name"]: role for role in c.JupyterHub.load_roles}
-    assert list(roles) == ["theirs", "user", "plasma-service"]
+    assert list(roles) == ["theirs", "user", "plasma-service", "plasma-operator"]
     assert roles["user"]["scopes"] == ["self", "read:hub", "access:services!service=plasma"]
-    assert set(c.JupyterHub.custom_scopes) == {"custom:theirs", TLJH_R2D_ADMIN_SCOPE}
+    assert set(c.JupyterHub.custom_scopes) == {"custom:theirs", TLJH_R2D_ADMIN_SCOPE, ADMINISTRATORS_SCOPE}
 
 
 @pytest.mark.docker
@@ -139,9 +145,9 @@ def test_hook_adds_to_lists_that_nobody_set(docker_host, tmp_path, monkeypatch):
     c = Config()
     tljh_plasma.tljh_custom_jupyterhub_config(c)
     app = JupyterHub(config=c)
-    assert [service["name"] for service in app.services] == ["plasma"]
-    assert {role["name"] for role in app.load_roles} == {"user", "plasma-service"}
-    assert set(app.custom_scopes) == {TLJH_R2D_ADMIN_SCOPE}
+    assert [service["name"] for service in app.services] == ["plasma", "plasma-operator"]
+    assert {role["name"] for role in app.load_roles} == {"user", "plasma-service", "plasma-operator"}
+    assert set(app.custom_scopes) == {TLJH_R2D_ADMIN_SCOPE, ADMINISTRATORS_SCOPE}
 
 
 @pytest.mark.docker

@@ -9,6 +9,7 @@ from jupyterhub.auth import PAMAuthenticator
 from tornado import web
 from traitlets import default
 
+from . import operators
 from .accounts import AccountError, find_account, find_entry
 
 
@@ -28,6 +29,18 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
     def _default_auth_refresh_strict(self) -> bool:
         # JupyterHub 6.1 would go on with the tokens of somebody whose account is gone; earlier ones never do.
         return True
+
+    def get_handlers(self, app: Any) -> list[tuple[str, Any]]:
+        """Return the hub's handlers that have to do with who somebody is, with the one that names administrators.
+
+        Args:
+            app: the hub. Its database and its services are there by now.
+        """
+        # Not before the hub has read its configuration: until then it knows no scope of ours.
+        from .administrators import PATH, AdministratorsHandler
+
+        operators.forget_old_tokens(app)
+        return [*super().get_handlers(app), (PATH, AdministratorsHandler)]
 
     async def authenticate(self, handler: Any, data: dict[str, str]) -> str | None:
         """Check name and password through PAM.

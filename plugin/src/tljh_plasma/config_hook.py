@@ -9,7 +9,7 @@ from typing import Any
 from tljh_repo2docker import TLJH_R2D_ADMIN_SCOPE
 from traitlets.config import LazyConfigValue
 
-from . import network, settings, theme
+from . import network, operators, settings, theme
 from .access import Store
 
 SERVICE = "plasma"
@@ -126,6 +126,7 @@ def configure(c: Any) -> None:
     values = settings.load()
     Store(values.database).upgrade()
     add_service(c, values)
+    add_role(c, operators.register(c, values.state_dir))
 
     # Who gets in.
     c.JupyterHub.authenticator_class = PlasmaPAMAuthenticator

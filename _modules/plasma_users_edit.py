@@ -172,7 +172,7 @@ def change(plan, order=ADDING, root="/", attempts=5):
     failed = None
     for _ in range(attempts):
         tables = __salt__["plasma_users_files.read"](root=root)
-        edits = {kind: entries for kind, entries in plan(tables).items() if tables[kind]}
+        edits = {kind: entries for kind, entries in plan(tables).items() if entries and tables[kind]}
         if not edits:
             return
         before = {kind: text(tables[kind]) for kind in edits}

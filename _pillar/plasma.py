@@ -1,5 +1,6 @@
 """
-External pillar of this site: validates the `plasma` namespace, and completes it with its defaults, on the controller.
+External pillar of this site: validates the `plasma` namespace, completes it with its defaults and the people of CSV
+files, and makes hashes of passwords, all on the controller.
 
 What is wrong stops the run before a server is touched, with one line for each problem. The schema is in
 `plasma_schema/`, its reference page in `docs/reference/pillar.md`.
@@ -54,13 +55,15 @@ def ext_pillar(minion_id: str, pillar: dict[str, Any], *args: Any, **kwargs: Any
     pillar
         What the files in `pillar/` gave for it.
 
+    What it looks up besides (CSV files, keys, the cache of hashes) is where the controller's configuration says.
+
     Returns {"plasma": completed}, or {"_errors": lines, "plasma": None}: Salt runs no state then, shows the lines and
     ends with an exit code other than 0.
     """
     # Salt goes on without an external pillar that cannot be imported, and would send the pillar as it is, passwords
     # included. So nothing outside the standard library is imported above, and every failure here is an answer.
     try:
-        completed, problems = schema("check").check(pillar)
+        completed, problems = schema("check").check(pillar, globals().get("__opts__"))
     except ImportError as exc:
         completed, problems = (
             {},

@@ -8,10 +8,14 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from .everyone import Everyone
-from .report import ROOT, problems
+from .csv_file import CsvFile, master
+from .csv_people import load
+from .everyone import Everyone, Person
+from .hash_cache import CacheError, hashes
+from .hashing import HashingError
+from .report import ROOT, path, problems
 from .site import Plasma
 
 # A pillar that is wrong in one way five thousand times need not be read five thousand times.
@@ -40,26 +44,52 @@ def check(pillar: dict[Any, Any], opts: Mapping[str, Any] | None = None) -> tupl
     if not _shallow(given, DEEPEST):
         lines.append(f"{ROOT}: is nested more than {DEEPEST} levels deep; no key of the schema is.")
     else:
+        plasma = None
         try:
-            everyone = Everyone(Plasma.model_validate(given))
-            lines.extend(everyone.problems())
+            plasma = Plasma.model_validate(given)
         except ValidationError as error:
             lines.extend(problems(error, given, Plasma))
+        rows: list[Person] = []
+        for name in _files(given):
+            people, wrong = load(name, opts)
+            rows.extend(people)
+            lines.extend(wrong)
+        if plasma:
+            everyone = Everyone(plasma, rows)
+            lines.extend(everyone.problems())
     if lines:
         return {}, [*lines[:MOST], f"... and {len(lines) - MOST} more problems"] if len(lines) > MOST else lines
-    return _completed(everyone), []
+    try:
+        return _completed(everyone, master(opts).get("cachedir")), []
+    except (HashingError, CacheError) as error:
+        return {}, [f"{path(('users',))}: {error}"]
 
 
+def _files(given: Any) -> list[str]:
+    """The CSV files, each once; none where the key itself is wrong."""
+    try:
+        names = _CSV_FILES.validate_python(given.get("users_csv", []), strict=True)
+    except (ValidationError, AttributeError):
+        return []
+    return list(dict.fromkeys(names))
+
+
+_CSV_FILES = TypeAdapter(list[CsvFile])
 # What states get in another form than it was written in.
 _REWRITTEN = frozenset({"users", "users_csv", "groups", "admins", "quota", "quotas"})
 
 
-def _completed(everyone: Everyone) -> dict[str, Any]:
+def _completed(everyone: Everyone, cachedir: str | None) -> dict[str, Any]:
     # Salt writes the pillar and the arguments of states to files on the server, and the files outlive the run: no form
     # of a plain password may be in it.
+    users = everyone.users()
+    known = hashes(everyone.passwords(), cachedir)
+    for user in users:
+        if user["name"] in known:
+            user["password_hash"] = known[user["name"]]
     return {
         **everyone.plasma.model_dump(mode="json", exclude=_REWRITTEN),
-        "users": everyone.users(),
+        "users": users,
         "groups": everyone.groups(),
         "admins": everyone.admins(),
         "quotas": everyone.quotas(),

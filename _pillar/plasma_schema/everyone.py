@@ -194,6 +194,14 @@ class Everyone:
             records.append(record)
         return records
 
+    def passwords(self) -> list[tuple[str, str]]:
+        """Names and passwords of those who have one in plain text: for the hashing, and nothing else."""
+        return [
+            (person.user.name, person.user.password)
+            for person in self.people
+            if person.user.password is not None and not person.user.absent
+        ]
+
     def groups(self) -> list[dict[str, Any]]:
         """The declared groups, and every other one that a user is to be in and that no package brings."""
         made = [_group(group) for group in self.plasma.groups]

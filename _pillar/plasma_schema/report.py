@@ -7,7 +7,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -46,9 +46,9 @@ def problems(error: ValidationError, given: Any, root: type[Section]) -> Iterato
     for item in error.errors(include_url=False):
         kind, loc = item["type"], item["loc"]
         if kind == FOUND:
-            for below, reason, other in item["ctx"]["found"]:
-                reason = f"{reason} {path((*loc, *other))}" if other else reason
-                yield _value_line(root, given, (*loc, *below), reason, related=True)
+            for below, why, other in item["ctx"]["found"]:
+                why = f"{why} {path((*loc, *other))}" if other else why
+                yield _value_line(root, given, (*loc, *below), why, related=True)
         elif kind in ("extra_forbidden", "invalid_key"):
             yield _unknown_key(root, (*loc[:-1], _real_key(given, loc)))
         elif loc and loc[-1] == "[key]":
@@ -56,8 +56,17 @@ def problems(error: ValidationError, given: Any, root: type[Section]) -> Iterato
             names = Shape.of(shape.bare.__args__[0])
             yield f"{path(loc[:-1])}: the key {show(loc[-2])} is not allowed here. Allowed: {names.allowed}."
         else:
-            reason = item["ctx"]["reason"] if kind == REFUSED else _REASONS.get(kind, "is not allowed here")
-            yield _value_line(root, given, loc, reason)
+            yield _value_line(root, given, loc, reason(item))
+
+
+def reason(item: Mapping[str, Any]) -> str:
+    """Why a value is wrong, of one of pydantic's errors: the end of a sentence."""
+    return item["ctx"]["reason"] if item["type"] == REFUSED else _REASONS.get(item["type"], "is not allowed here")
+
+
+def shape_at(root: type[Section], loc: tuple[Any, ...]) -> Shape:
+    """What may stand at a place."""
+    return _shape_at(root, loc)[0]
 
 
 def path(loc: tuple[Any, ...]) -> str:

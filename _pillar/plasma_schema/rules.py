@@ -77,7 +77,7 @@ def pattern(expression: str, allowed: str, *, longest: int = 255, hint: str = "d
     return Annotated[str, AfterValidator(check), Rule(allowed)]
 
 
-def _line(text: str, longest: int) -> str:
+def check_line(text: str, longest: int) -> str:
     if len(text) > longest:
         raise refuse(f"is longer than {longest} characters")
     # Cc and Cf hold line breaks, terminal escapes, and marks that reorder or hide what is read on a screen.
@@ -86,36 +86,19 @@ def _line(text: str, longest: int) -> str:
     return text
 
 
-Line = Annotated[str, AfterValidator(lambda text: _line(text, 200)), Rule("one line of text of at most 200 characters")]
+Line = Annotated[
+    str, AfterValidator(lambda text: check_line(text, 200)), Rule("one line of text of at most 200 characters")
+]
 
 
 def _full_name(text: str) -> str:
     if set(text) & set(":,"):
         raise refuse("has a colon or a comma, which /etc/passwd cannot hold")
-    return _line(text, 100)
+    return check_line(text, 100)
 
 
 FullName = Annotated[
     str, AfterValidator(_full_name), Rule("one line of at most 100 characters without colons and commas")
-]
-
-
-def _csv_file(text: str) -> str:
-    _line(text, 200)
-    if not text.endswith((".csv", ".csv.gpg", ".csv.asc")):
-        raise refuse("does not end with .csv, .csv.gpg or .csv.asc")
-    if not text.isprintable() or not text.isascii() or ".." in text.split("/"):
-        raise refuse("has a character outside of printable ASCII, or `..` as a part")
-    return text
-
-
-CsvFile = Annotated[
-    str,
-    AfterValidator(_csv_file),
-    Rule(
-        "the name of a file beside the pillar files, or an absolute path on the controller, that ends with .csv, "
-        ".csv.gpg or .csv.asc"
-    ),
 ]
 
 Sha256 = pattern(r"[0-9a-f]{64}", "64 lower-case hexadecimal digits", hint="is not a SHA-256 checksum")
@@ -364,7 +347,7 @@ def _pip_spec(text: str) -> str:
         return text
     try:
         # Options of pip, local files and shell text are no requirements.
-        requirement = Requirement(_line(text, 300))
+        requirement = Requirement(check_line(text, 300))
     except InvalidRequirement:
         raise refuse("is not something pip can install") from None
     if requirement.url:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .base import Found, Section, option
+from .csv_file import CsvFile
 from .hub import Docker, Hub, Preflight, Utils
 from .names import Membership, UserName
 from .people import GroupEntry, PasswordPolicy, User, repeated
@@ -15,7 +16,6 @@ from .rules import (
     BuildArgument,
     CertificateFile,
     CpuShare,
-    CsvFile,
     DataDirectory,
     Domain,
     Email,

@@ -134,7 +134,7 @@ class TestFailure:
     def test_a_mistake_in_the_schema_itself(self, secret_site, caplog):
         check = secret_site.root / "_pillar" / "plasma_schema" / "check.py"
         check.write_text(
-            "def check(pillar):\n    raise KeyError(pillar['plasma']['users'][0]['password'])\n", encoding="utf-8"
+            "def check(pillar, opts):\n    raise KeyError(pillar['plasma']['users'][0]['password'])\n", encoding="utf-8"
         )
         pillar = secret_site.compile()
         assert pillar["_errors"] == ["The pillar cannot be checked: KeyError (the log says where)."]

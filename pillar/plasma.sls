@@ -10,6 +10,27 @@ plasma:
   # cull:
   #   timeout: 3600
 
+  # People: accounts on the server, e.g. `- {name: anna, password: ..., groups: [biology]}`. docs/people/add.md
+  # users: []
+
+  # CSV files with more people, beside this file.
+  # users_csv: []
+
+  # Groups of people, with their ids or quotas; groups that only users name need not be here.
+  # groups: []
+
+  # Administrators of the hub. When there is any, all others lose the rights.
+  # admins: []
+
+  # When passwords are set: with the new account only, or at every apply (`enforce`).
+  # password_policy: on_create
+
+  # Where the homes are.
+  # home_path: /home
+
+  # Disk quota of each user, such as `{soft: 10G, hard: 12G}`.
+  # quota: {}
+
   # Named servers a user may have beside the default one; 0 is no limit.
   # named_servers:
   #   limit: 2

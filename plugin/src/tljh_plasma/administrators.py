@@ -60,10 +60,11 @@ class AdministratorsHandler(APIHandler):
             listed = body.get(key, [])
             if not isinstance(listed, list) or not all(isinstance(name, str) and name for name in listed):
                 raise web.HTTPError(400, f"{key} must be a list of names.")
-            names[key] = [self.authenticator.normalize_username(name) for name in listed]
-            for name in names[key]:
-                if not self.authenticator.validate_username(name):
-                    raise web.HTTPError(400, f"{key}: {name!r} cannot be the name of a user.")
+            # Who is revoked is named exactly: "Anna", who cannot be here, is not "anna".
+            names[key] = listed if key == "revoke" else [self.authenticator.normalize_username(one) for one in listed]
+        for name in names["grant"]:
+            if not self.authenticator.validate_username(name):
+                raise web.HTTPError(400, f"{name!r} cannot be the name of a user.")
         both = set(names["grant"]) & set(names["revoke"])
         if both:
             raise web.HTTPError(400, f"{min(both)!r} is in grant and in revoke.")

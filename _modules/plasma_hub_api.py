@@ -1,0 +1,358 @@
+"""
+The running hub: who is known to it, who administers it, and how people leave it. It is asked as root, with the
+operator's token that the plugin keeps in the hub's state directory (see the plugin's ``operators``), through the
+proxy's own address. The token goes to a port that root listens on and to nothing else: while the proxy is down, any
+user may listen on a port above 1023.
+
+"No hub" means that none is installed below the prefix, or that it was never started, so that it knows nobody. A hub
+that knows people and does not answer is an error: what it would still let in cannot be told.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import http.client
+import ipaddress
+import json
+import os
+import pathlib
+import re
+import ssl
+import stat
+import struct
+import time
+import urllib.parse
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+__virtualname__ = "plasma_hub_api"
+
+TOKEN_FILE = "plasma-operator.token"
+PAGE = 200  # users in one answer
+WORKERS = 8  # requests at a time: the hub has one thread, but stopping is waiting
+POLL = 0.5  # seconds between two looks at a server that stops
+ANSWER = 30  # seconds for one answer; the hub takes 10 before it says that a stop goes on
+_PAGES = "application/jupyterhub-pagination+json"
+_START = "start it with: systemctl start jupyterhub"
+
+
+def __virtual__():
+    return __virtualname__
+
+
+def users(prefix="/opt/tljh"):
+    """
+    Return everybody whom the hub knows, ``{name: {"admin": bool, "servers": [names of those that run or are about to
+    start or stop]}}``; the default server's name is empty. ``{}`` where there is no hub.
+
+    prefix
+        Where the hub is installed.
+
+    Raises CommandExecutionError when the hub does not answer, or its plugin is too old.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_hub_api.users
+    """
+    hub, found, offset = _hub(prefix), {}, 0
+    while hub and offset is not None:
+        query = urllib.parse.urlencode({"offset": offset, "limit": PAGE})
+        page = hub.ask("GET", f"users?{query}", accept=_PAGES)[1]
+        found.update({user["name"]: _user(user) for user in page["items"]})
+        offset = (page["_pagination"]["next"] or {}).get("offset")
+    return found
+
+
+def administrators(prefix="/opt/tljh"):
+    """
+    Return the names of the hub's administrators, sorted, by the role in its database, which is what decides. None where
+    there is no hub.
+
+    prefix
+        Where the hub is installed.
+
+    Raises CommandExecutionError when the hub does not answer, or its plugin is too old.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_hub_api.administrators
+    """
+    hub = _hub(prefix)
+    return hub.ask("GET", "plasma/administrators")[1]["administrators"] if hub else None
+
+
+def set_admin(names, admin, prefix="/opt/tljh"):
+    """
+    Make people administrators of the hub, or ordinary users, at once and without a reload. Sessions and tokens that
+    they have lose the rights, too. Somebody whom the hub does not know is made known to it, or is none already.
+
+    names
+        List of names.
+
+    admin
+        Whether they are to be administrators.
+
+    prefix
+        Where the hub is installed.
+
+    Returns the names of all administrators afterwards, sorted. Raises CommandExecutionError where there is no hub, it
+    does not answer, or its plugin is too old; SaltInvocationError for wrong arguments.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_hub_api.set_admin '[ada]' true
+    """
+    names = _names(names)
+    if not isinstance(admin, bool):
+        raise SaltInvocationError(f"admin must be true or false, not {admin!r}.")
+    hub = _hub(prefix)
+    if not hub:
+        raise CommandExecutionError(f"No hub with the Plasma plugin runs in {prefix}: apply the state tljh.")
+    return hub.ask("PATCH", "plasma/administrators", {"grant" if admin else "revoke": names})[1]["administrators"]
+
+
+def forget(names, prefix="/opt/tljh", timeout=60):
+    """
+    Take people who are about to be removed out of the hub: their rights, every server of theirs, and then all that the
+    hub knows of them (tokens, sessions, names of servers). Containers of theirs that are left after that are stopped
+    and removed, whichever hub started them. Files are not touched. Lock their accounts before, or they can log in
+    again meanwhile.
+
+    names
+        List of login names. Those whom the hub does not know are no error.
+
+    prefix
+        Where the hub is installed.
+
+    timeout
+        Seconds for the servers of one person, and for the containers that are left.
+
+    Returns ``{"stopped": {name: [server names]}, "forgotten": [names]}``; forgotten are those whom the hub knew. Raises
+    CommandExecutionError, with nobody forgotten, when a server cannot be stopped or the hub does not answer;
+    SaltInvocationError for wrong arguments.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_hub_api.forget '[anna]'
+    """
+    names = _names(names)
+    if not names:
+        return {"stopped": {}, "forgotten": []}
+    hub, stopped, forgotten = _hub(prefix), {}, []
+    if hub:
+        _unname(names, prefix)
+        hub.ask("PATCH", "plasma/administrators", {"revoke": names})
+        servers = _each(names, lambda name: hub.stop_servers(name, timeout))
+        stopped = {name: found for name, found in servers.items() if found}
+        gone = _each([name for name in names if servers[name] is not None], hub.delete)
+        forgotten = sorted(name for name, known in gone.items() if known)
+    for name, left in __salt__["plasma_hub_containers.remove"](names, timeout=timeout).items():
+        stopped[name] = sorted({*stopped.get(name, []), *left})
+    return {"stopped": stopped, "forgotten": forgotten}
+
+
+def _unname(names, prefix):
+    """Take people out of the administrators of config.yaml: whoever gets the name next would be one from the start."""
+    named = __salt__["tljh_config.get"]("users.admin", prefix=prefix) or []
+    kept = [name for name in named if str(name) not in names]
+    if kept != named:
+        __salt__["tljh_config.update"]({"users.admin": kept}, prefix=prefix)
+
+
+def _each(names, function):
+    """Call a function with each name, several at a time; ``{name: what it returned}``. The first error is raised."""
+    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+        tasks = {name: pool.submit(function, name) for name in names}
+        try:
+            return {name: task.result() for name, task in tasks.items()}
+        except BaseException:
+            for task in tasks.values():
+                task.cancel()
+            raise
+
+
+def _names(names):
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
+        raise SaltInvocationError("names must be a list of names; put those of digits alone in quotes.")
+    return list(dict.fromkeys(names))
+
+
+def _user(model):
+    return {"admin": bool(model.get("admin")), "servers": sorted(model.get("servers") or {})}
+
+
+def _hub(prefix):
+    """Return the hub below this prefix, to be asked; None where there is none that knows anybody."""
+    root = pathlib.Path(prefix)
+    if not (root / "hub" / "bin" / "python3").exists():
+        return None
+    token = _token(root / "state" / TOKEN_FILE)
+    running = __salt__["tljh_service.running"]()
+    if not token:
+        if not running and not (root / "state" / "jupyterhub.sqlite").exists():
+            return None
+        raise CommandExecutionError(
+            f"The hub in {prefix} has made no token for its operator: it is of an older release, so apply the state "
+            "tljh first."
+        )
+    if not running:
+        raise CommandExecutionError(f"The hub in {prefix} is stopped, so it cannot be asked about people: {_START}.")
+    return _Hub(__salt__["tljh_config.show"](prefix), token)
+
+
+def _token(path):
+    """Read the token; None when there is none. What others may have written or read is not used."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as exc:
+        raise CommandExecutionError(f"{path} cannot be read: {exc.strerror}.") from exc
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        text = file.read(256).decode("ascii", errors="replace") if stat.S_ISREG(status.st_mode) else ""
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077 or not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise CommandExecutionError(
+            f"{path} is not a token that root alone can read: restart the hub, which makes another one."
+        )
+    return text
+
+
+def _listeners(address, port):
+    """The uids of those who listen on a TCP port of this machine, as the kernel lists them."""
+    try:
+        wanted = ipaddress.ip_address(address)
+    except ValueError:
+        wanted = None  # a name: whoever listens on the port of any address
+    found = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = pathlib.Path("/proc/net", table).read_text(encoding="ascii").splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            place, _, number = fields[1].partition(":")
+            if fields[3] != "0A" or int(number, 16) != port:  # 0A: listening
+                continue
+            words = [int(place[start : start + 8], 16) for start in range(0, len(place), 8)]
+            local = ipaddress.ip_address(struct.pack(f"={len(words)}I", *words))
+            local = getattr(local, "ipv4_mapped", None) or local
+            if wanted is None or local.is_unspecified or local == wanted:
+                found.add(int(fields[7]))
+    return found
+
+
+class _Hub:
+    """The hub's API behind the proxy, at the address that config.yaml says; the same as in ``tljh_service``."""
+
+    def __init__(self, config, token):
+        def section(name):
+            return config.get(name) if isinstance(config.get(name), dict) else {}
+
+        self.secure = section("https").get("enabled") is True
+        place = section("https" if self.secure else "http")
+        address = place.get("address") or "127.0.0.1"
+        self.address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+        self.port = int(place.get("port") or (443 if self.secure else 80))
+        self.base = f"/{str(config.get('base_url') or '').strip('/')}/hub/api/".replace("//", "/")
+        self.token = token
+
+    def _connect(self):
+        """Connect, to root's program alone: before, and after it, so that nobody slips in between."""
+        if self.secure:
+            context = ssl.create_default_context()
+            context.check_hostname = False  # asked by address, and the certificate may be on its way
+            context.verify_mode = ssl.CERT_NONE
+            connection = http.client.HTTPSConnection(self.address, self.port, timeout=ANSWER, context=context)
+        else:
+            connection = http.client.HTTPConnection(self.address, self.port, timeout=ANSWER)
+        for step in (lambda: None, connection.connect):
+            step()
+            others = _listeners(self.address, self.port) - {os.geteuid()}
+            if others:
+                connection.close()
+                raise CommandExecutionError(
+                    f"Port {self.port} of {self.address} is not the hub's proxy but belongs to uid {min(others)}, so "
+                    "nothing was sent there: end that program and start the proxy with: systemctl start traefik."
+                )
+        return connection
+
+    def ask(self, method, path, body=None, accept="application/json", also=()):
+        """Return (status, content) of an answer; an error status that is not in *also* is raised."""
+        try:
+            connection = self._connect()
+            try:
+                headers = {"Authorization": f"token {self.token}", "Accept": accept}
+                text = None if body is None else json.dumps(body)
+                connection.request(method, self.base + path, text, headers)
+                answer = connection.getresponse()
+                status, content = answer.status, answer.read()
+            finally:
+                connection.close()
+        except (OSError, http.client.HTTPException) as exc:
+            why = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+            raise CommandExecutionError(
+                f"The hub does not answer at {self.address}:{self.port} ({why}): see systemctl status jupyterhub and "
+                "traefik."
+            ) from exc
+        try:
+            found = json.loads(content) if content else None
+        except ValueError:
+            found = None
+        if status in also or (200 <= status < 300 and (found is not None or not content)):
+            return status, found
+        if status == 403:
+            raise CommandExecutionError(
+                "The hub does not accept its operator's token: restart it with: systemctl restart jupyterhub."
+            )
+        said = f", {found['message'].rstrip('.')}" if isinstance(found, dict) and found.get("message") else ""
+        raise CommandExecutionError(
+            f"The hub did not do what it was asked for (HTTP status {status}{said}): see journalctl -u jupyterhub."
+        )
+
+    def stop_servers(self, name, timeout):
+        """
+        Stop all servers of somebody and wait until they are gone; the names of those that ran, None for somebody whom
+        the hub does not know.
+        """
+        path = f"users/{_quoted(name)}"
+        stopped, end = set(), time.monotonic() + float(timeout)
+        while True:
+            status, model = self.ask("GET", path, also=(404,))
+            if status == 404:
+                return sorted(stopped) if stopped else None
+            # Such a name cannot be part of an address. The container of such a server is found by its label.
+            servers = {key: server for key, server in (model.get("servers") or {}).items() if key not in (".", "..")}
+            if not servers:
+                return sorted(stopped)
+            late = time.monotonic() >= end
+            for server, seen in servers.items():
+                stopped.add(server)
+                if late:
+                    which = f"server {server!r}" if server else "server"
+                    raise CommandExecutionError(
+                        f"The {which} of {name} does not stop within {float(timeout):.0f} seconds, so nobody was "
+                        "removed: see journalctl -u jupyterhub."
+                    )
+                if seen.get("pending") != "stop":
+                    # 202: it goes on; 400: it starts or stops just now; 404: gone.
+                    place = f"{path}/servers/{_quoted(server)}" if server else f"{path}/server"
+                    self.ask("DELETE", place, also=(202, 400, 404))
+            time.sleep(POLL)
+
+    def delete(self, name):
+        """Delete somebody from the hub; whether it knew them."""
+        return self.ask("DELETE", f"users/{_quoted(name)}", also=(404,))[0] != 404
+
+
+def _quoted(name):
+    return urllib.parse.quote(name, safe="")

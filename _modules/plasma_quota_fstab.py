@@ -1,9 +1,9 @@
 """
 Edit the text of an fstab and keep every byte that is not meant; nothing is read or written here.
 
-Texts are str with one character per byte (``bytes.decode("latin-1")``), so that any byte survives. Lines end in ``\\n``;
-a ``\\r`` before it belongs to the line's end. The format is that of fstab(5): fields between blanks, octal escapes such as
-``\\040`` in them, comments from ``#`` to the end of a line that begins with it.
+Texts are str with one character per byte (``bytes.decode("latin-1")``), so that any byte survives. Lines end in
+``\\n``; a ``\\r`` before it belongs to the line's end. The format is that of fstab(5): fields between blanks, octal
+escapes such as ``\\040`` in them, comments from ``#`` to the end of a line that begins with it.
 """
 
 from __future__ import annotations

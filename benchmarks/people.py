@@ -113,7 +113,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if not PLAYBOOK.exists():
         raise SystemExit(f"{PLAYBOOK} is missing: run this through `make bench-people`")
-    counts = arguments.counts or ([1, 10] if arguments.vm else [1, 30, 200])
+    counts = arguments.counts if arguments.counts is not None else ([1, 10] if arguments.vm else [1, 30, 200])
     alone = arguments.alone if arguments.alone is not None else ([200] if arguments.vm else [1000, 5000])
     if arguments.vm:
         target = VMTarget("bench-people")

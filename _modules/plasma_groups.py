@@ -61,7 +61,7 @@ def plan(current, groups):
     for group in groups:
         name, gid, row = group["name"], group.get("gid"), rows.get(group["name"])
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            refuse(name, "is no name for a group")
+            refuse(repr(name), "is no name for a group")
         elif any(name in current[kind]["odd"] for kind in ("group", "gshadow") if current[kind]):
             refuse(name, "stands twice or in a damaged line in /etc/group or /etc/gshadow: mend it with vigr")
         elif row and not low <= int(row[2]) <= high:

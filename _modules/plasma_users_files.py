@@ -92,21 +92,19 @@ def edited(table, edits):
     """
     if not edits:
         return table
-    lines = list(table["lines"])
-    added, gone = [], set()
+    lines, added = list(table["lines"]), []
     for name, fields in edits.items():
         place = table["at"].get(name)
         if fields is None:
             if place is not None:
-                gone.add(place)
+                lines[place] = None
         elif place is None:
             added.append(":".join(fields))
         else:
             lines[place] = ":".join(fields)
+    lines = [line for line in lines if line is not None]
     end = next((number for number, line in enumerate(lines) if line.startswith(("+", "-"))), len(lines))
-    lines = [*lines[:end], *added, *lines[end:]] if added else lines
-    kept = [line for number, line in enumerate(lines) if number not in gone] if gone else lines
-    return parse(table["kind"], "".join(line + "\n" for line in kept))
+    return parse(table["kind"], "".join(line + "\n" for line in [*lines[:end], *added, *lines[end:]]))
 
 
 def read(root="/"):

@@ -112,11 +112,12 @@ class _Work:
     def check(self, entry):
         name, home = entry["name"], entry.get("home")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            self.refuse(name, "is no name for an account")
+            self.refuse(repr(name), "is no name for an account")
             return
-        for key in ("shell", "fullname", "home", "password_hash"):
-            if _NO_TEXT.search(entry.get(key) or ""):
-                self.refuse(name, f"{key} has a colon or a control character")
+        odd = [key for key in ("shell", "fullname", "home", "password_hash") if _NO_TEXT.search(entry.get(key) or "")]
+        if odd:
+            self.refuse(name, f"{' and '.join(odd)} has a colon or a control character")
+            return
         if "," in (entry.get("fullname") or ""):
             self.refuse(name, "fullname has a comma, which separates the fields of the account's description")
         if home and (not home.startswith("/") or home == "/" or {"", ".", ".."} & set(home[1:].split("/"))):
@@ -311,7 +312,7 @@ class _Work:
         if begun and shadow and new[7] != begun.get("expire", ""):
             self.report(name, {"expires": new[7]}, {"expires": begun.get("expire", "")})
             new[7] = begun.get("expire", "")
-        if new != shadow and (shadow or row[1] == "x"):
+        if new != shadow and (shadow or hashed == new[1]):
             self.edits["shadow"][name] = new
 
     # Membership, for all users in one pass over the groups.

@@ -184,15 +184,12 @@ def _keep(path, note, root):
 
 def _keep_jobs(notes, root):
     """What `at` was to run later has the uid of its owner, and would run as whoever gets that uid."""
-    directory = __salt__["plasma_users_seen.at"]("/var/spool/cron/atjobs", root)
-    try:
-        entries = list(os.scandir(directory))
-    except OSError:
-        return
-    for entry in entries:
-        note = notes.get(entry.stat(follow_symlinks=False).st_uid)
-        if note:
-            _keep(entry.path, note, root)
+    jobs = "/var/spool/cron/atjobs"
+    directory = __salt__["plasma_users_seen.at"](jobs, root)
+    for name in os.listdir(directory) if os.path.isdir(directory) else ():
+        found = __salt__["plasma_users_seen.status"](f"{jobs}/{name}", root=root)
+        if found and found["uid"] in notes:
+            _keep(os.path.join(directory, name), notes[found["uid"]], root)
 
 
 def _drop_subordinate_ids(names, root):

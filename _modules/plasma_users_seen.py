@@ -198,16 +198,13 @@ def reserved(directories, passwd, root="/"):
     found = {}
     for directory in directories:
         try:
-            entries = list(os.scandir(at(directory, root)))
+            names = os.listdir(at(directory, root))
         except OSError:
-            entries = []
-        for entry in entries:
-            try:
-                uid = entry.stat(follow_symlinks=False).st_uid
-            except OSError:
-                continue
-            if uid != _ROOT_UID and str(uid) not in known and entry.is_dir(follow_symlinks=False):
-                found.setdefault(uid, f"{directory}/{entry.name}")
+            names = []
+        for name in names:
+            home = status(f"{directory}/{name}", root)
+            if home and home["kind"] == "directory" and home["uid"] != _ROOT_UID and str(home["uid"]) not in known:
+                found.setdefault(home["uid"], f"{directory}/{name}")
         for archive in archives(directory, root):
             found[archive["uid"]] = archive["name"]
     return found

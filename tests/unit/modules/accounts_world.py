@@ -1,0 +1,73 @@
+"""What planners of accounts get, made in memory."""
+
+from __future__ import annotations
+
+import copy
+
+import _modules.plasma_users_files as files
+import _modules.plasma_users_leavers as leavers
+import _modules.plasma_users_plan as plan
+from tests.unit.modules.stand_in_accounts import GROUP, GSHADOW, PASSWD, SHADOW
+
+TODAY = 20000
+
+
+def user(name, **keys):
+    """An entry of the completed pillar."""
+    return {"name": name, "groups": [], "shell": "/bin/bash", **keys}
+
+
+class World:
+    """The tables as text, and what is seen around them."""
+
+    def __init__(self):
+        self.texts = {"passwd": PASSWD, "shadow": SHADOW, "group": GROUP, "gshadow": GSHADOW}
+        self.defs = files.defaults("/nonexistent")
+        self.memory = {"given": {}, "making": {}, "removing": {}, "uids": {}}
+        self.seen = {
+            "homes": {},
+            "parents": {},
+            "mounts": {},
+            "shells": {"/bin/bash": True, "/bin/zsh": True},
+            "reserved": {},
+            "elsewhere": set(),
+        }
+        self.home("/home/ubuntu", 1000)
+
+    def add(self, kind, line):
+        self.texts[kind] += line + "\n"
+
+    def remove(self, name):
+        for kind, text in self.texts.items():
+            self.texts[kind] = "".join(line for line in text.splitlines(True) if not line.startswith(f"{name}:"))
+
+    def edit(self, kind, name, place, value):
+        lines = [line.split(":") for line in self.texts[kind].splitlines()]
+        for fields in lines:
+            if fields[0] == name:
+                fields[place] = value
+        self.texts[kind] = "".join(":".join(fields) + "\n" for fields in lines)
+
+    def home(self, path, uid, kind="directory"):
+        self.seen["homes"][path] = {"kind": kind, "uid": uid, "gid": uid}
+
+    def current(self):
+        tables = {kind: files.parse(kind, text) for kind, text in self.texts.items()}
+        return {**tables, "defs": self.defs, "memory": copy.deepcopy(self.memory), "seen": copy.deepcopy(self.seen)}
+
+    def plan(self, users, groups=(), home_path="/home", password_policy="on_create"):
+        return plan.plan(self.current(), users, groups, home_path, password_policy, TODAY)
+
+    def leave(self, users, **options):
+        return leavers.plan(self.current(), users, **options)
+
+    def apply(self, planned):
+        """What happens when a plan is carried out."""
+        assert planned["problems"] == []
+        for kind, edits in planned["edits"].items():
+            self.texts[kind] = files.text(files.edited(files.parse(kind, self.texts[kind]), edits))
+        for home in planned["homes"]:
+            assert self.seen["homes"].get(home["path"]) is None
+            self.home(home["path"], home["uid"])
+        self.memory["given"] = planned["given"]
+        self.memory["making"] = {}

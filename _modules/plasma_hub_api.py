@@ -20,6 +20,7 @@ import re
 import ssl
 import stat
 import struct
+import threading
 import time
 import urllib.parse
 
@@ -265,9 +266,11 @@ class _Hub:
         self.port = int(place.get("port") or (443 if self.secure else 80))
         self.base = f"/{str(config.get('base_url') or '').strip('/')}/hub/api/".replace("//", "/")
         self.token = token
+        # One connection for each thread: thousands of them would take longer than the answers.
+        self.kept = threading.local()
 
     def _connect(self):
-        """Connect, to root's program alone: before, and after it, so that nobody slips in between."""
+        """Connect, to root's program alone, which is looked up before and after, so that nobody slips in between."""
         if self.secure:
             context = ssl.create_default_context()
             context.check_hostname = False  # asked by address, and the certificate may be on its way
@@ -275,6 +278,7 @@ class _Hub:
             connection = http.client.HTTPSConnection(self.address, self.port, timeout=ANSWER, context=context)
         else:
             connection = http.client.HTTPConnection(self.address, self.port, timeout=ANSWER)
+        connection.auto_open = 0  # never again without these looks
         for step in (lambda: None, connection.connect):
             step()
             others = _listeners(self.address, self.port) - {os.geteuid()}
@@ -289,15 +293,7 @@ class _Hub:
     def ask(self, method, path, body=None, accept="application/json", also=()):
         """Return (status, content) of an answer; an error status that is not in *also* is raised."""
         try:
-            connection = self._connect()
-            try:
-                headers = {"Authorization": f"token {self.token}", "Accept": accept}
-                text = None if body is None else json.dumps(body)
-                connection.request(method, self.base + path, text, headers)
-                answer = connection.getresponse()
-                status, content = answer.status, answer.read()
-            finally:
-                connection.close()
+            status, content = self._send(method, path, body, accept)
         except (OSError, http.client.HTTPException) as exc:
             why = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
             raise CommandExecutionError(
@@ -308,7 +304,7 @@ class _Hub:
             found = json.loads(content) if content else None
         except ValueError:
             found = None
-        if status in also or (200 <= status < 300 and (found is not None or not content)):
+        if status in also or status == 204 or (200 <= status < 300 and found is not None):
             return status, found
         if status == 403:
             raise CommandExecutionError(
@@ -318,6 +314,24 @@ class _Hub:
         raise CommandExecutionError(
             f"The hub did not do what it was asked for (HTTP status {status}{said}): see journalctl -u jupyterhub."
         )
+
+    def _send(self, method, path, body, accept):
+        headers = {"Authorization": f"token {self.token}", "Accept": accept}
+        text = None if body is None else json.dumps(body)
+        while True:
+            connection = kept = getattr(self.kept, "connection", None)
+            try:
+                connection = self.kept.connection = kept or self._connect()
+                connection.request(method, self.base + path, text, headers)
+                answer = connection.getresponse()
+                return answer.status, answer.read()
+            except (OSError, http.client.HTTPException) as exc:
+                if connection:
+                    connection.close()
+                self.kept.connection = None
+                # The proxy ends connections that were idle. Doing any of these requests twice does no harm.
+                if not kept or isinstance(exc, TimeoutError):
+                    raise
 
     def stop_servers(self, name, timeout):
         """

@@ -108,7 +108,7 @@ class _SocketConnection(http.client.HTTPConnection):
 
     def __init__(self, path, timeout):
         super().__init__("localhost", timeout=timeout)
-        self._path = path
+        self._path = str(path)
 
     def connect(self):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -1,0 +1,328 @@
+"""Asking the hub about people, and taking them out of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from unittest.mock import create_autospec
+
+import pytest
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+import _modules.plasma_hub_api as api
+import _modules.plasma_hub_containers as containers
+import _modules.tljh_config as tljh_config
+import _modules.tljh_service as tljh_service
+from tests.unit.modules.stand_in_hub_api import TOKEN, StandInHubApi
+
+
+@pytest.fixture
+def functions():
+    return {
+        "tljh_service.running": create_autospec(tljh_service.running, return_value=True),
+        "tljh_config.show": create_autospec(tljh_config.show, return_value={}),
+        "tljh_config.get": create_autospec(tljh_config.get, return_value=None),
+        "tljh_config.update": create_autospec(tljh_config.update),
+        "plasma_hub_containers.remove": create_autospec(containers.remove, return_value={}),
+    }
+
+
+@pytest.fixture
+def configure_loader_modules(functions, monkeypatch):
+    monkeypatch.setattr(api, "POLL", 0.01)
+    return {api: {"__salt__": functions}}
+
+
+@pytest.fixture
+def prefix(tmp_path):
+    """A hub's files below a prefix."""
+    (tmp_path / "hub" / "bin").mkdir(parents=True)
+    (tmp_path / "hub" / "bin" / "python3").touch()
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / api.TOKEN_FILE).touch(0o600)
+    (tmp_path / "state" / api.TOKEN_FILE).write_text(TOKEN)
+    return tmp_path
+
+
+@pytest.fixture
+def hub(prefix, functions):
+    started = StandInHubApi()
+    functions["tljh_config.show"].return_value = {"http": {"address": "127.0.0.1", "port": started.port}}
+    yield started
+    started.close()
+
+
+def person(admin=False, **servers):
+    return {"admin": admin, "servers": servers}
+
+
+# --- reading
+
+
+def test_everybody_is_listed_however_many_they_are(hub, prefix):
+    hub.people = {f"user{number:04}": person(admin=number == 3) for number in range(450)}
+    hub.people["20231234"] = person(**{"": 1, "my lab": 1})
+    found = api.users(prefix)
+    assert len(found) == 451
+    assert found["user0003"] == {"admin": True, "servers": []}
+    assert found["20231234"] == {"admin": False, "servers": ["", "my lab"]}
+    assert len(hub.asked) == 3
+
+
+def test_administrators_are_those_with_the_role(hub, prefix):
+    hub.people = {"zoe": person(admin=True), "ada": person(admin=True), "eve": person()}
+    assert api.administrators(prefix) == ["ada", "zoe"]
+
+
+@pytest.mark.parametrize("base_url", ["/", "", None, "/x", "/x/", "x/y/"])
+def test_the_base_url_is_part_of_the_address(hub, prefix, functions, base_url):
+    hub.base = {"/x": "/x/hub/api/", "/x/": "/x/hub/api/", "x/y/": "/x/y/hub/api/"}.get(base_url, "/hub/api/")
+    functions["tljh_config.show"].return_value["base_url"] = base_url
+    assert api.administrators(prefix) == []
+
+
+# --- saying who administers it
+
+
+def test_administrators_are_named_and_revoked(hub, prefix):
+    hub.people = {"ada": person(admin=True), "eve": person()}
+    assert api.set_admin(["eve", "20231234"], True, prefix) == ["20231234", "ada", "eve"]
+    assert api.set_admin(["ada", "nobody"], False, prefix) == ["20231234", "eve"]
+    assert "nobody" not in hub.people
+
+
+@pytest.mark.parametrize("names", ["ada", [20231234], [""], None, [["ada"]]])
+def test_names_that_are_none_are_refused(hub, prefix, names):
+    for function in (lambda: api.set_admin(names, True, prefix), lambda: api.forget(names, prefix)):
+        with pytest.raises(SaltInvocationError, match="list of names"):
+            function()
+    assert hub.asked == []
+
+
+def test_what_is_neither_true_nor_false_is_refused(hub, prefix):
+    with pytest.raises(SaltInvocationError, match="true or false"):
+        api.set_admin(["ada"], "no", prefix)
+
+
+# --- forgetting
+
+
+def test_servers_are_stopped_and_waited_for_before_anybody_is_deleted(hub, prefix):
+    hub.people = {"anna": person(**{"": 3, "my lab/ü%2F?": 0}), "ben": person(**{"": 0}), "anna2": person(**{"": 5})}
+    done = api.forget(["anna", "ben", "unknown"], prefix)
+    assert done == {"stopped": {"anna": ["", "my lab/ü%2F?"], "ben": [""]}, "forgotten": ["anna", "ben"]}
+    assert hub.people == {"anna2": person(**{"": 5})}
+    deleted = [index for index, request in enumerate(hub.asked) if request[0] == "DELETE" and len(request) == 3]
+    looks = [index for index, request in enumerate(hub.asked) if request[0] == "GET"]
+    assert min(deleted) > max(looks)
+
+
+def test_nobody_is_deleted_when_one_server_does_not_stop(hub, prefix, functions):
+    hub.people = {"anna": person(**{"": None}), "ben": person(**{"": 0}), "cleo": person()}
+    with pytest.raises(CommandExecutionError, match="server of anna does not stop within 0 seconds, so nobody was"):
+        api.forget(["anna", "ben", "cleo"], prefix, timeout=0.2)
+    assert set(hub.people) == {"anna", "ben", "cleo"}
+    functions["plasma_hub_containers.remove"].assert_not_called()
+
+
+def test_a_stop_that_is_refused_for_the_moment_is_tried_again(hub, prefix):
+    hub.people = {"anna": person(**{"": 0})}
+    real, refusals = hub.handle, iter([True, True])
+
+    def handle(method, target, body, headers):
+        if method == "DELETE" and next(refusals, False):
+            return 400, {"message": "anna is pending spawn"}
+        return real(method, target, body, headers)
+
+    hub.handle = handle
+    assert api.forget(["anna"], prefix)["stopped"] == {"anna": [""]}
+    assert hub.people == {}
+
+
+def test_names_are_never_more_than_one_part_of_an_address(hub, prefix):
+    """Somebody may have given a server such a name from inside: it would be another address of the hub."""
+    hub.people = {"anna": person(**{"..": 0, ".": 0}), "a@b.example": person(**{"": 0})}
+    with pytest.raises(CommandExecutionError, match="in the process of stopping"):  # the stand-in's, not the hub's
+        api.forget(["anna"], prefix)
+    assert ("DELETE", "users", "anna", "servers", "..") not in hub.asked
+    assert api.forget(["a@b.example"], prefix)["forgotten"] == ["a@b.example"]
+
+
+def test_rights_go_first_in_the_file_and_at_the_hub(hub, prefix, functions):
+    """Whoever gets the name next is no administrator, also after a restart, also when all ends in the middle."""
+    hub.people = {"anna": person(admin=True, **{"": None}), "ada": person(admin=True)}
+    functions["tljh_config.get"].return_value = ["ada", "anna", 20231234]
+    with pytest.raises(CommandExecutionError):
+        api.forget(["anna"], prefix, timeout=0)
+    functions["tljh_config.update"].assert_called_once_with({"users.admin": ["ada", 20231234]}, prefix=prefix)
+    assert not hub.people["anna"]["admin"]
+
+
+def test_containers_that_are_left_are_removed_and_told(hub, prefix, functions):
+    hub.people = {"anna": person(**{"": 0})}
+    functions["plasma_hub_containers.remove"].return_value = {"anna": ["old"], "ben": [""]}
+    assert api.forget(["anna", "ben"], prefix, timeout=7)["stopped"] == {"anna": ["", "old"], "ben": [""]}
+    functions["plasma_hub_containers.remove"].assert_called_once_with(["anna", "ben"], timeout=7)
+
+
+def test_nobody_to_forget_asks_nothing(hub, prefix, functions):
+    assert api.forget([], prefix) == {"stopped": {}, "forgotten": []}
+    assert hub.asked == []
+    functions["plasma_hub_containers.remove"].assert_not_called()
+
+
+# --- where there is no hub
+
+
+@pytest.mark.parametrize("missing", ["everything", "environment", "first start"])
+def test_without_a_hub_that_knows_anybody_only_containers_are_looked_for(prefix, functions, missing):
+    if missing == "everything":
+        prefix = prefix / "elsewhere"
+    elif missing == "environment":
+        (prefix / "hub" / "bin" / "python3").unlink()
+    else:
+        (prefix / "state" / api.TOKEN_FILE).unlink()
+        functions["tljh_service.running"].return_value = False
+    assert api.users(prefix) == {}
+    assert api.administrators(prefix) is None
+    functions["plasma_hub_containers.remove"].return_value = {"anna": [""]}
+    assert api.forget(["anna"], prefix) == {"stopped": {"anna": [""]}, "forgotten": []}
+    with pytest.raises(CommandExecutionError, match="No hub"):
+        api.set_admin(["anna"], True, prefix)
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_an_older_plugin_is_an_error(hub, prefix, functions, running):
+    (prefix / "state" / api.TOKEN_FILE).unlink()
+    (prefix / "state" / "jupyterhub.sqlite").touch()
+    functions["tljh_service.running"].return_value = running
+    for function in (api.users, api.administrators, lambda prefix: api.forget(["anna"], prefix)):
+        with pytest.raises(CommandExecutionError, match=r"older release, so apply the state tljh first\.$"):
+            function(prefix)
+    functions["plasma_hub_containers.remove"].assert_not_called()
+
+
+def test_a_hub_that_is_stopped_is_an_error(prefix, functions):
+    """It would let people in again when it starts: with their tokens, their rights, and whoever gets their name."""
+    functions["tljh_service.running"].return_value = False
+    for function in (api.users, api.administrators, lambda prefix: api.forget(["anna"], prefix)):
+        with pytest.raises(CommandExecutionError, match="is stopped, .*start it with: systemctl start jupyterhub"):
+            function(prefix)
+    functions["plasma_hub_containers.remove"].assert_not_called()
+
+
+def test_a_hub_that_does_not_answer_is_an_error(prefix, functions):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        functions["tljh_config.show"].return_value = {"http": {"port": probe.getsockname()[1]}}
+    with pytest.raises(CommandExecutionError, match="The hub does not answer at 127.0.0.1:.*Connection refused"):
+        api.users(prefix)
+
+
+def test_a_server_that_accepts_and_says_nothing_is_not_waited_for_without_end(prefix, functions, monkeypatch):
+    monkeypatch.setattr(api, "ANSWER", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        functions["tljh_config.show"].return_value = {"http": {"port": silent.getsockname()[1]}}
+        with pytest.raises(CommandExecutionError, match=r"does not answer .*timed out"):
+            api.users(prefix)
+
+
+@pytest.mark.parametrize(("status", "words"), [(502, "HTTP status 502, so it is"), (404, "404"), (403, "restart it")])
+def test_other_answers_are_one_sentence(hub, prefix, status, words):
+    hub.status = status
+    with pytest.raises(CommandExecutionError, match=words) as caught:
+        api.users(prefix)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_page_is_no_answer(hub, prefix):
+    hub.handle = lambda *request: (200, None)
+    with pytest.raises(CommandExecutionError, match="HTTP status 200"):
+        api.users(prefix)
+
+
+# --- the token
+
+
+@pytest.mark.parametrize("spoilt", ["readable", "somebody's", "link", "cut off", "text"])
+def test_a_token_that_others_may_know_is_not_used(hub, prefix, spoilt):
+    path = prefix / "state" / api.TOKEN_FILE
+    if spoilt == "readable":
+        path.chmod(0o640)
+    elif spoilt == "somebody's":
+        if os.geteuid():
+            pytest.skip("needs root")
+        os.chown(path, 12345, -1)
+    elif spoilt == "link":
+        path.rename(prefix / "state" / "elsewhere")
+        path.symlink_to(prefix / "state" / "elsewhere")
+    else:
+        path.write_text(TOKEN[:10] if spoilt == "cut off" else "header\r\nX: 1")
+    with pytest.raises(CommandExecutionError) as caught:
+        api.users(prefix)
+    assert TOKEN[:10] not in str(caught.value)
+    assert hub.asked == []
+
+
+LISTENER = """
+import os, socket, sys, time
+os.setuid(12345)
+server = socket.create_server((sys.argv[1], 0))
+print(server.getsockname()[1], flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_somebody_elses_program_on_the_port_is_sent_nothing(prefix, functions, address):
+    """While the proxy is down, any user can listen on its port when that is above 1023."""
+    process = subprocess.Popen([sys.executable, "-c", LISTENER, address], stdout=subprocess.PIPE, text=True)
+    try:
+        port = int(process.stdout.readline())
+        functions["tljh_config.show"].return_value = {"http": {"port": port}}
+        with pytest.raises(CommandExecutionError, match=f"Port {port} of 127.0.0.1 .*belongs to uid 12345"):
+            api.users(prefix)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+def test_who_listens_is_told_for_both_kinds_of_addresses():
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
+        port = server.getsockname()[1]
+        assert api._listeners("127.0.0.1", port) == {os.geteuid()}
+        assert api._listeners("::1", port) == {os.geteuid()}
+        assert api._listeners("hub.example", port) == {os.geteuid()}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert api._listeners("127.0.0.1", port) == {os.geteuid()}
+        assert api._listeners("192.0.2.1", port) == set()
+    assert api._listeners("127.0.0.1", port) == set()
+
+
+def test_the_token_is_sent_and_nothing_keeps_it(hub, prefix, caplog):
+    with caplog.at_level(0):
+        api.users(prefix)
+    assert hub.tokens == [f"token {TOKEN}"]
+    assert TOKEN not in caplog.text
+
+
+def test_a_thousand_people_leave_at_once(hub, prefix):
+    hub.people = {f"user{number}": person(**({"": 2} if number < 40 else {})) for number in range(1000)}
+    done = api.forget(list(hub.people), prefix)
+    assert (len(done["stopped"]), len(done["forgotten"])) == (40, 1000)
+    assert hub.people == {}
+
+
+def test_a_connection_that_the_proxy_has_ended_is_made_again(hub, prefix):
+    known = api._hub(prefix)
+    known.ask("GET", "plasma/administrators")
+    first = known.kept.connection
+    first.sock.shutdown(socket.SHUT_RDWR)
+    assert known.ask("GET", "plasma/administrators")[0] == 200
+    assert known.kept.connection is not first

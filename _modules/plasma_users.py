@@ -71,7 +71,7 @@ def compare(users, groups=(), home_path="/home", password_policy="on_create", ad
 
         salt-ssh '*' plasma_users.compare '[{name: anna, groups: [biology]}]' groups='[{name: biology}]'
     """
-    current = __salt__["plasma_users_seen.observe"](users, home_path=home_path, root=root)
+    current, _ = _observed(users, home_path, root)
     planned = _plan(current, users, groups, home_path, password_policy)
     leaving = _leaving(current, users, admins, prefix, root)
     found = planned["problems"] + leaving["problems"]
@@ -104,19 +104,25 @@ def apply(users, groups=(), home_path="/home", password_policy="on_create", admi
 
 
 def _apply(users, groups, home_path, password_policy, admins, prefix, root):
-    current = __salt__["plasma_users_seen.observe"](users, home_path=home_path, root=root)
+    current, begun = _observed(users, home_path, root)
     leaving = _leaving(current, users, admins, prefix, root)
     first = _plan(current, users, groups, home_path, password_policy)
     _refuse(first["problems"] + leaving["problems"])
     memory, changes, state, error = current["memory"], first["changes"], {"planned": first}, None
 
-    # What a killed run left of accounts that are gone, before anybody new gets their names.
-    begun = [name for name in memory["removing"] if name not in current["passwd"]["rows"]]
-    archives = __salt__["plasma_users_removal.finish"](begun, root=root) if begun else {}
-    memory = __salt__["plasma_users_edit.recall"](root=root) if begun else memory
+    # What a killed run left, before anybody new gets the names.
+    archives = {}
+    if begun:
+        __salt__["plasma_users_removal.drop"](begun, root=root)
+        archives = __salt__["plasma_users_removal.finish"](begun, root=root)
+        memory = __salt__["plasma_users_edit.recall"](root=root)
+    if memory["making"]:
+        rows = current["passwd"]["rows"]
+        unfinished = {rows[name][5] for name in memory["making"] if name in rows}
+        __salt__["plasma_users_homes.clear"](unfinished, root=root)
 
     if first["edits"] or first["homes"]:
-        noted = _noted(memory, first, users, current, making=first["making"])
+        noted = _noted(memory, first, users, current, making={**memory["making"], **first["making"]})
         # Memberships that are about to go stay noted until they are gone.
         noted["given"] = _union(memory["given"], noted["given"])
         _remember(memory, noted, root)
@@ -150,6 +156,20 @@ def _apply(users, groups, home_path, password_policy, admins, prefix, root):
             error = str(exc)
     changes = {**changes, **{name: change for name, change in leaving["changes"].items() if name in archives}}
     return {"changes": changes, "counts": _counts(current, users, changes), "archives": archives, "error": error}
+
+
+def _observed(users, home_path, root):
+    """What is there, and the names of people whose removal was killed when their accounts were gone already.
+
+    Whatever the files still have of those is taken as gone: that comes first.
+    """
+    current = __salt__["plasma_users_seen.observe"](users, home_path=home_path, root=root)
+    begun = [name for name in current["memory"]["removing"] if name not in current["passwd"]["rows"]]
+    if begun:
+        edited = __salt__["plasma_users_files.edited"]
+        edits = __salt__["plasma_users_leavers.edits"](current, begun)
+        current.update({kind: edited(current[kind], entries) for kind, entries in edits.items()})
+    return current, begun
 
 
 def _refuse(found):

@@ -45,9 +45,7 @@ def make(homes, root="/"):
     skeleton, made = None, []
     for parent in sorted({_parent(home["path"]) for home in homes}):
         _directories(parent, root)
-        for leftover in os.listdir(at(parent, root)):
-            if leftover.startswith(_NEW):
-                shutil.rmtree(os.path.join(at(parent, root), leftover))
+    clear([home["path"] for home in homes], root)
     for home in homes:
         path = at(home["path"], root)
         try:
@@ -67,6 +65,22 @@ def make(homes, root="/"):
             raise CommandExecutionError(f"The home {home['path']} could not be made: {exc.strerror}.") from exc
         made.append(home["path"])
     return made
+
+
+def clear(paths, root="/"):
+    """
+    Remove the half-made homes that a killed run left beside these homes.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_users_homes.clear '[/home/anna]'
+    """
+    for parent in {__salt__["plasma_users_seen.at"](_parent(path), root) for path in paths}:
+        for leftover in os.listdir(parent) if os.path.isdir(parent) else ():
+            if leftover.startswith(_NEW):
+                shutil.rmtree(os.path.join(parent, leftover))
 
 
 def _parent(path):

@@ -79,22 +79,20 @@ def remove(leavers, prefix="/opt/tljh", timeout=60, root="/"):
     """
     if not leavers:
         return {}
-    edit, memory = "plasma_users_edit.change", __salt__["plasma_users_edit.recall"](root=root)
+    memory = __salt__["plasma_users_edit.recall"](root=root)
     names = [leaver["name"] for leaver in leavers]
     notes = {leaver["name"]: _note(leaver, memory["removing"].get(leaver["name"]), root) for leaver in leavers}
     memory["removing"].update(notes)
     __salt__["plasma_users_edit.remember"](memory, root=root)
 
-    __salt__[edit](lambda tables: {"shadow": _locked(tables["shadow"]["rows"], names)}, root=root)
+    __salt__["plasma_users_edit.change"](lambda tables: {"shadow": _locked(tables["shadow"]["rows"], names)}, root=root)
     __salt__["plasma_hub_api.forget"](names, prefix=prefix, timeout=timeout)
     end_processes({leaver["uid"]: leaver["name"] for leaver in leavers}, timeout=timeout)
     for leaver in leavers:
         if leaver["move"]:
             __salt__["plasma_users_homes.put_aside"](notes[leaver["name"]], root=root)
     _drop_subordinate_ids(names, root)
-    plan = __salt__["plasma_users_leavers.edits"]
-    order = ("passwd", "shadow", "gshadow", "group")
-    __salt__[edit](lambda tables: plan({**tables, "memory": memory}, names), order=order, root=root)
+    drop(names, root=root)
     return finish(names, root=root)
 
 
@@ -110,6 +108,25 @@ def _locked(rows, names):
     return {
         name: [*rows[name][:7], _LOCKED, rows[name][8]] for name in names if name in rows and rows[name][7] != _LOCKED
     }
+
+
+def drop(names, root="/"):
+    """
+    Take accounts out of the four files; those whose removal has begun.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_users_removal.drop '[]'
+    """
+    memory = __salt__["plasma_users_edit.recall"](root=root)
+    names = [name for name in names if name in memory["removing"]]
+    plan = __salt__["plasma_users_leavers.edits"]
+    order = ("passwd", "shadow", "gshadow", "group")  # an account counts from its line in passwd on
+    __salt__["plasma_users_edit.change"](
+        lambda tables: plan({**tables, "memory": memory}, names), order=order, root=root
+    )
 
 
 def finish(names, root="/"):

@@ -1,0 +1,232 @@
+"""Homes and what is around them on a server in a directory: looked at, made, put aside, deleted."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+from salt.exceptions import CommandExecutionError
+
+import _modules.plasma_users_homes as homes
+import _modules.plasma_users_seen as seen
+from tests.unit.modules.stand_in_accounts import StandInServer
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    return StandInServer(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def configure_loader_modules(server):
+    return server.loader_modules()
+
+
+def home(path="/home/anna", **keys):
+    return {"name": path.rpartition("/")[2], "uid": 1001, "gid": 1002, "path": path, "mode": 0o750, **keys}
+
+
+def mode(server, name):
+    return stat.S_IMODE(os.lstat(server.path(name)).st_mode)
+
+
+# Looking.
+
+
+def test_directories_that_only_root_can_change_are_fine(server):
+    assert seen.trouble("/home", server.root) is None
+    assert seen.trouble("/srv/not/there/yet", server.root) is None
+
+
+@pytest.mark.parametrize(
+    ("bits", "sentence"), [(0o1777, "can be written by others than root (mode 1777)"), (0o757, "(mode 0757)")]
+)
+def test_a_directory_that_others_may_write_to(server, bits, sentence):
+    server.path("srv/homes").mkdir(parents=True)
+    server.path("srv").chmod(bits)
+    assert seen.trouble("/srv/homes", server.root).startswith("/srv can be written by others than root")
+    assert sentence in seen.trouble("/srv/homes", server.root)
+
+
+def test_a_directory_that_a_group_may_write_to(server):
+    server.path("srv/homes").mkdir(parents=True)
+    server.path("srv/homes").chmod(0o775)
+    os.chown(server.path("srv/homes"), -1, os.getgid()) if os.getuid() == 0 else None
+    trouble = seen.trouble("/srv/homes", server.root)
+    assert (trouble is None) is (os.stat(server.path("srv/homes")).st_gid == seen._ROOT_UID)
+
+
+def test_a_directory_of_somebody_else(server, monkeypatch):
+    monkeypatch.setattr(seen, "_ROOT_UID", os.getuid() + 1)
+    assert "belongs to uid" in seen.trouble("/home", server.root)
+
+
+def test_links_above_a_home(server):
+    server.path("data").mkdir()
+    server.path("link").symlink_to(server.path("data"))
+    assert seen.trouble("/link/homes", server.root) == "/link is a symbolic link, name the directory it leads to"
+    server.write("file", "")
+    assert seen.trouble("/file/homes", server.root) == "/file is no directory"
+
+
+def test_mounts(server):
+    lines = [
+        "1 0 8:1 / / rw - ext4 /dev/sda1 rw",
+        r"2 1 0:5 / /home/anna/my\040data rw - tmpfs none rw",
+        "3 1 0:6 / /home/ben rw - nfs host:/ben rw",
+        "4 1 0:7 / /home/benjamin/x rw - tmpfs none rw",
+    ]
+    server.write("proc/self/mountinfo", "\n".join(lines) + "\n")
+    found = seen.mounted(["/home/anna", "/home/ben", "/home/cleo", "/home/benja"], server.root)
+    assert found == {"/home/anna": "/home/anna/my data", "/home/ben": "/home/ben"}
+
+
+def test_uids_of_files_that_are_still_there(server):
+    server.home("left", 1500)
+    server.home("ben", 1501)
+    server.path("home/.plasma-removed/carl.smith.uid1502.2026-01-31.2").mkdir(parents=True)
+    server.path("home/.plasma-removed/notes.txt").write_text("")
+    passwd = {"ben": ["ben", "x", "1501", "1501", "", "/home/ben", "/bin/sh"]}
+    found = seen.reserved(["/home"], {**passwd, "ubuntu": ["ubuntu", "x", "1000", "1000", "", "", ""]}, server.root)
+    assert found == {1500: "/home/left", 1502: "carl.smith"}
+
+
+# Making.
+
+
+def test_a_home_from_the_skeleton(server):
+    server.path("etc/skel/.config/a").mkdir(parents=True)
+    server.path("etc/skel/.config").chmod(0o700)
+    server.write("etc/skel/run.sh", "#!/bin/sh\n").chmod(0o4755)
+    server.path("etc/skel/data").symlink_to("/srv/data")
+    assert homes.make([home()], server.root) == ["/home/anna"]
+    assert mode(server, "home/anna") == 0o750
+    assert mode(server, "home/anna/.config") == 0o700
+    assert mode(server, "home/anna/run.sh") == 0o755  # never with the uid of its owner
+    assert os.readlink(server.path("home/anna/data")) == "/srv/data"
+    for name in ("", "/.config", "/.config/a", "/run.sh", "/data", "/.profile"):
+        assert server.owner(f"home/anna{name}") == (1001, 1002)
+    assert server.owner("home") is None
+
+
+def test_what_is_there_is_not_touched(server):
+    server.home("anna", 1001)
+    before = server.snapshot()
+    assert homes.make([home()], server.root) == []
+    assert server.snapshot() == before
+
+
+def test_directories_above_are_made_for_everybody_to_enter(server):
+    old = os.umask(0o077)
+    try:
+        homes.make([home("/srv/school/homes/anna")], server.root)
+    finally:
+        os.umask(old)
+    assert [mode(server, name) for name in ("srv", "srv/school", "srv/school/homes")] == [0o755] * 3
+
+
+def test_what_a_killed_run_left_is_replaced(server):
+    server.write("home/.plasma-new.anna/half", "")
+    server.write("home/.plasma-new.gone/half", "")
+    homes.make([home()], server.root)
+    assert sorted(path.name for path in server.path("home").iterdir()) == ["anna", "ubuntu"]
+    assert not server.path("home/anna/half").exists()
+
+
+def test_a_home_that_cannot_be_made(server, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(homes.os, "rename", full)
+    with pytest.raises(CommandExecutionError, match="^The home /home/anna could not be made: No space left"):
+        homes.make([home()], server.root)
+
+
+# Putting aside.
+
+NOTE = {"name": "anna", "uid": 1001, "home": "/home/anna", "archive": "/home/.plasma-removed/anna.uid1001.2026-01-31"}
+
+
+def test_one_rename_whatever_is_in_it(server):
+    path = server.home("anna", 1001)
+    inode = path.stat().st_ino
+    (path / "loop").symlink_to("/")
+    assert homes.put_aside(NOTE, server.root) is True
+    assert server.path(f"{NOTE['archive']}/home").stat().st_ino == inode
+    assert homes.put_aside(NOTE, server.root) is False
+
+
+@pytest.mark.parametrize("what", ["another owner", "a link", "a file"])
+def test_what_is_not_their_home_stays(server, what):
+    if what == "another owner":
+        server.home("anna", 1002)
+    elif what == "a link":
+        server.path("home/anna").symlink_to(server.path("home/ubuntu"))
+        server._chown(server.path("home/anna"), 1001, 1001)
+    else:
+        server.write("home/anna", "")
+    assert homes.put_aside(NOTE, server.root) is False
+    assert os.path.lexists(server.path("home/anna"))
+    assert server.path("home/ubuntu/work.txt").exists()
+
+
+def test_an_archive_is_never_overwritten(server):
+    server.home("anna", 1001)
+    server.write(f"{NOTE['archive']}/home/old.txt", "old")
+    server.path("home/.plasma-removed").chmod(0o700)
+    with pytest.raises(CommandExecutionError, match="/home/anna is there again, and .*home too: move one of them away"):
+        homes.put_aside(NOTE, server.root)
+
+
+def test_a_link_in_the_place_of_the_archives(server):
+    server.home("anna", 1001)
+    server.path("elsewhere").mkdir(mode=0o700)
+    server.path("home/.plasma-removed").symlink_to(server.path("elsewhere"))
+    with pytest.raises(CommandExecutionError, match="must be a directory of root's with mode 0700"):
+        homes.put_aside(NOTE, server.root)
+    assert list(server.path("elsewhere").iterdir()) == []
+
+
+# Deleting.
+
+
+def test_deleting_follows_no_link(server):
+    outside = server.write("srv/precious", "of others")
+    server.path(f"{NOTE['archive']}/home").mkdir(parents=True)
+    server.path(f"{NOTE['archive']}/home/dir").symlink_to(outside.parent)
+    os.link(outside, server.path(f"{NOTE['archive']}/home/hard"))
+    assert homes.delete(NOTE["archive"], server.root) is True
+    assert outside.read_text() == "of others"
+    assert homes.delete(NOTE["archive"], server.root) is False
+
+
+def test_an_archive_that_is_a_link_is_not_followed(server):
+    server.path("home/.plasma-removed").mkdir()
+    server.path(NOTE["archive"]).symlink_to(server.path("home/ubuntu"))
+    with pytest.raises(CommandExecutionError, match="could not be deleted completely"):
+        homes.delete(NOTE["archive"], server.root)
+    assert server.path("home/ubuntu/work.txt").exists()
+
+
+def test_nothing_is_deleted_while_something_is_mounted_there(server):
+    server.write(f"{NOTE['archive']}/home/file", "")
+    server.write("proc/self/mountinfo", f"2 1 0:5 / {NOTE['archive']}/home/mnt rw - tmpfs none rw\n")
+    with pytest.raises(CommandExecutionError, match="Something is mounted in .*: unmount it"):
+        homes.delete(NOTE["archive"], server.root)
+    assert server.path(f"{NOTE['archive']}/home/file").exists()
+
+
+def test_a_tree_too_deep_for_python_is_left_to_rm(server, monkeypatch):
+    server.path(NOTE["archive"]).mkdir(parents=True)
+    real = homes.shutil.rmtree
+
+    def too_deep(path, **options):
+        if not options:
+            raise RecursionError
+        real(path, **options)
+
+    too_deep.avoids_symlink_attacks = True
+    monkeypatch.setattr(homes.shutil, "rmtree", too_deep)
+    assert homes.delete(NOTE["archive"], server.root) is True
+    assert server.calls == [["rm", "-rf", "--one-file-system", "--", str(server.path(NOTE["archive"]))]]

@@ -1,8 +1,10 @@
-# The people of pillar.
+# The people of pillar, with their groups, quotas and rights at the hub.
 {% set plasma = pillar['plasma'] %}
 
 include:
   - groups
+  - quotas
+  - admins
 
 users-managed:
   plasma_users.managed:
@@ -14,3 +16,8 @@ users-managed:
     - prefix: {{ plasma.hub.prefix | json }}
     - require:
       - plasma_groups: groups-managed
+    - require_in:
+      - plasma_admins: admins-managed
+{% if plasma.quotas.enabled %}
+      - plasma_quota: quotas-limits
+{% endif %}

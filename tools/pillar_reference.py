@@ -31,8 +31,8 @@ Every setting of a server is below the key `plasma` of its pillar. `pillar/plasm
 `pillar/servers/ID.sls` for the server with that id in the roster (with dashes for the dots of the id). Sections are
 merged key by key, a list replaces the whole list. No key has to be set: what is left out has the default shown here.
 
-The controller checks the pillar before any state runs. Each problem is one line with the key, its value and what is
-allowed:
+The controller checks the pillar, and the CSV files of `users_csv`, before any state runs. Each problem is one line with
+the key, its value and what is allowed:
 
 ```text
 {problems}
@@ -50,7 +50,8 @@ Things to know about YAML and Salt:
   over the checked pillar once more as they were written: no default is filled into a list given there, and a password
   given there is **not** removed. Such values also stay in the job cache of the controller. Never give a secret in
   that way.
-- A password in plain text stays on the controller. It is taken out of what is sent to the server.
+- A password in plain text stays on the controller. What is sent to the server is a hash of it: see
+  [Secrets](../people/secrets.md).
 """
 
 
@@ -125,7 +126,7 @@ def lines(schema: Any, base: Any, check: Any) -> Iterator[str]:
             yield row(*item)
         yield ""
     yield "## All defaults\n"
-    yield "What the states get when the pillar sets nothing:\n"
+    yield "What each key is when the pillar sets nothing:\n"
     yield "```yaml"
     yield yaml.safe_dump({"plasma": schema.Plasma().model_dump(mode="json")}, sort_keys=False).rstrip()
     yield "```"

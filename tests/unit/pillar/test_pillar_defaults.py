@@ -136,6 +136,43 @@ def test_a_group_may_be_a_plain_name(complete):
     assert groups == [{"name": "biology", "absent": False}, {"name": "chemistry", "gid": 2000, "absent": False}]
 
 
+def test_people_have_only_what_is_said(complete):
+    plasma = complete(
+        f"""
+        password_policy: enforce
+        admins: [teacher, anna]
+        users:
+          - {{name: anna, admin: true, groups: [biology, sudo, video], quota: {{hard: 1G}}, password_hash: {HASH}}}
+          - {{name: bob, uid: 1500, fullname: Bob B, home: /srv/bob, shell: /bin/zsh, admin: true,
+             password_hash: {HASH}, password_policy: on_create}}
+          - {{name: carl, absent: true, remove_home: true, groups: [old], uid: 1501, password: x, shell: /bin/sh}}
+          - {{name: dora, absent: true, remove_home: false}}
+          - {{name: emil, groups: [systemd-journal], password: null}}
+        """
+    )
+    assert plasma["users"] == [
+        {"name": "anna", "groups": ["biology", "sudo", "video"], "shell": "/bin/bash", "password_hash": HASH},
+        {
+            "name": "bob",
+            "groups": [],
+            "shell": "/bin/zsh",
+            "password_hash": HASH,
+            "password_policy": "on_create",
+            "uid": 1500,
+            "fullname": "Bob B",
+            "home": "/srv/bob",
+        },
+        {"name": "carl", "absent": True, "remove_home": True},
+        {"name": "dora", "absent": True},
+        {"name": "emil", "groups": ["systemd-journal"], "shell": "/bin/bash"},
+    ]
+    # Neither those of the system, nor those of people who go.
+    assert plasma["groups"] == [{"name": "biology", "absent": False}]
+    assert plasma["admins"] == ["teacher", "anna", "bob"]
+    assert (plasma["home_path"], plasma["password_policy"]) == ("/home", "enforce")
+    assert not {"quota", "users_csv"} & set(plasma)
+
+
 def test_the_name_of_the_server_is_the_first_of_its_domains(complete):
     https = complete("https: {name_server: Hub.Example.org, domains: [www.example.org], letsencrypt_email: a@b.org}")
     assert https["https"]["domains"] == ["hub.example.org", "www.example.org"]
@@ -146,6 +183,7 @@ def test_a_plain_password_does_not_leave_the_controller(complete, password):
     plasma = complete({"users": [{"name": "anna", "password": password}, {"name": "bob"}]})
     assert MARKER not in json.dumps(plasma, ensure_ascii=False)
     assert all("password" not in user for user in plasma["users"])
+    assert plasma["users"][0]["password_hash"].startswith("$y$j9T$") and "password_hash" not in plasma["users"][1]
     assert [user["name"] for user in plasma["users"]] == ["anna", "bob"]
 
 

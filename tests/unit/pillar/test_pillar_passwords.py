@@ -22,11 +22,18 @@ import pytest
 from tests.unit.pillar.conftest import MARKER, REPOSITORY, load_external_pillar
 
 EXTERNAL = load_external_pillar()
-HASHING = EXTERNAL.schema("hashing")
-CACHE = EXTERNAL.schema("hash_cache")
+HASHING: Any = None
+CACHE: Any = None
 PEOPLE = [("anna", MARKER), ("bob", "zwölf Boxkämpfer")]
 # Hashes of the right form that cost nothing.
 FAKE = "$y$j9T${:.>22}${:.>43}"
+
+
+@pytest.fixture(autouse=True)
+def modules() -> None:
+    """As they are loaded now: other tests load copies of the schema in between."""
+    global HASHING, CACHE
+    HASHING, CACHE = EXTERNAL.schema("hashing"), EXTERNAL.schema("hash_cache")
 
 
 def verifies(password: str, hashed: str) -> bool:

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from tests.unit.pillar.conftest import load_external_pillar
 
 G = 2**30
-QUOTAS = load_external_pillar().schema("quotas")
 
 
 def by_user(quotas):

@@ -45,7 +45,7 @@ def plan(current, groups):
         if len(row) == 7 and row[3].isdigit():
             primary.setdefault(int(row[3]), []).append(name)
     taken = {int(row[2]) for row in passwd.values() if len(row) == 7 and row[2].isdigit()} | set(primary)
-    taken |= set(gids) | set(current["memory"]["uids"].values())
+    taken |= set(gids) | {int(uid) for uid in current["memory"]["uids"]}
     taken |= {note["gid"] for note in current["memory"]["making"].values()}
     wanted, problems, changes = {}, [], {}
     edits = {"group": {}, "gshadow": {}}

@@ -54,7 +54,8 @@ def compare(users, groups=(), home_path="/home", password_policy="on_create", ad
         user's own ``password_policy`` goes first.
 
     admins
-        Administrators of the hub; empty, those in its config.yaml count. One of them has to keep an account.
+        Administrators of the hub; empty, they stay those of its config.yaml. When one leaves, another one must have an
+        account.
 
     prefix
         Where the hub is installed.
@@ -191,9 +192,8 @@ def _plan(current, users, groups, home_path, password_policy):
 def _leaving(current, users, admins, prefix, root):
     known = {entry["name"] for entry in users if entry.get("absent")} & set(current["passwd"]["rows"])
     protected = __salt__["plasma_users_removal.protected"](root=root) if known else {}
-    if known and not admins:
-        admins = __salt__["tljh_config.get"]("users.admin", prefix=prefix) or ()
-    return __salt__["plasma_users_leavers.plan"](current, users, protected=protected, admins=admins)
+    now = (__salt__["tljh_config.get"]("users.admin", prefix=prefix) or ()) if known else ()
+    return __salt__["plasma_users_leavers.plan"](current, users, protected=protected, admins=admins, admins_now=now)
 
 
 def _noted(memory, planned, users, current, making):

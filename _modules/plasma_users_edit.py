@@ -192,7 +192,7 @@ def recall(root="/"):
     removing
         ``{user: {...}}``: accounts that a run is removing, with what is needed to go on.
     uids
-        ``{user: uid}`` of removed people: never given to somebody else by itself, for files may be left anywhere.
+        ``{uid: user}`` of removed people: not given to anybody else by itself, for there may be files left anywhere.
 
     CLI Example:
 

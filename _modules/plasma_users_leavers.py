@@ -11,7 +11,7 @@ def __virtual__():
     return __virtualname__
 
 
-def plan(current, users, protected=None, admins=()):
+def plan(current, users, protected=None, admins=(), admins_now=()):
     """
     Return the accounts to remove, and what forbids it.
 
@@ -26,7 +26,11 @@ def plan(current, users, protected=None, admins=()):
         ``{uid: why}`` of accounts that must stay.
 
     admins
-        Names of the hub's administrators; one of them has to keep an account. Empty: nothing is known about them.
+        Names of the hub's administrators after this run; empty, they are those of now. Who administers the hub may only
+        leave when one of these has an account then.
+
+    admins_now
+        Names of the hub's administrators before it.
 
     Returns ``{"problems": [str], "leavers": [{"name", "uid", "gid", "home", "shell", "fullname", "groups", "expire",
     "move", "remove_home"}], "changes": {name: {"old", "new"}}}``; ``move`` says whether there is a home of theirs.
@@ -37,7 +41,7 @@ def plan(current, users, protected=None, admins=()):
 
         salt-ssh '*' plasma_users_leavers.plan '{}' '[{name: anna, absent: true}]'
     """
-    passwd, defs, memory = current["passwd"]["rows"], current["defs"], current["memory"]
+    passwd, memory = current["passwd"]["rows"], current["memory"]
     gone = [entry for entry in users if entry.get("absent")]
     found = [entry for entry in gone if entry["name"] in passwd]
     problems, leavers, changes = [], [], {}
@@ -52,7 +56,7 @@ def plan(current, users, protected=None, admins=()):
             leaver = _leaver(entry, current, people)
             leavers.append(leaver)
             changes[entry["name"]] = {"old": {"uid": leaver["uid"], "home": leaver["home"]}, "new": None}
-        problems += _without_admin(names, users, passwd, defs, admins)
+        problems += _without_admin(names, users, passwd, admins or admins_now, admins_now)
     for entry in gone:
         begun = memory["removing"].get(entry["name"])
         if begun and entry["name"] not in passwd:
@@ -181,9 +185,9 @@ def _leaver(entry, current, people):
     }
 
 
-def _without_admin(names, users, passwd, defs, admins):
+def _without_admin(names, users, passwd, admins, admins_now):
     """A hub whose last administrator leaves has nobody to let others in."""
-    leaving = sorted(names & set(admins))
+    leaving = sorted(names & {*admins, *admins_now})
     made = {entry["name"] for entry in users if not entry.get("absent")}
     if not leaving or any(name not in names and (name in passwd or name in made) for name in admins):
         return []

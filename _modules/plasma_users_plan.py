@@ -94,7 +94,7 @@ class _Work:
         self.gids = {int(row[2]): name for name, row in self.group.items() if _numbers(row, 2)}
         self.primary = {int(row[3]) for row in self.passwd.values() if _numbers(row, 3)}
         self.owners = {row[5]: name for name, row in self.passwd.items() if len(row) == 7}  # home: name
-        self.spent = set(current["memory"]["uids"].values())
+        self.spent = {int(uid) for uid in current["memory"]["uids"]}
         self.claimed, self.claims = {}, {}  # uid: name, name: (uid, gid)
         low, high = self.defs["UID_MIN"], self.defs["UID_MAX"]
         self.next = max((uid for uid in self.uids if low <= uid <= high), default=low - 1) + 1

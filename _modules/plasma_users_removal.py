@@ -159,7 +159,7 @@ def finish(names, root="/"):
             __salt__["plasma_users_homes.delete"](note["archive"], root=root)
         there = __salt__["plasma_users_seen.status"](note["archive"], root=root)
         kept[name] = note["archive"] if there else None
-        memory["uids"][name] = note["uid"]
+        memory["uids"][str(note["uid"])] = name
         del memory["removing"][name]
         memory["given"].pop(name, None)
     __salt__["plasma_users_edit.remember"](memory, root=root)

@@ -38,7 +38,7 @@ def managed(name, users, groups=None, home_path="/home", password_policy="on_cre
         ``on_create`` or ``enforce``.
 
     admins
-        Administrators of the hub; empty, those in its config.yaml count. The last one cannot be removed.
+        Administrators of the hub; empty, they stay those of its config.yaml. The last one cannot be removed.
 
     prefix
         Where the hub is installed.

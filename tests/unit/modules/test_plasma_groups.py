@@ -60,7 +60,7 @@ def test_a_gid_is_nobodys(server):
     server.write(
         "etc/passwd", server.text("passwd") + "a:x:1001:1003::/home/a:/bin/sh\nb:x:1002:1003::/home/b:/bin/sh\n"
     )
-    server.write("var/lib/plasma/users.json", '{"uids": {"gone": 1004}, "making": {"c": {"uid": 1005, "gid": 1005}}}')
+    server.write("var/lib/plasma/users.json", '{"uids": {"1004": "gone"}, "making": {"c": {"uid": 1005, "gid": 1005}}}')
     assert apply(server, {"name": "biology"}) == {"biology": {"old": None, "new": {"gid": 1006}}}
 
 

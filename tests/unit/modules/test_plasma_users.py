@@ -365,7 +365,7 @@ def test_a_killed_removal_is_finished_by_the_next(server, monkeypatch, anna, mod
     assert "anna" not in "".join(server.text(kind) for kind in ("passwd", "shadow", "group", "gshadow"))
     assert len(list(server.path("home").rglob("thesis.txt"))) == (0 if remove_home else 1)
     assert edit.recall(server.root)["removing"] == {}
-    assert edit.recall(server.root)["uids"] == {"anna": anna}
+    assert edit.recall(server.root)["uids"] == {str(anna): "anna"}
 
 
 @pytest.mark.parametrize(("module", "name", "number"), REMOVAL_POINTS)

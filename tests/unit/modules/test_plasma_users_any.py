@@ -53,7 +53,7 @@ def worlds(draw):
         )
     given_before = draw(st.lists(st.sampled_from(NAMES), unique=True))
     world.memory["given"] = {name: ["video"] for name in given_before}
-    world.memory["uids"] = draw(st.sampled_from([{}, {"gone": 1006}]))
+    world.memory["uids"] = draw(st.sampled_from([{}, {"1006": "gone"}]))
     return world
 
 
@@ -160,7 +160,7 @@ def test_the_plan_leads_to_what_is_wanted(world, users, policy):
     ids = [row[2] for row in rows(world, "passwd").values()]
     assert len(set(ids)) == len(ids)
     assert all(
-        int(row[2]) != 1006 or "gone" not in world.memory["uids"]
+        int(row[2]) != 1006 or "1006" not in world.memory["uids"]
         for name, row in rows(world, "passwd").items()
         if name not in rows(before, "passwd")
     )

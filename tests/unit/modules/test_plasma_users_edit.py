@@ -125,7 +125,7 @@ def test_two_applies_come_one_after_the_other(server):
 
 def test_notes_are_roots_alone_and_come_back(server):
     assert edit.recall(server.root) == {"given": {}, "making": {}, "removing": {}, "uids": {}}
-    notes = {"given": {"anna": ["video"]}, "making": {}, "removing": {}, "uids": {"ben": 1002}}
+    notes = {"given": {"anna": ["video"]}, "making": {}, "removing": {}, "uids": {"1002": "ben"}}
     old = os.umask(0)
     try:
         server.write("var/lib/plasma/users.json.new", "left by a run that was killed")

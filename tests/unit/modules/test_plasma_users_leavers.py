@@ -160,3 +160,8 @@ def test_the_last_administrator_stays(world):
     assert refused(world, [*GONE, user("carl")], admins=["ben", "carl"]) == ""
     assert refused(world, admins=["ubuntu"]) == ""
     assert refused(world, admins=[]) == ""
+    # Those of now count where pillar names none, and where it names nobody with an account.
+    assert sentence in refused(world, admins_now=["ben"])
+    assert sentence in refused(world, admins=["carl"], admins_now=["ben"])
+    assert refused(world, admins=["ubuntu"], admins_now=["ben"]) == ""
+    assert refused(world, admins=["carl"], admins_now=["dora"]) == ""

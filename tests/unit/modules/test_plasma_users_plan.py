@@ -188,7 +188,7 @@ def test_ids_of_others_are_never_given(world):
     world.add("group", "course:x:1001:")
     world.add("passwd", "odd:x:70000:1002::/:/bin/sh")
     world.seen["reserved"] = {1003: "carl", 1004: "/home/left"}
-    world.memory["uids"] = {"dora": 1005}
+    world.memory["uids"] = {"1005": "dora"}
     assert world.plan([user("anna")])["making"] == {"anna": {"uid": 1006, "gid": 1006}}
 
 
@@ -217,7 +217,7 @@ def test_a_home_that_is_there_says_the_uid(world):
 def test_an_archive_of_the_same_name_is_not_taken_over(world):
     """Another Anna must not get the uid, and with it the files, of the one who left; with her home back it is her."""
     world.seen["reserved"] = {1001: "anna"}
-    world.memory["uids"] = {"anna": 1001}
+    world.memory["uids"] = {"1001": "anna"}
     assert world.plan([user("anna")])["making"]["anna"]["uid"] == 1002
     world.home("/home/anna", 1001)
     assert world.plan([user("anna")])["making"]["anna"]["uid"] == 1001

@@ -5,3 +5,7 @@ base:
     - docker
     - utils
     - tljh
+    - groups
+    - users
+    - quotas
+    - admins

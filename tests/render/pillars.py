@@ -20,6 +20,9 @@ from pydantic import TypeAdapter, ValidationError
 from _pillar.plasma import schema
 from tests.render.options import options
 
+# In the CSV files that pillars name.
+CSV_PASSWORD = "Pa55-of-the-csv"
+CSV = f"username,password,group,quota_soft,quota_hard,fullname\nno,{CSV_PASSWORD},biology,1G,2G,Ed Example\n"
 PASSWORD = "Correct-Horse-{{ 7*7 }}-Battery"
 HASH = "$6$rounds=5000$saltsaltsalt$0123456789abcdefghijklmnopqrstuvwxyzABCDEF./"
 SHA = {letter: letter * 64 for letter in "abcdef"}
@@ -38,17 +41,25 @@ _PEOPLE = {
             "fullname": "Anna Example",
             "home": "/srv/homes/anna",
         },
-        {"name": "null", "password_hash": HASH, "groups": ["biology", "video"]},
+        {"name": "null", "password_hash": HASH, "password_policy": "enforce", "groups": ["biology", "video"]},
         {"name": "off", "absent": True, "remove_home": True},
     ],
     "groups": [
-        {"name": "biology", "gid": 2000, "quota": {"soft": "3G", "hard": "4G", "inodes": {"soft": 10, "hard": 20}}},
+        {
+            "name": "biology",
+            "gid": 2000,
+            "quota": {"soft": "3G", "hard": "4G", "inodes": {"soft": 10, "hard": 20}},
+            "total": {"soft": "30G", "hard": "40G", "inodes": {"soft": 100, "hard": 200}},
+        },
         {"name": "yes", "absent": True},
         "on",
         {"name": "null"},
     ],
-    "quota": {"soft": "10G", "hard": "12G", "grace": 86400, "inodes": {"soft": 100, "hard": 200}},
-    "quotas": {"enabled": True, "device": "LABEL=cloudimg-rootfs"},
+    "quota": {"soft": "10G", "hard": "12G", "grace": 86400, "inodes": {"soft": 100, "hard": 200, "grace": 172800}},
+    "quotas": {"enabled": True, "device": "LABEL=cloudimg-rootfs", "unmanaged": True},
+    "users_csv": ["students.csv"],
+    "home_path": "/srv/people",
+    "password_policy": "enforce",
     "admins": ["true"],
     "cockpit": {"enabled": True},
     "environments": [
@@ -275,6 +286,11 @@ def compiled(name: str) -> dict[str, Any]:
         # A renderer that runs no Jinja: what the operator wrote is data.
         text = "#!yaml\n" + yaml.safe_dump({"plasma": GIVEN[name]}, allow_unicode=True)
         (root / "pillar" / "plasma.sls").write_text(text, encoding="utf-8")
+        for file in GIVEN[name].get("users_csv", []):
+            path = root / "pillar" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(CSV, encoding="utf-8")
+            path.chmod(0o600)
         opts = options(root, pillar_roots={"base": [str(root / "pillar")]})
         pillar = salt.pillar.Pillar(opts, opts["grains"], opts["id"], "base").compile_pillar()
     if "_errors" in pillar:

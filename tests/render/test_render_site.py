@@ -7,10 +7,11 @@ import re
 import pytest
 
 from tests.render.compiler import SLS, low_state
-from tests.render.pillars import GIVEN, PASSWORD, compiled, texts
+from tests.render.pillars import CSV_PASSWORD, GIVEN, PASSWORD, compiled, texts
 from tests.support.paths import REPOSITORY
 
 PREFLIGHT = "preflight-server-is-fit"
+PEOPLE = ("groups", "users", "quotas", "admins")
 SHA256 = re.compile(r"sha256=[0-9a-f]{64}")
 DESCRIPTIVE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9._]+)+")
 
@@ -28,7 +29,7 @@ def test_site_compiles_with_preflight_first(site):
     first = site[0]
     assert first["__id__"] == PREFLIGHT
     assert (first["state"], first["fun"], first["failhard"]) == ("plasma_preflight", "passed", True)
-    assert {chunk["__sls__"].split(".")[0] for chunk in site} >= {"preflight", "docker", "tljh"}
+    assert {chunk["__sls__"].split(".")[0] for chunk in site} >= {"preflight", "docker", "tljh", *PEOPLE}
 
 
 @pytest.mark.parametrize("sls", SLS)
@@ -37,7 +38,9 @@ def test_each_sls_compiles_alone(system, architecture, pillar, sls):
     assert sls in {chunk["__sls__"] for chunk in chunks} | {"tljh", "utils"}
     if sls == "tljh.settings":
         return  # for settings alone, on a server that has its hub
-    assert chunks[0]["__id__"] == PREFLIGHT
+    # Accounts can be looked after on a server that is too small for a hub, or that has none.
+    if {chunk["state"] for chunk in chunks} & {"pkg", "pkgrepo", "file", "service", "plasma_hub", "plasma_docker"}:
+        assert chunks[0]["__id__"] == PREFLIGHT
     # A part of the site is that part: the same states with the same arguments.
     site = {(chunk["__id__"], chunk["name"]): chunk for chunk in low_state(system, architecture, pillar)}
     for chunk in chunks:
@@ -110,6 +113,11 @@ def test_no_plain_password_is_sent(site, pillar):
     plain = [user["password"] for user in given if user.get("password")]
     assert bool(plain) is ("full" in pillar or "hostile" in pillar)
     assert "full" not in pillar or plain == [PASSWORD]
+    if plain:
+        # The person of the CSV file is there, with a hash.
+        (managed,) = [chunk for chunk in site if chunk["__id__"] == "users-managed"]
+        assert [user["password_hash"][:3] for user in managed["users"] if user["name"] == "no"] == ["$y$"]
+        plain.append(CSV_PASSWORD)
     for text in [*texts(site), *texts(compiled(pillar))]:
         assert not any(password in text for password in plain)
 
@@ -124,3 +132,26 @@ def test_order_of_the_hub(site, pillar):
     # No package is touched while another run holds the package manager.
     first = min(order[chunk["__id__"]] for chunk in site if chunk["state"] in ("pkg", "pkgrepo"))
     assert order["preflight-packages-are-settled"] < first
+
+
+def test_order_of_people(site, pillar):
+    """The hub is there before its administrators are named; whoever gets a limit has an account by then."""
+    order = {id_: place for place, id_ in enumerate(_order(site))}
+    assert order["hub-ready"] < order["groups-managed"] < order["users-managed"] < order["admins-managed"]
+    if compiled(pillar)["plasma"]["quotas"]["enabled"]:
+        assert order["quotas-enabled"] < order["quotas-limits"]
+        assert order["users-managed"] < order["quotas-limits"]
+    else:
+        assert "quotas-limits" not in order
+
+
+def test_people_come_with_all_that_is_theirs(system, pillar):
+    """`state.apply users` brings groups, limits and rights; each of the others is itself alone."""
+    alone = {sls: {chunk["__sls__"] for chunk in low_state(system, "amd64", pillar, sls)} for sls in PEOPLE}
+    assert alone["users"] - {"preflight"} == set(PEOPLE)
+    for sls in ("groups", "quotas", "admins"):
+        assert alone[sls] - {"preflight"} == {sls}
+
+
+def test_switching_quotas_off_is_asked_for(site):
+    assert "quotas-disabled" not in _order(site)

@@ -103,6 +103,7 @@ def test_states_hold_them_whole_or_not_at_all(system, architecture, name):
     reached = {path for path, _ in leaves() if set(MARK.findall(" ".join(texts(_given(GIVEN[name], path))))) & seen}
     assert {"plasma.hub.prefix", "plasma.shared_data", "plasma.hub.sources.no_proxy"} <= reached
     assert {"plasma.builder.image", "plasma.monitoring_url"} <= reached
+    assert {"plasma.users[].fullname", "plasma.users[].home", "plasma.users[].shell", "plasma.home_path"} <= reached
     if name == "hostile-tljh":
         assert {"plasma.hub.versions.tljh", "plasma.hub.sources.tljh", "plasma.docker.repository.url"} <= reached
 

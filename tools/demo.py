@@ -36,13 +36,17 @@ PROVIDERS = ("pypi", "tljh")
 ACCOUNTS = ("teacher", "student")
 
 
-def demo_pillar(provider: str) -> dict:
+def demo_pillar(provider: str, passwords: dict[str, str]) -> dict:
     """What an operator would write for this server: the engine of the distribution, no tool from elsewhere."""
     return {
         "hub": tljh_pillar() if provider == "tljh" else {"provider": "pypi"},
         "docker": {"source": "distro"},
         "utils": {"monitor": "none"},
-        "admins": ["teacher"],
+        "users": [
+            {"name": name, "password": password, "admin": name == "teacher"} for name, password in passwords.items()
+        ],
+        # Each `make demo` prints passwords that work.
+        "password_policy": "enforce",
     }
 
 
@@ -67,15 +71,6 @@ class Work(threading.Thread):
         if self.error:
             raise self.error
         return self.value
-
-
-def make_accounts(target) -> dict[str, str]:
-    """Create the system users with new passwords, which go to the server through standard input only."""
-    passwords = {name: secrets.token_urlsafe(9) for name in ACCOUNTS}
-    for name in ACCOUNTS:
-        target.sudo(f"id {name} >/dev/null 2>&1 || sudo useradd --create-home --shell /bin/bash {name}")
-    target.ssh("sudo chpasswd", input="".join(f"{name}:{password}\n" for name, password in passwords.items()))
-    return passwords
 
 
 def apply(site: Site, console: Console) -> None:
@@ -121,11 +116,11 @@ def up(provider: str, console: Console) -> int:
             stage(target)
     console.print(f"The server runs at {target.host}; applying the site to it with salt-ssh.")
     environment = Work(environment_image)
-    site = Site(target, directory, demo_pillar(provider))
+    passwords = {name: secrets.token_urlsafe(9) for name in ACCOUNTS}
+    site = Site(target, directory, demo_pillar(provider, passwords))
     apply(site, console)
     with console.status("Making an environment that users can start (about a minute, once)"):
         load_into(target, environment.result())
-    passwords = make_accounts(target)
     url = f"http://{target.host}"
     wait_for_url(url)
     lines = [f"[bold]{url}[/]", ""]

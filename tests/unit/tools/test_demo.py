@@ -23,5 +23,8 @@ def test_a_provider_that_there_is_not_is_refused(monkeypatch, capsys, way):
 @pytest.mark.parametrize("provider", demo.PROVIDERS)
 def test_the_demos_pillar_is_valid(monkeypatch, provider):
     monkeypatch.delenv("PLASMA_TLJH_SOURCE", raising=False)
-    answer = load_external_pillar().ext_pillar("demo", {"plasma": demo.demo_pillar(provider)})
+    passwords = {"teacher": "one-of-them", "student": "another"}
+    answer = load_external_pillar().ext_pillar("demo", {"plasma": demo.demo_pillar(provider, passwords)})
     assert answer["plasma"]["hub"]["provider"] == provider
+    assert answer["plasma"]["admins"] == ["teacher"]
+    assert [user["name"] for user in answer["plasma"]["users"]] == ["teacher", "student"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from .csv_file import CsvFile, master
+from .csv_file import CsvItem, master
 from .csv_people import load
 from .everyone import Everyone, Person
 from .hash_cache import CacheError, hashes
@@ -50,8 +50,10 @@ def check(pillar: dict[Any, Any], opts: Mapping[str, Any] | None = None) -> tupl
         except ValidationError as error:
             lines.extend(problems(error, given, Plasma))
         rows: list[Person] = []
-        for name in _files(given):
-            people, wrong = load(name, opts)
+        for file, absent in _files(given).items():
+            people, wrong = load(file, opts)
+            for person in people:
+                person.user.absent = absent
             rows.extend(people)
             lines.extend(wrong)
         if plasma:
@@ -65,16 +67,16 @@ def check(pillar: dict[Any, Any], opts: Mapping[str, Any] | None = None) -> tupl
         return {}, [f"{path(('users',))}: {error}"]
 
 
-def _files(given: Any) -> list[str]:
-    """The CSV files, each once; none where the key itself is wrong."""
+def _files(given: Any) -> dict[str, bool]:
+    """The CSV files, and whether their people go; none where the key itself is wrong."""
     try:
-        names = _CSV_FILES.validate_python(given.get("users_csv", []), strict=True)
+        items = _CSV_FILES.validate_python(given.get("users_csv", []), strict=True)
     except (ValidationError, AttributeError):
-        return []
-    return list(dict.fromkeys(names))
+        return {}
+    return {item.file: item.absent for item in items}
 
 
-_CSV_FILES = TypeAdapter(list[CsvFile])
+_CSV_FILES = TypeAdapter(list[CsvItem])
 # What states get in another form than it was written in.
 _REWRITTEN = frozenset({"users", "users_csv", "groups", "admins", "quota", "quotas"})
 

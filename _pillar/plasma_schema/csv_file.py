@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
-from .base import Rule, refuse
+from .base import Rule, Section, option, refuse
 from .report import show
 from .rules import check_line
 
@@ -41,6 +41,24 @@ CsvFile = Annotated[
         ".csv.gpg or .csv.asc"
     ),
 ]
+
+
+class CsvEntry(Section):
+    file: CsvFile = option(
+        example="students.csv",
+        description="The file. A plain name is looked for beside the pillar files. One that ends with `.gpg` or `.asc` "
+        "is decrypted with the keys of the encrypted pillar.",
+    )
+    absent: bool = option(
+        False, example=True, description="Remove the accounts of everybody in the file; homes are kept in archives."
+    )
+
+
+def _named(value: Any) -> Any:
+    return {"file": value} if isinstance(value, str) else value
+
+
+CsvItem = Annotated[CsvEntry, BeforeValidator(_named)]
 
 
 class FileProblem(Exception):

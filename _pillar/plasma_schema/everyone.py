@@ -83,7 +83,8 @@ class Everyone:
         gone = {person.user.name: person for person in self.people if person.user.absent}
         for index, name in enumerate(self.plasma.admins):
             if name in gone:
-                yield f"{path(('admins', index))}: {show(name)} is a user who is absent: {gone[name].place('absent')}."
+                place = gone[name].place("name" if gone[name].file else "absent")
+                yield f"{path(('admins', index))}: {show(name)} is a user who is absent: {place}."
 
     def _repeated(self) -> Iterator[str]:
         names: dict[str, Person] = {}
@@ -103,6 +104,10 @@ class Everyone:
             for index, name in enumerate(() if person.user.absent else person.user.groups):
                 if name in removed:
                     yield person.line(("groups", index), name, f"is a group that is absent in {path(('groups',))}")
+            if person.user.name in removed and not person.user.absent:
+                yield person.line(
+                    ("name",), person.user.name, f"has a group of that name too, which is absent in {path(('groups',))}"
+                )
 
     def home(self, user: User) -> str:
         return user.home or f"{self.plasma.home_path}/{user.name}"

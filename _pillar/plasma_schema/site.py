@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .base import Found, Section, option
-from .csv_file import CsvFile
+from .csv_file import CsvItem
 from .hub import Docker, Hub, Preflight, Utils
 from .names import Membership, UserName
 from .people import GroupEntry, PasswordPolicy, User, repeated
@@ -179,13 +179,12 @@ class Plasma(Section):
         description="People with an account on the server. Accounts that are not named here stay as they are: to "
         "remove one, name it with `absent: true`.",
     )
-    users_csv: list[CsvFile] = option(
+    users_csv: list[CsvItem] = option(
         list,
         example=["students.csv"],
         description="More people, from files of the controller in CSV format with the columns `username`, `password` "
         "(or `password_hash`) and `group` (several with spaces between), and where wanted `quota_soft`, `quota_hard`, "
-        "`fullname` and `password_policy`. A plain name is looked for beside the pillar files. A file whose name ends "
-        "with `.gpg` or `.asc` is decrypted with the keys of the encrypted pillar.",
+        "`fullname` and `password_policy`. A plain name is short for a mapping with `file` alone.",
     )
     home_path: HomePath = option(
         "/home",
@@ -250,7 +249,7 @@ class Plasma(Section):
             yield from repeated([getattr(item, field) for item in self.groups], "groups", field)
         yield from repeated([item.name for item in self.environments], "environments", "name")
         yield from repeated(self.admins, "admins")
-        yield from repeated(self.users_csv, "users_csv")
+        yield from repeated([item.file for item in self.users_csv], "users_csv", "file")
         removed = {group.name for group in self.groups if group.absent}
         for index, environment in enumerate(self.environments):
             for place, name in enumerate(environment.groups):

@@ -35,10 +35,10 @@ class Files:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         path.chmod(mode)
 
-    def answer(self, *names: str, **plasma: Any) -> dict[str, Any]:
+    def answer(self, *names: Any, **plasma: Any) -> dict[str, Any]:
         return self.module.ext_pillar("server", {"plasma": {"users_csv": list(names or ("s.csv",)), **plasma}})
 
-    def complete(self, *names: str, **plasma: Any) -> dict[str, Any]:
+    def complete(self, *names: Any, **plasma: Any) -> dict[str, Any]:
         answer = self.answer(*names, **plasma)
         assert "_errors" not in answer, answer["_errors"]
         return answer["plasma"]
@@ -51,7 +51,7 @@ class Files:
         self.write(content)
         return self.lines("s.csv", **plasma)
 
-    def lines(self, *names: str, **plasma: Any) -> list[str]:
+    def lines(self, *names: Any, **plasma: Any) -> list[str]:
         answer = self.answer(*names, **plasma)
         assert answer.get("_errors"), "accepted"
         assert answer["plasma"] is None
@@ -280,7 +280,7 @@ def test_a_file_of_the_operators_is_taken(files, mode):
     "name", ["", "s.txt", "../s.csv", "a/../s.csv", "s.csv\n", "s\x1b.csv", "/..", "~.csv/", 7, None, ["s.csv"], True]
 )
 def test_names_of_files_that_are_refused(files, name):
-    assert files.lines(name)[0].startswith("plasma.users_csv[0]: ")
+    assert files.lines(name)[0].startswith("plasma.users_csv[0]")
 
 
 def test_names_of_files_that_are_not_a_list(files):
@@ -310,7 +310,31 @@ def test_the_same_person_in_two_places(files):
 def test_the_same_file_twice(files):
     files.write(HEADER + USER)
     assert files.lines("s.csv", "s.csv") == [
-        'plasma.users_csv[1]: "s.csv" is already the value of plasma.users_csv[0].'
+        'plasma.users_csv[1].file: "s.csv" is already the value of plasma.users_csv[0].file.'
+    ]
+
+
+def test_everybody_of_a_file_is_removed(files):
+    files.write(HEADER + f"anna,{HASH},old,1G,,\nbob,{HASH},,,,\n", "old.csv")
+    files.write(HEADER + f"carl,{HASH},,,,\n")
+    plasma = files.complete({"file": "old.csv", "absent": True}, {"file": "s.csv"})
+    assert [(user["name"], user.get("absent")) for user in plasma["users"]] == [
+        ("anna", True),
+        ("bob", True),
+        ("carl", None),
+    ]
+    assert plasma["users"][0] == {"name": "anna", "absent": True}
+    assert plasma["groups"] == [] and not plasma["quotas"]["enabled"]
+
+
+def test_nobody_goes_and_stays_at_once(files):
+    files.write(HEADER + USER, "old.csv")
+    files.write(HEADER + USER)
+    assert files.lines({"file": "old.csv", "absent": True}, "s.csv") == [
+        "s.csv:2: username is already the value of old.csv:2: username."
+    ]
+    assert files.lines({"file": "old.csv", "absent": True}, admins=["anna"]) == [
+        'plasma.admins[0]: "anna" is a user who is absent: old.csv:2: username.'
     ]
 
 

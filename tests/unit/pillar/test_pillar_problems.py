@@ -171,6 +171,7 @@ def test_what_yaml_makes_of_values(problem, written, value):
         ("{users: [{name: a, absent: true}], admins: [a]}", 'admins[0]: "a" is a user who is absent'),
         ("users: [{name: a, absent: true, admin: true}]", "users[0].admin: true contradicts `absent: true`."),
         ("{groups: [{name: g, absent: true}], users: [{name: a, groups: [g]}]}", 'users[0].groups[0]: "g" is a group'),
+        ("{groups: [{name: a, absent: true}], users: [{name: a}]}", 'users[0].name: "a" has a group of that name too'),
         ("https: {name_server: hub.example.org}", "https.letsencrypt_email is required with a domain"),
         ("https: {letsencrypt_email: a@example.org}", "https.domains is required with letsencrypt_email"),
         ("https: {staging: true}", "https.domains is required"),

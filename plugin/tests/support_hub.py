@@ -75,6 +75,7 @@ class Hub:
         (prefix / "config" / "jupyterhub_config.d" / "tests.py").write_text(
             f"c.JupyterHub.hub_port = {self.hub_port}\n"
             f"c.JupyterHub.services.append({{'name': 'tests', 'api_token': '{self.token}', 'admin': True}})\n"
+            f"c.PlasmaSpawner.notices_dir = {str(prefix / 'notices')!r}\n"
             "c.JupyterHub.log_level = 10\n"
         )
 

@@ -216,7 +216,8 @@ def test_settings_are_not_written_through_a_link(start):
 def test_server_gets_the_environments_paths(start):
     result = start("sh", "-c", 'echo "$JUPYTER_CONFIG_DIR|$JUPYTER_PATH|$JUPYTER_RUNTIME_DIR|$PATH|$*"', "sh", "a b")
     assert result.stdout == (
-        "/home/student/course/.jupyter|/home/student/course/.local/share/jupyter|/home/runtime/jupyter|"
+        "/home/student/course/.jupyter|/home/student/course/.local/share/jupyter:/opt/plasma/share/jupyter|"
+        "/home/runtime/jupyter|"
         "/usr/local/bin:/usr/bin:/bin|a b\n"
     )
 

@@ -1,8 +1,9 @@
-"""Files that the hub puts into one container before it starts: account entries and the entrypoint.
+"""Files that the hub puts into one container before it starts: account entries, the entrypoint, JupyterLab's extension.
 
 The container runs as the person from its first process on, so nothing inside can add the account. Instead the
 image's /etc/passwd and /etc/group, with the person's entries added, go into the created container as a tar archive,
-together with the entrypoint. They belong to this one container: nothing is shared with another.
+together with the entrypoint and the extension that shows notices. They belong to this one container: nothing is shared
+with another.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from . import notices
 from .accounts import Account, Group
 
 # An image's own account files are small; more than this is not read.
@@ -155,7 +157,7 @@ class ContainerFiles:
         return files
 
     def install(self, client: Any, container: str, image_id: str, account: Account, entrypoint: str) -> None:
-        """Put account files and entrypoint into a created container, in one request.
+        """Put account files, entrypoint and JupyterLab's extension into a created container, in one request.
 
         Args:
             client: a docker-py API client.
@@ -173,7 +175,8 @@ class ContainerFiles:
                 ("etc/passwd", passwd_with(files.passwd, account).encode(), 0o644),
                 ("etc/group", group_with(files.group, account).encode(), 0o644),
                 (path, entrypoint_script(), 0o755),
+                *notices.extension_files(),
             ],
-            directories,
+            [*directories, *notices.extension_directories()],
         )
         client.put_archive(container, "/", data)

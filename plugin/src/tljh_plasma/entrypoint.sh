@@ -152,6 +152,9 @@ else
     say "$target cannot be used: the server starts in $HOME."
     cd -- "$HOME" || cd /
 fi
+# Last: what the image and the person bring comes first. For the extension that shows notices of this server.
+export JUPYTER_PATH="${JUPYTER_PATH:+$JUPYTER_PATH:}/opt/plasma/share/jupyter"
+export JUPYTER_CONFIG_PATH="${JUPYTER_CONFIG_PATH:+$JUPYTER_CONFIG_PATH:}/opt/plasma/etc/jupyter"
 if [ -d "$PLASMA_RUNTIME_DIR" ]; then
     # Keys and sockets of running kernels: nobody else's business, and needed when the disk is full too.
     export JUPYTER_RUNTIME_DIR="$PLASMA_RUNTIME_DIR/jupyter"

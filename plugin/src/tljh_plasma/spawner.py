@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
+import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +15,11 @@ import docker
 import requests
 from docker.types import Mount
 from dockerspawner import DockerSpawner, SystemUserSpawner
-from traitlets import default
+from traitlets import Unicode, default
 
 from . import environments as envs
-from . import failures, firewall, policy
+from . import failures, firewall, notices, policy
+from .accounts import find_entry
 from .container_files import ContainerFiles
 from .environments import Environment
 from .network import NetworkError
@@ -40,6 +42,12 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
     Defaults are trait defaults rather than configuration, so that ``c.Spawner`` and ``c.DockerSpawner`` can change
     them as usual.
     """
+
+    notices_dir = Unicode(
+        "/run/plasma/notices",
+        config=True,
+        help="Directory of the host for what people are told in JupyterLab, which is root's. Empty for nothing.",
+    )
 
     # One for all: account files of images.
     _container_files = ContainerFiles()
@@ -80,6 +88,7 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._notices: str | None = None
         self._configured_create = self.extra_create_kwargs
         self._configured_host = self.extra_host_config
 
@@ -143,6 +152,7 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             # A reload of the host's firewall may have dropped the rules. Without them nobody starts.
             await self.in_thread(firewall.ensure, self.network_name, self.hub.port, FIREWALL_MAX_AGE)
             await self._apply(self.planned())
+            self._notices = await asyncio.to_thread(self._refresh_notices, logging.WARNING)
             self.step(25, "Creating your container")
             address = await super(PlannedSpawner, self).start()
             await self._wait_until_it_answers(*address)
@@ -217,7 +227,7 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
         self.extra_host_config = host
 
     async def start_object(self) -> None:
-        """Put account files and entrypoint into the created container, then start it."""
+        """Put our files into the created container, then start it."""
         plan = self.planned()
         await self.in_thread(
             self._container_files.install, self.object_id, plan.environment.image_id, plan.account, policy.ENTRYPOINT
@@ -268,10 +278,26 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
                 await self.in_thread(firewall.ensure, self.network_name, self.hub.port, self.poll_interval)
             except (firewall.FirewallError, NetworkError, *DOCKER_ERRORS) as error:
                 self.log.error("Server %s: %s", self._log_name, error)
+            await asyncio.to_thread(self._refresh_notices, logging.DEBUG)
         if status is not None and self.object_id and self.remove:
             await self.remove_object()
             self.object_id = ""
         return status
+
+    def _refresh_notices(self, level: int) -> str | None:
+        """Bring what the person is told up to date; the directory to mount, None when there is none.
+
+        Args:
+            level: at which a failure is logged.
+        """
+        if not self.notices_dir:
+            return None
+        try:
+            return notices.refresh(self.notices_dir, self.user.name, find_entry(self.user.name).pw_uid)
+        except Exception as error:
+            # Nobody's server waits for this, whatever it is.
+            self.log.log(level, "Server %s has no notices: %s", self._log_name, error)
+            return None
 
     async def _discard(self) -> None:
         """Remove the container of a start that failed: Docker keeps those that never ran."""
@@ -307,7 +333,7 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
 
     @property
     def mount_binds(self) -> list[Mount]:
-        """Mounts of the configuration and of the plan.
+        """Mounts of the configuration and of the plan, and of the notices.
 
         Mounts and not volumes: for those Docker would make a missing source directory, as root.
         """
@@ -315,6 +341,8 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             Mount(mount.target, mount.source, type="bind", read_only=mount.read_only, propagation="rprivate")
             for mount in self.planned().mounts
         ]
+        if self._notices:
+            planned.append(Mount(notices.TARGET, self._notices, type="bind", read_only=True, propagation="rprivate"))
         return [*super().mount_binds, *planned]
 
     def get_env(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from traitlets.config.loader import LazyConfigValue
 
+from . import notices
 from .settings import Settings
 
 STATIC = Path(__file__).with_name("static")
@@ -72,6 +73,8 @@ def apply(c: Any, settings: Settings) -> None:
         {
             "plasma_monitoring_url": settings.monitoring_url,
             "plasma_page_policy": PAGE_POLICY,
+            # JupyterHub calls it with the visitor for every page; the pages that show it call what it returns.
+            "plasma_notice": notices.asked_for,
         }
     )
     tornado = _plain(hub, "tornado_settings")

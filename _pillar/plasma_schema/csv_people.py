@@ -145,7 +145,7 @@ def _header(name: str, number: int, row: list[str]) -> tuple[list[str], list[str
         # Columns that a spreadsheet once had.
         columns.pop()
     allowed = f"Allowed: a first line with the names of the columns, of {', '.join(KNOWN)}."
-    if "username" not in columns and not set(columns) & (_OTHER_NAMES.keys() | set(KNOWN)):
+    if not set(columns) & {*KNOWN, *_OTHER_NAMES}:
         # It may be a person already: nothing of it is shown.
         return [], [f"{name}:{number}: is no header. {allowed}"]
     problems = []

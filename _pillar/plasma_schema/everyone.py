@@ -27,6 +27,9 @@ COLUMNS: dict[tuple[str, ...], str] = {
     ("password_policy",): "password_policy",
 }
 
+# The directory in which plasma_users keeps the homes of people who were removed.
+REMOVED = ".plasma-removed"
+
 
 class Person(NamedTuple):
     """A user, and where the entry stands: a place of the list in pillar, or a line of a CSV file."""
@@ -120,7 +123,9 @@ class Everyone:
             home = person.user.home
             if home is None:
                 continue
-            if within(home_path, home):
+            if REMOVED in home.split("/"):
+                yield person.line(("home",), home, "is where the homes of people who were removed are kept")
+            elif within(home_path, home):
                 yield person.line(("home",), home, f"holds plasma.home_path ({home_path}), the homes of others")
             elif home in explicit:
                 yield person.line(("home",), home, f"is already the value of {explicit[home].place('home')}")
@@ -151,7 +156,7 @@ class Everyone:
         return {**shared, **limits(user.quota, USER)} if user.quota else shared
 
     def _limits(self) -> Iterator[str]:
-        said: set[str] = set()
+        said: set[tuple[str, str]] = set()
         seen: set[tuple[str, ...]] = set()
         for person in self.people:
             user = person.user

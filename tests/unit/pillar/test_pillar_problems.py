@@ -214,6 +214,7 @@ def test_what_yaml_makes_of_values(problem, written, value):
             "{home_path: /srv/homes/x, users: [{name: a, home: /srv/homes}]}",
             'users[0].home: "/srv/homes" holds plasma.home_path (/srv/homes/x), the homes of others.',
         ),
+        ("users: [{name: a, home: /home/.plasma-removed/b}]", 'users[0].home: "/home/.plasma-removed/b" is where the'),
         ("{home_path: /srv/x, users: [{name: a, home: /srv/x}]}", 'users[0].home: "/srv/x" holds plasma.home_path'),
         (
             "{shared_data: /home/a, users: [{name: a}]}",

@@ -1,0 +1,162 @@
+"""Administrators: named and revoked in pillar, at the hub that runs, without touching anybody's server."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import requests
+
+from tests.e2e.conftest import make_account
+from tests.support.hub import HubUser
+
+ADMINS = "admins-managed|admins-managed"
+
+
+@pytest.fixture(scope="module")
+def colleague(target, deployment):
+    return make_account(target, "colleague")
+
+
+@pytest.fixture(scope="module")
+def before(site, deployment, teacher):
+    """What earlier tests may have left behind is settled."""
+    assert not site.apply("admins").failed
+
+
+def starts(target) -> set[str]:
+    """The invocations of the hub so far."""
+    lines = target.sudo("journalctl --unit=jupyterhub --output=json --output-fields=_SYSTEMD_INVOCATION_ID").stdout
+    found = {json.loads(line).get("_SYSTEMD_INVOCATION_ID") for line in lines.splitlines()}
+    return {*found, target.ssh("systemctl show -P InvocationID jupyterhub").stdout.strip()} - {None}
+
+
+def process(target, account) -> str:
+    """The process of this person's server on the host."""
+    label = f"label=org.plasma.user={account.name}"
+    (found,) = target.sudo(["docker", "ps", "--filter", label, "--format", "{{.ID}}"]).stdout.split()
+    return target.sudo(["docker", "inspect", "--format", "{{.State.Pid}}", found]).stdout.strip()
+
+
+def sees_admin_page(person: HubUser) -> bool:
+    answer = person.session.get(f"{person.url}/hub/admin", timeout=30)
+    assert answer.status_code in (200, 403)
+    return answer.status_code == 200
+
+
+def lists_users(url: str, token: str) -> bool:
+    answer = requests.get(f"{url}/hub/api/users", headers={"Authorization": f"token {token}"}, timeout=30)
+    assert answer.status_code in (200, 403), answer.text
+    return answer.status_code == 200
+
+
+def test_promoted_and_really_revoked(site, target, pillar, before, login, colleague, ada, course, url):
+    running = login(ada)
+    if not running.server():
+        running.start(course)
+    server = process(target, ada)
+    person = login(colleague)
+    assert not sees_admin_page(person)
+
+    pillar(admins=["teacher", "colleague", "null"])
+    known = starts(target)
+    predicted, result = site.apply("admins", "test=True"), site.apply("admins")
+    assert not result.failed
+    assert predicted.predicted == {ADMINS}
+    assert predicted.changed == result.changed
+    assert result.changed[ADMINS]["administrators"]["new"] == ["colleague", "null", "teacher"]
+    # Allowed, and said.
+    assert "no login, yet: null" in result.states[ADMINS]["comment"]
+    assert target.sudo("grep -c \"'null'\" /opt/tljh/config/config.yaml").stdout.strip() == "1"
+    assert len(starts(target) - known) == 1
+    assert site.apply("admins").changed == {}
+    assert sees_admin_page(person)
+    token = person.api("POST", f"/users/{person.name}/tokens", json={"note": "kept"}).json()["token"]
+    assert lists_users(url, token)
+
+    pillar(admins=["teacher"])
+    known = starts(target)
+    predicted, result = site.apply("admins", "test=True"), site.apply("admins")
+    assert not result.failed
+    assert predicted.changed == result.changed
+    assert len(starts(target) - known) == 1
+    # The session and the token of before.
+    assert not sees_admin_page(person)
+    assert not lists_users(url, token)
+    # A login does not bring it back, nor does a restart of the hub.
+    assert not sees_admin_page(login(colleague))
+    assert site.apply("admins").changed == {}
+    assert process(target, ada) == server
+    assert running.server()["ready"]
+
+
+def test_the_database_alone_takes_no_reload(site, target, before, login, colleague, teacher):
+    """Somebody was named on the hub's own administration page."""
+    login(teacher).api("PATCH", f"/users/{colleague.name}", json={"admin": True})
+    person = login(colleague)
+    assert sees_admin_page(person)
+    known = starts(target)
+    result = site.apply("admins")
+    assert list(result.changed[ADMINS]) == ["administrators"]
+    assert starts(target) == known
+    assert not sees_admin_page(person)
+
+
+def test_an_empty_list_revokes_nobody_and_says_so(site, pillar, before, login, teacher):
+    pillar(admins=[])
+    result = site.apply("admins")
+    assert result.changed == {}
+    assert "an empty list revokes nobody" in result.states[ADMINS]["comment"]
+    assert sees_admin_page(login(teacher))
+
+
+def test_a_hub_that_is_stopped_fails_with_what_to_do(site, target, pillar, before):
+    pillar(admins=["teacher", "colleague"])
+    config = target.sudo("cat /opt/tljh/config/config.yaml").stdout
+    target.sudo("systemctl stop jupyterhub")
+    try:
+        for arguments in (["test=True"], []):
+            comment = site.apply("admins", *arguments).failed[ADMINS]
+            assert comment.endswith("start it with: systemctl start jupyterhub.")
+    finally:
+        target.sudo("systemctl start jupyterhub")
+    assert target.sudo("cat /opt/tljh/config/config.yaml").stdout == config
+    assert site.salt("tljh_config.ready").value["ready"]
+
+
+def test_nobody_but_root_reads_the_operators_token(target, before, ada):
+    path = "/opt/tljh/state/plasma-operator.token"
+    assert target.sudo(["stat", "-c", "%U %a", path]).stdout.strip() == "root 600"
+    token = target.sudo(["cat", path]).stdout
+    assert len(token) == 64
+    assert target.sudo(["runuser", "-u", ada.name, "--", "cat", path], check=False).returncode != 0
+    # Read on the way, and nowhere else: not in the journal, which has the hub's and Salt's words.
+    found = target.sudo(f"journalctl --output=cat | grep -c -F {token[:32]}", check=False).stdout
+    assert found.strip() in ("0", "1")  # this very command is logged by sudo
+
+
+def test_who_leaves_loses_server_session_token_and_name(site, target, pillar, before, url, course):
+    """A running server is stopped first; whoever gets the name next finds nothing of theirs at the hub."""
+    leaver = {"name": "leaver", "password": "a long enough phrase"}
+    pillar(users=[leaver, {"name": "leaver2", "password": leaver["password"]}])
+    assert not site.apply("users").failed
+    people = {}
+    for name in ("leaver", "leaver2"):
+        people[name] = HubUser(url, name)
+        people[name].login(leaver["password"])
+        people[name].start(course)
+    token = people["leaver"].api("POST", "/users/leaver/tokens", json={"note": "kept"}).json()["token"]
+
+    pillar(users=[{"name": "leaver", "absent": True}, {"name": "leaver2", "password": leaver["password"]}])
+    assert not site.apply("users").failed
+    left = target.sudo(["docker", "ps", "--all", "--format", '{{.Label "org.plasma.user"}}']).stdout.split()
+    assert "leaver" not in left
+    assert "leaver2" in left
+    assert "leaver" not in site.salt("plasma_hub_api.users").value
+    answer = requests.get(f"{url}/hub/api/user", headers={"Authorization": f"token {token}"}, timeout=30)
+    assert answer.status_code == 403
+    assert not people["leaver"].logged_in
+    assert people["leaver2"].server()["ready"]
+    people["leaver2"].stop()
+    pillar(users=[{"name": "leaver2", "absent": True, "remove_home": True}])
+    assert not site.apply("users").failed

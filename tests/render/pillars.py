@@ -57,7 +57,7 @@ _PEOPLE = {
     ],
     "quota": {"soft": "10G", "hard": "12G", "grace": 86400, "inodes": {"soft": 100, "hard": 200, "grace": 172800}},
     "quotas": {"enabled": True, "device": "LABEL=cloudimg-rootfs", "unmanaged": True},
-    "users_csv": ["students.csv"],
+    "users_csv": [{"file": "students.csv", "absent": False}],
     "home_path": "/srv/people",
     "password_policy": "enforce",
     "admins": ["true"],
@@ -286,7 +286,7 @@ def compiled(name: str) -> dict[str, Any]:
         # A renderer that runs no Jinja: what the operator wrote is data.
         text = "#!yaml\n" + yaml.safe_dump({"plasma": GIVEN[name]}, allow_unicode=True)
         (root / "pillar" / "plasma.sls").write_text(text, encoding="utf-8")
-        for file in GIVEN[name].get("users_csv", []):
+        for file in (entry["file"] for entry in GIVEN[name].get("users_csv", [])):
             path = root / "pillar" / file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(CSV, encoding="utf-8")

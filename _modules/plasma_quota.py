@@ -45,7 +45,7 @@ def discover(home_path="/home", device=None):
     .. code-block:: bash
 
         salt-ssh '*' plasma_quota.discover
-        salt-ssh '*' plasma_quota.discover /srv/homes LABEL=homes
+        salt-ssh '*' plasma_quota.discover /srv/homes device=LABEL=homes
     """
     mount = __salt__["plasma_quota_fs.holder"](home_path)
     path = __salt__["plasma_quota_fs.node"](mount)
@@ -131,8 +131,8 @@ def enable(home_path="/home", device=None):
             __salt__["plasma_quota_kernel.install"](changes["packages"]["new"])
         if found["kind"] != "xfs" and not found["on"]:
             __salt__["plasma_quota_kernel.load"]()
-        if "root_node" in changes:
-            __salt__["plasma_quota_kernel.make_root_node"]()
+        if "boot" in changes:
+            __salt__["plasma_quota_boot.write"](found["kind"], found["source"])
         reboot = _xfs(found, changes) if found["kind"] == "xfs" else _ext(found, changes)
         state = __salt__["plasma_quota_fs.state"](found["device"])
         if not reboot and set(state.values()) != {"on"}:
@@ -169,12 +169,13 @@ def disable():
                     _run(["quotaoff", "-ug", point])
                     changes[point] = {"old": "on", "new": "off"}
             line = __salt__["plasma_quota_edit.restore"](point)
-            changes["fstab"] = {"old": line["old"], "new": line["new"]}
+            changes[f"fstab {point}"] = {"old": line["old"], "new": line["new"]}
             notes += _unmounted(point, note["kind"], bool(path))
         if __salt__["plasma_quota_kernel.unset_rootflags"]():
             changes["rootflags"] = {"old": "uquota,gquota", "new": None}
-        if __salt__["plasma_quota_kernel.unmake_root_node"]():
-            changes["root_node"] = {"old": "/dev/root", "new": None}
+        removed = __salt__["plasma_quota_boot.remove"]()
+        if removed:
+            changes["boot"] = {"old": removed, "new": None}
         return {"changes": changes, "notes": notes}
 
 
@@ -247,8 +248,9 @@ def _changes(found):
     packages = __salt__["plasma_quota_kernel.packages"](found["type"]) + found.get("kernel_packages", [])
     if packages:
         changes["packages"] = {"old": None, "new": packages}
-    if __salt__["plasma_quota_kernel.root_node"](found["source"]):
-        changes["root_node"] = {"old": None, "new": "/dev/root"}
+    files = __salt__["plasma_quota_boot.plan"](found["kind"], found["source"])
+    if files:
+        changes["boot"] = {"old": None, "new": files}
     line = __salt__["plasma_quota_edit.plan"](found)
     if line:
         changes["fstab"] = line
@@ -257,8 +259,11 @@ def _changes(found):
         if flags:
             changes["rootflags"] = flags
     missing = __salt__["plasma_quota_edit.missing_options"](found["kind"], found["options"])
-    # Inside the file system they can be on without the options, as those only matter at its next mount.
-    if missing and not (found["on"] and found["kind"] in ("feature", "xfs")):
+    # Inside the file system they can be on without the options, which only matter at its next mount.
+    inside = (
+        found["on"] if found["kind"] == "feature" else found["kind"] == "xfs" and "off" not in found["state"].values()
+    )
+    if missing and not inside:
         changes["mount"] = {"old": None, "new": ",".join(missing)}
     tables = [path for path in _tables(found).values() if _empty(path)]
     if tables and not found["on"]:
@@ -273,7 +278,7 @@ def _in_words(key, change):
     new = ", ".join(change["new"]) if isinstance(change["new"], list) else change["new"]
     return {
         "packages": f"the packages {new}",
-        "root_node": "the device node /dev/root",
+        "boot": f"for the next boot: {new}",
         "fstab": f"in /etc/fstab: {new}",
         "rootflags": f"on the kernel's command line: rootflags={new}, then a reboot",
         "mount": f"the mount options {new}",
@@ -304,7 +309,7 @@ def _ext(found, changes):
     if "mount" in changes:
         # What is mounted, and not what fstab says of other options: those are somebody else's business.
         remount = f"remount,{changes['mount']['new']}"
-        _run(["mount", "-o", remount, "--options-mode=append", "--options-source=mtab", point])
+        _run(["mount", "-o", remount, "--options-mode=prepend", "--options-source=mtab", point])
     off = [sort for sort, state in found["state"].items() if state != "on"]
     tables = _tables(found)
     for sort in off if tables else ():
@@ -358,7 +363,7 @@ def _unmounted(point, kind, mounted):
     if kind == "xfs":
         return [f"{point} goes on counting what people use until it is mounted again, as at the next boot."]
     off = "usrjquota=,grpjquota=" if kind == "journaled" else "noquota"
-    command = ["mount", "-o", f"remount,{off}", "--options-mode=append", "--options-source=mtab", point]
+    command = ["mount", "-o", f"remount,{off}", "--options-mode=prepend", "--options-source=mtab", point]
     if mounted and _run(command, check=False)["retcode"]:
         return [f"{point} has the mount options of quotas until the next boot."]
     if kind == "feature":

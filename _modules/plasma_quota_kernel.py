@@ -1,6 +1,6 @@
 """
 What quotas need around the file system: programs, the kernel's module, options of the kernel's command line for the
-root file system, and a device node for what the kernel calls /dev/root.
+root file system.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ __virtualname__ = "plasma_quota_kernel"
 
 MODULE = "quota_v2"  # the format vfsv1 of the tables; CONFIG_QFMT_V2
 GRUB = pathlib.Path("/etc/default/grub.d/99-plasma-quota.cfg")
-UNIT = pathlib.Path("/etc/systemd/system/plasma-quota-root.service")
 _PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 _MODULES = pathlib.Path("/lib/modules")
 _BOOT = pathlib.Path("/boot")
@@ -24,22 +23,6 @@ _CMDLINE = pathlib.Path("/proc/cmdline")
 _QUOTA = pathlib.Path("/proc/sys/fs/quota")  # is there with CONFIG_QUOTA
 _ENV = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
 _XFS_FLAGS = ("uquota", "gquota")
-# quota-tools skip a file system whose source they cannot stat (quotasys.c, cache_mnt_table).
-_UNIT = """\
-[Unit]
-Description=Device node for the root file system, which quota tools look for
-DefaultDependencies=no
-After=systemd-remount-fs.service
-Before=systemd-quotacheck.service systemd-quotacheck-root.service quotaon.service quotaon-root.service sysinit.target
-
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/bin/sh -c 'test -e /dev/root || mknod -m 0600 /dev/root b $(mountpoint -d / | tr : " ")'
-
-[Install]
-WantedBy=sysinit.target
-"""
 
 
 def __virtual__():
@@ -263,59 +246,6 @@ def unset_rootflags():
         return False
     GRUB.unlink()
     _grub()
-    return True
-
-
-def root_node(source):
-    """
-    Return True when quota tools cannot find the device of a mount because the kernel calls it /dev/root, which is not
-    there (images that boot without an initial RAM disk), now or after the next boot.
-
-    source
-        The source of the mount as the kernel says it.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-ssh '*' plasma_quota_kernel.root_node /dev/root
-    """
-    return source == "/dev/root" and not (os.path.exists(source) and UNIT.exists())
-
-
-def make_root_node():
-    """
-    Make /dev/root, now and at every boot before quotas are switched on. Returns True.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-ssh '*' plasma_quota_kernel.make_root_node
-    """
-    UNIT.write_text(_UNIT, encoding="utf-8")
-    for command in (["daemon-reload"], ["enable", "--now", UNIT.name]):
-        done = _run(["systemctl", *command])
-        if done["retcode"]:
-            raise CommandExecutionError(f"{UNIT.name} cannot be started: {_last(done)}.")
-    return True
-
-
-def unmake_root_node():
-    """
-    Undo ``make_root_node``; the node is gone after the next boot. Returns whether there was something to undo.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-ssh '*' plasma_quota_kernel.unmake_root_node
-    """
-    if not UNIT.exists():
-        return False
-    _run(["systemctl", "disable", UNIT.name])
-    UNIT.unlink()
-    _run(["systemctl", "daemon-reload"])
     return True
 
 

@@ -25,7 +25,7 @@ def rows(home_path="/home", device=None, everybody=False):
     home_path, device
         See ``plasma_quota.discover``.
     everybody
-        Also the system's accounts, and who neither has a limit nor uses anything.
+        Also the system's accounts, groups without a limit, and people who neither have one nor use anything.
 
     Each is ``{"kind": user|group, "id", "name" (None for an id without an account), "used", "soft", "hard": bytes,
     "files", "files_soft", "files_hard", "percent": of the hard limit, or the soft one, in use (None without a limit),
@@ -52,9 +52,21 @@ def rows(home_path="/home", device=None, everybody=False):
         for number, entry in __salt__["plasma_quota_limits.read"](found["mount_point"], kind).items():
             row = _row(kind, number, names[kind].get(number), entry, now)
             limited = row["percent"] is not None
-            if everybody or limited or (1000 <= number < 60001 and (entry["used"] or entry["inodes_used"])):
+            # Groups without a limit are left out: most people have one of their own.
+            person = kind == "user" and 1000 <= number < 60001
+            if everybody or limited or (person and (entry["used"] or entry["inodes_used"])):
                 every.append(row)
-    return sorted(every, key=lambda row: (-(row["percent"] or 0), -row["used"], row["kind"], row["id"]))
+    return sorted(
+        every,
+        key=lambda row: (
+            not row["over_hard"],
+            not row["over_soft"],
+            -(row["percent"] or 0),
+            -row["used"],
+            row["kind"],
+            row["id"],
+        ),
+    )
 
 
 def report(home_path="/home", output="table", device=None, everybody=False):

@@ -6,6 +6,8 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 __virtualname__ = "plasma_quota"
 
+MANY = 50  # changes that are shown one by one
+
 
 def __virtual__():
     return __virtualname__
@@ -84,7 +86,8 @@ def limits(name, home_path="/home", assigned=None, groups=None, default=None, un
         todo = __salt__["plasma_quota_limits.compare"](home_path, **wanted)
         if __opts__["test"]:
             if todo["changes"]:
-                ret.update(result=None, changes=todo["changes"], comment=f"{_counted(todo['changes'])} would be set.")
+                comment = f"{_counted(todo['changes'])} would be set."
+                ret.update(result=None, changes=_grouped(todo["changes"]), comment=comment)
             return ret
         if not todo["changes"] and not todo["notes"] and todo["on"]:
             return ret
@@ -92,7 +95,7 @@ def limits(name, home_path="/home", assigned=None, groups=None, default=None, un
     except (CommandExecutionError, SaltInvocationError) as exc:
         ret.update(result=False, comment=str(exc))
         return ret
-    ret["changes"] = done["changes"]
+    ret["changes"] = _grouped(done["changes"])
     if done["changes"]:
         ret["comment"] = f"{_counted(done['changes'])} were set."
     if done["missing"]:
@@ -135,7 +138,27 @@ def disabled(name):
 
 
 def _counted(changes):
-    count = {sort: sum(key.startswith(sort) for key in changes) for sort in ("user", "group", "grace")}
-    words = {"user": "limits of {} users", "group": "limits of {} groups", "grace": "{} grace times"}
-    text = ", ".join(words[sort].format(number) for sort, number in count.items() if number)
+    counts = {sort: sum(key.startswith(sort) for key in changes) for sort in ("user", "group")}
+    words = [f"the limits of {count} {sort}{'s' * (count != 1)}" for sort, count in counts.items() if count]
+    if len(changes) > sum(counts.values()):
+        words.append("grace times")
+    text = " and ".join(words)
     return text[:1].upper() + text[1:]
+
+
+def _grouped(changes):
+    """Whose limits change in the same way stand together, when there are many: they would fill the screen."""
+    if len(changes) <= MANY:
+        return changes
+    groups = {}
+    for key, change in changes.items():
+        groups.setdefault((key.split()[0], str(change)), []).append((key, change))
+    found = {}
+    for (sort, _), members in groups.items():
+        names = [key for key, _ in members]
+        if sort == "grace" or len(names) <= 3:
+            found.update(members)
+        else:
+            names = [key.partition(" ")[2] for key in names]
+            found[f"{len(names)} {sort}s: {names[0]}, {names[1]} ... {names[-1]}"] = members[0][1]
+    return found

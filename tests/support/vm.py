@@ -28,8 +28,9 @@ class VMTarget(Target):
     A Debian server in a virtual machine, reached through ports of 127.0.0.1.
 
     ``suite``: the Debian release. ``memory``: MiB. ``disk``: size of the root disk for qemu ("8G"; sparse). ``disks``:
-    sizes of further, empty ones: /dev/vdb and so on. After up(), ``port`` leads to its port 22 and ``http_port`` to its
-    port 80. A reboot inside keeps the disks; down() removes them.
+    sizes of further, empty ones: /dev/vdb and so on. ``packages``: Debian packages that are there from the start.
+    After up(), ``port`` leads to its port 22 and ``http_port`` to its port 80. A reboot inside keeps the disks; down()
+    removes them.
     """
 
     kind: str = "vm"
@@ -37,6 +38,7 @@ class VMTarget(Target):
     memory: int = 2048
     disk: str = "8G"
     disks: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
     http_port: int = 0
     accelerator: str = ""
 
@@ -119,7 +121,7 @@ class VMTarget(Target):
         return self.console.exists() and b"Linux version" in self.console.read_bytes()
 
     def _start(self) -> None:
-        image = vm_image(self.suite)
+        image = vm_image(self.suite, self.packages)
         self.directory.mkdir(parents=True, exist_ok=True)
         disk = self.directory / "disk.qcow2"
         if not disk.exists():
@@ -153,6 +155,21 @@ class VMTarget(Target):
 
     def _console_tail(self) -> str:
         return tail(self.console.read_text(errors="replace")) if self.console.exists() else ""
+
+    def reboot(self) -> None:
+        """Boot the system again, and return when an SSH login works."""
+        before = self.ssh(["cat", "/proc/sys/kernel/random/boot_id"]).stdout
+        self.sudo("systemctl reboot --no-block")
+
+        def booted() -> bool:
+            self.disconnect()
+            try:
+                asked = self.ssh(["cat", "/proc/sys/kernel/random/boot_id"], check=False, timeout=20)
+            except SupportError:
+                return False
+            return asked.returncode == 0 and asked.stdout != before
+
+        wait_for(booted, timeout=BOOT_TIMEOUT, what=f"the reboot of {self.name}", interval=1)
 
     def down(self) -> None:
         """Stop the VM at once and remove its disk."""

@@ -28,13 +28,17 @@ class VMImage:
     root: Path
 
 
-def vm_image(suite: str = "bookworm") -> VMImage:
-    """The files for the Debian release ``suite``; the first call takes two minutes, later ones are instant."""
+def vm_image(suite: str = "bookworm", packages: tuple[str, ...] = ()) -> VMImage:
+    """
+    The files for the Debian release ``suite``; the first call takes two minutes, later ones are instant.
+
+    ``packages``: Debian packages besides. In a machine that is emulated, installing them may take minutes.
+    """
     if platform.machine() != "x86_64":
         raise SupportError(f"Virtual machines are made for x86_64 only, and this machine is {platform.machine()}")
     base = images.base_image(suite)
     files = {path.name: path.read_bytes() for path in sorted(FILES.iterdir())}
-    key = images.cache_key(base, sorted(files.items()), KERNEL_PACKAGE, ROOT_SIZE)
+    key = images.cache_key(base, sorted(files.items()), KERNEL_PACKAGE, ROOT_SIZE, *sorted(packages))
     directory = paths.cache_dir() / f"vm-{suite}-{key}"
     image = VMImage(directory / "vmlinuz", directory / "initrd.img", directory / "root.img")
     with paths.lock(f"vm-image-{suite}"):
@@ -45,7 +49,8 @@ def vm_image(suite: str = "bookworm") -> VMImage:
         with tempfile.TemporaryDirectory(prefix="plasma-build-") as scratch:
             for name, data in files.items():
                 Path(scratch, name).write_bytes(data)
-            images.build(Path(scratch), tag, {"BASE": base, "KERNEL": KERNEL_PACKAGE}, log_name=f"vm-{suite}")
+            arguments = {"BASE": base, "KERNEL": KERNEL_PACKAGE, "PACKAGES": " ".join(sorted(packages))}
+            images.build(Path(scratch), tag, arguments, log_name=f"vm-{suite}")
         with tempfile.TemporaryDirectory(prefix="vm-image-", dir=paths.cache_dir()) as scratch:
             result = Path(scratch, "result")
             result.mkdir()

@@ -11,7 +11,10 @@ import _modules.plasma_quota_fstab as fstab
 
 WANTED = ["usrjquota=aquota.user", "grpjquota=aquota.group", "jqfmt=vfsv1"]
 ADDED = ",".join(WANTED)
-CLOUD = "LABEL=cloudimg-rootfs   /        ext4   defaults        0 0\nLABEL=UEFI      /boot/efi       vfat    defaults        0 0\n"
+CLOUD = """\
+LABEL=cloudimg-rootfs   /        ext4   defaults        0 0
+LABEL=UEFI      /boot/efi       vfat    defaults        0 0
+"""
 
 
 @pytest.fixture

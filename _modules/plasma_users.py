@@ -137,6 +137,10 @@ def _apply(users, groups, home_path, password_policy, admins, prefix, root):
             _refuse(planned["problems"])
             if planned["edits"]:
                 changes.update(planned["changes"])
+                # Others may have taken ids meanwhile: what is written next is noted before.
+                making = {**memory["making"], **planned["making"]}
+                _remember(memory, {**memory, "making": making}, root)
+                memory["making"] = making
             return planned["edits"]
 
         __salt__["plasma_users_edit.change"](edits, root=root)

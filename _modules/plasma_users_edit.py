@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import pathlib
+import random
 import subprocess
 import time
 
@@ -33,8 +34,9 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # vipw runs `sh -c "$VISUAL COPY"`. It compares the times of last change by whole seconds and drops an edit made in the
 # same second as the one before, without a word: so the copy gets the time of the new content, later than the file's.
 _EDITOR = 'edit() {{ cmp -s -- "$1" {old} && cat {new} > "$1" && touch -r {new} -- "$1"; }}; edit'
-# An account counts from its line in passwd on, so that one comes last, and goes first.
-ADDING = ("group", "gshadow", "shadow", "passwd")
+# An account counts from its line in passwd on, so that one comes last, and goes first. Plans look at group to see what
+# is done, so gshadow comes before it.
+ADDING = ("gshadow", "group", "shadow", "passwd")
 REMOVING = ("passwd", "shadow", "gshadow", "group")
 _EMPTY = {"given": {}, "making": {}, "removing": {}, "uids": {}}
 
@@ -148,7 +150,7 @@ def _swap(kind, old, new, root):
     return f"{tool[0]}: {said[-1].removeprefix(tool[0] + ': ')}" if said else f"{path} was changed by somebody else"
 
 
-def change(plan, order=ADDING, root="/", attempts=5):
+def change(plan, order=ADDING, root="/", attempts=30):
     """
     Change the account files until nothing is left to change; for modules that hold the lock.
 
@@ -178,6 +180,9 @@ def change(plan, order=ADDING, root="/", attempts=5):
         before = {kind: text(tables[kind]) for kind in edits}
         after = {kind: text(edited(tables[kind], entries)) for kind, entries in edits.items()}
         failed = commit(before, after, order=order, root=root)
+        if failed:
+            # Whoever is at it may be at it for a while; never the two of us in step.
+            time.sleep(random.uniform(0, 0.2))
     raise CommandExecutionError(f"The account files could not be changed ({failed or 'others do'}): apply again.")
 
 

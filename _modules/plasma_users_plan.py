@@ -97,6 +97,9 @@ class _Work:
         self.spent = {int(uid) for uid in current["memory"]["uids"]}
         self.claimed, self.claims = {}, {}  # uid: name, name: (uid, gid)
         low, high = self.defs["UID_MIN"], self.defs["UID_MAX"]
+        # Looked through once, by all that need one.
+        self.uid_gaps = iter(range(low, high + 1))
+        self.gid_gaps = iter(range(self.defs["GID_MIN"], self.defs["GID_MAX"] + 1))
         self.next = max((uid for uid in self.uids if low <= uid <= high), default=low - 1) + 1
 
     def refuse(self, name, sentence):
@@ -220,11 +223,11 @@ class _Work:
             uid, gid = note["uid"], note["gid"]
         if found and self.free_gid(found["gid"]):
             gid = found["gid"]
-        if note and name in self.group:
-            gid = note["gid"]
+        if name in self.group:  # made by a run that did not get further
+            gid = int(self.group[name][2])
         if uid is not None:
             self.claimed[uid] = name
-            self.claims[name] = (uid, gid)
+        self.claims[name] = (uid, gid)
 
     def free_gid(self, gid):
         taken = gid in self.gids or gid in self.primary
@@ -243,12 +246,12 @@ class _Work:
                 self.next += 1
             uid = self.next
             if uid > self.defs["UID_MAX"]:
-                uid = next((one for one in range(self.defs["UID_MIN"], uid) if self.free_uid(one)), None)
+                uid = next((one for one in self.uid_gaps if self.free_uid(one)), None)
                 if uid is None:
                     return None
         if gid is None or not (self.free_gid(gid) or self.group.get(name)):
-            candidates = (one for one in range(self.defs["GID_MIN"], self.defs["GID_MAX"] + 1) if self.free_gid(one))
-            gid = uid if self.free_gid(uid) else next((one for one in candidates if one not in self.claimed), None)
+            gaps = (one for one in self.gid_gaps if self.free_gid(one) and one not in self.claimed)
+            gid = uid if self.free_gid(uid) else next(gaps, None)
         self.uids[uid], self.gids[gid] = name, name
         return None if gid is None else (uid, gid)
 
@@ -358,15 +361,20 @@ class _Work:
 
     def clear(self):
         """Take away what a killed run had written of accounts that nobody wants any more."""
-        for name, note in self.current["memory"]["making"].items():
-            row = self.group.get(name)
-            if name in self.passwd or name in self.making:
-                continue
+        notes = self.current["memory"]["making"]
+        left = {name for name in notes if name not in self.passwd and name not in self.making}
+        for kind in ("group", "gshadow") if left else ():
+            for group, row in self.tables.get(kind, {"rows": {}})["rows"].items():
+                if len(row) == 4 and left.intersection(row[3].split(",")):
+                    self.members(kind, group, (), left)
+        for name in left:
+            row, note = self.group.get(name), notes[name]
             if name in self.shadow:
                 self.edits["shadow"][name] = None
-            if row and row[2:] == [str(note["gid"]), ""] and note["gid"] not in self.primary:
+            if not row or (row[2:] == [str(note["gid"]), ""] and note["gid"] not in self.primary):
                 for kind in ("group", "gshadow"):
-                    self.edits[kind][name] = None
+                    if kind in self.tables and name in self.tables[kind]["rows"]:
+                        self.edits[kind][name] = None
 
 
 def _numbers(row, place):

@@ -294,6 +294,31 @@ def test_two_applies_at_once(server, school, first, tmp_path):
     consistent(server)
 
 
+def test_somebody_adds_accounts_by_hand_meanwhile(server, school, first):
+    by_hand = subprocess.Popen(
+        [
+            *server.ssh_command(),
+            "--",
+            "for n in $(seq 100 399); do [ -e /tmp/enough ] && exit; sudo useradd --create-home hand$n || exit; done",
+        ]
+    )
+    try:
+        wait_for(lambda: "hand105" in passwd(server), timeout=60, what="accounts made by hand")
+        people = class_of("mixed", 300)
+        done = apply(school, *people)
+    finally:
+        server.ssh("touch /tmp/enough")
+        assert by_hand.wait(60) == 0
+    assert len(changes(done)["created"]["new"]) == 300
+    assert changes(school.apply("users")) == {}
+    rows = passwd(server)
+    hands = [name for name in rows if name.startswith("hand")]
+    assert len(hands) > 20
+    assert hands == [f"hand{100 + n}" for n in range(len(hands))]  # none was lost
+    assert len({row[2] for row in rows.values()}) == len(rows)
+    consistent(server)
+
+
 # Removal.
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from salt.exceptions import CommandExecutionError
 
 import _modules.plasma_groups as groups
+import _modules.plasma_users_edit as edit
 import _modules.plasma_users_files as files
 from tests.unit.modules.accounts_world import World
 from tests.unit.modules.stand_in_accounts import GROUP, GSHADOW, StandInServer
@@ -36,7 +37,7 @@ def apply(server, *wanted):
 def test_groups_are_made_in_one_go(server):
     wanted = [{"name": "biology", "gid": 2000}, {"name": "physics"}, {"name": "maths", "absent": False}]
     changes = groups.apply(wanted, root=server.root)
-    assert server.written() == ["group", "gshadow"]
+    assert server.written() == ["gshadow", "group"]
     assert changes == {
         "biology": {"old": None, "new": {"gid": 2000}},
         "physics": {"old": None, "new": {"gid": 1001}},
@@ -54,6 +55,27 @@ def test_a_group_goes_with_its_members_left_alone(server):
     assert changes == {"biology": {"old": {"gid": 1001, "members": ["ubuntu"]}, "new": None}}
     assert server.text("group") == GROUP
     assert "ubuntu" in server.rows("passwd")
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("absent", [False, True])
+def test_a_killed_run_is_finished_by_the_next(server, monkeypatch, number, absent):
+    if absent:
+        groups.apply([{"name": "biology"}], root=server.root)
+    real, calls = edit._swap, []
+
+    def killed(*args):
+        calls.append(args)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(edit, "_swap", killed)
+        with pytest.raises(KeyboardInterrupt):
+            groups.apply([{"name": "biology", "absent": absent}], root=server.root)
+    apply(server, {"name": "biology", "absent": absent})
+    assert ["biology" in server.rows(kind) for kind in ("group", "gshadow")] == [not absent, not absent]
 
 
 def test_a_gid_is_nobodys(server):

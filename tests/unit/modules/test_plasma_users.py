@@ -96,7 +96,7 @@ def test_hashes_are_in_shadow_alone(server):
 def test_many_accounts_cost_one_edit_of_each_file(server):
     entries = [user(f"s{number:03}", password_hash=HASH, groups=["biology"]) for number in range(300)]
     users.apply(entries, groups=GROUPS, root=server.root)
-    assert server.written() == ["group", "gshadow", "shadow", "passwd"]
+    assert server.written() == ["gshadow", "group", "shadow", "passwd"]
     assert len(server.members("biology")) == 300
 
 
@@ -209,6 +209,8 @@ def test_a_killed_run_is_finished_by_the_next(server, monkeypatch, module, name,
     assert edit.recall(server.root)["making"] == {}
     found = {kind: set(server.rows(kind)) & {"anna", "ben"} for kind in ("passwd", "shadow", "group", "gshadow")}
     assert all(names == ({"anna", "ben"} if still_wanted else set()) for names in found.values())
+    # The same in group and in gshadow.
+    assert server.members("video") == server.members("biology") == (["anna"] if still_wanted else [])
 
 
 # Removal.

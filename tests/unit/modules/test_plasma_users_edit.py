@@ -102,7 +102,8 @@ def test_a_change_is_planned_again_until_it_is_there(server):
     assert {"eve", "biology"} <= set(server.rows("group"))
 
 
-def test_a_change_ends_when_it_never_gets_through(server):
+def test_a_change_ends_when_it_never_gets_through(server, monkeypatch):
+    monkeypatch.setattr(edit.time, "sleep", lambda seconds: None)
     server.write("etc/group.lock", "1")
     with pytest.raises(CommandExecutionError, match=r"could not be changed \(vigr: .*lock.*\): apply again"):
         change(server, lambda tables: {"group": {"biology": ["biology", "x", "1002", ""]}})

@@ -236,6 +236,16 @@ def test_a_killed_run_goes_on_with_the_same_ids(world):
     assert planned["edits"]["shadow"]["anna"][1] == HASH
 
 
+def test_a_killed_run_goes_on_when_somebody_else_got_the_uid_meanwhile(world):
+    world.memory["making"] = {"anna": {"uid": 1001, "gid": 1001}}
+    world.add("group", "anna:x:1001:")
+    world.add("passwd", "eve:x:1001:1002::/home/eve:/bin/sh")
+    world.add("group", "eve:x:1002:")
+    planned = world.plan([user("anna")])
+    assert planned["making"] == {"anna": {"uid": 1003, "gid": 1001}}
+    assert "anna" not in planned["edits"]["group"] or planned["edits"]["group"]["anna"][2] == "1001"
+
+
 def test_what_a_killed_run_left_is_cleared_when_nobody_wants_it_any_more(world):
     world.memory["making"] = {"anna": {"uid": 1007, "gid": 1007}}
     world.add("group", "anna:x:1007:")

@@ -15,8 +15,8 @@ __virtualname__ = "plasma_quota_boot"
 
 SYSTEMD = pathlib.Path("/etc/systemd/system")
 _ROOT = "plasma-quota-root.service"
-# quota-tools skip a file system whose source they cannot stat (quotasys.c), and kernels that boot without an initial RAM
-# disk call theirs /dev/root, which is not there.
+# quota-tools skip a file system whose source they cannot stat (quotasys.c), and kernels that boot without an initial
+# RAM disk call theirs /dev/root, which is not there.
 _ROOT_UNIT = """\
 [Unit]
 Description=Device node for the root file system, which quota tools look for
@@ -37,7 +37,7 @@ _DROP_IN = """\
 # By Plasma: quotas inside ext4 are on already, which quotaon takes for an error. What counts is whether one is off.
 [Service]
 ExecStart=
-ExecStart=/bin/sh -c 'quotaon -ug {where} || ! LC_ALL=C quotaon -pug {where} | grep -q "is off$"'
+ExecStart=/bin/sh -c 'quotaon -ug {where} || ! LC_ALL=C quotaon -pug {where} | grep -q "is off"'
 """
 _DROP_INS = {
     "quotaon.service.d/plasma.conf": _DROP_IN.format(where="-a"),

@@ -326,13 +326,17 @@ def refusal(mount, home_path):
         )
     if "ro" in mount["options"]:
         return f"{where}, which is mounted read-only: mount it writable, and apply again."
-    status = os.stat(mount["target"])
-    if kind != "xfs" and (status.st_uid != 0 or (status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX)):
+    if kind != "xfs" and _others_write(mount["target"]):
         return (
             f"{mount['target']}, where the tables of the quotas lie, can be written by others than root: "
             f"`chown root {mount['target']}; chmod go-w {mount['target']}`, and apply again."
         )
     return None
+
+
+def _others_write(path):
+    status = os.stat(path)
+    return status.st_uid != 0 or bool(status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX)
 
 
 def _unescaped(field):

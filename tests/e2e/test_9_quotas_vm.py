@@ -220,11 +220,10 @@ def test_ext4_with_quotas_inside(vm):
     vm.set_pillar({**PILLAR, "home_path": "/srv/inside/homes"})
     result = vm.apply("quotas")
     assert result.failed == {}
-    assert state(result, "quotas-enabled")["changes"]["user"] == {"old": "counting", "new": "on"}
+    changes = state(result, "quotas-enabled")["changes"]
+    assert changes["user"] == {"old": "counting", "new": "on"}
     # The kernel switches these on at mount, which systemd's quotaon would take for an error.
-    assert (
-        "/etc/systemd/system/quotaon.service.d/plasma.conf" in state(result, "quotas-enabled")["changes"]["boot"]["new"]
-    )
+    assert "/etc/systemd/system/quotaon.service.d/plasma.conf" in changes["boot"]["new"]
     assert fstab(vm).endswith("\n/dev/vdc   /srv/inside ext4 defaults,usrquota,grpquota   0 2")
     vm.target.sudo("install -d -o ada /srv/inside/ada")
     assert "Disk quota exceeded" in as_user(vm, "ada", "fallocate -l 70M /srv/inside/ada/file").stderr

@@ -83,7 +83,7 @@ class QuotaServer:
         functions.update(
             {
                 "plasma_quota_fs.mounts": self.mounts,
-                "plasma_quota_fs.holder": lambda path: {**self._mount(), "looked_at": path},
+                "plasma_quota_fs.holder": lambda path: {**self.entry(), "looked_at": path},
                 "plasma_quota_fs.node": lambda mount: self.device,
                 "plasma_quota_fs.superblock": lambda path: {"journal": self.journal, "quota": self.builtin},
                 "plasma_quota_fs.identity": lambda path: {"UUID": "1-2", "LABEL": "root"},
@@ -106,7 +106,7 @@ class QuotaServer:
             raise fs.SaltInvocationError(f"plasma.quotas.device {name}: there is no such block device.")
         return {"path": path, "device": DEVICES[path]}
 
-    def _mount(self):
+    def entry(self):
         return {
             "device": DEVICES[self.device],
             "root": "/",
@@ -117,7 +117,7 @@ class QuotaServer:
         }
 
     def mounts(self):
-        return [self._mount()] if self.mounted else []
+        return [self.entry()] if self.mounted else []
 
     def _passwd(self):
         return [
@@ -165,7 +165,7 @@ class QuotaServer:
         if "noquota" in self.options:
             self.options = [old for old in self.options if "quota" not in old]
 
-    def _mount_program(self, words):
+    def _mount(self, words, options):
         if "-o" in words and words[words.index("-o") + 1].startswith("remount,"):
             self._mount_options(words[words.index("-o") + 1].split(",")[1:])
             return ""
@@ -241,17 +241,6 @@ class QuotaServer:
             row = self.tables[sort].setdefault(number, [0] * 6)
             row[1:3], row[4:6] = new[:2], new[2:]
         return ""
-
-
-# ``mount`` is both a program and what the stand-in calls a mount.
-QuotaServer._mount_entry = QuotaServer._mount
-
-
-def _dispatch_mount(self, *arguments):
-    return self._mount_program(arguments[0]) if arguments else self._mount_entry()
-
-
-QuotaServer._mount = _dispatch_mount
 
 
 def text(path):

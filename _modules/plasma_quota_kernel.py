@@ -18,6 +18,7 @@ MODULE = "quota_v2"  # the format vfsv1 of the tables; CONFIG_QFMT_V2
 GRUB = pathlib.Path("/etc/default/grub.d/99-plasma-quota.cfg")
 _PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 _MODULES = pathlib.Path("/lib/modules")
+_LISTS = pathlib.Path("/var/lib/apt/lists")
 _BOOT = pathlib.Path("/boot")
 _CMDLINE = pathlib.Path("/proc/cmdline")
 _QUOTA = pathlib.Path("/proc/sys/fs/quota")  # is there with CONFIG_QUOTA
@@ -126,9 +127,10 @@ def remedy(os_id=None):
     system = os_id or __salt__["plasma_preflight.os_release"]().get("ID", "")
     if system == "ubuntu":
         # The cloud images leave this package out (the module is in it since the kernels are split).
-        found = [name for name in [f"linux-modules-extra-{release}", *_following(release)] if _known(name)]
-        if found and found[0].endswith(release):
-            return {"packages": found, "problem": None}
+        needed = f"linux-modules-extra-{release}"
+        # A fresh cloud server knows no package at all; `install` updates the lists.
+        if not any(_LISTS.glob("*_Packages*")) or _known(needed):
+            return {"packages": [needed, *(name for name in _following() if _known(name))], "problem": None}
     return {
         "packages": [],
         "problem": reboot
@@ -249,7 +251,7 @@ def unset_rootflags():
     return True
 
 
-def _following(release):
+def _following():
     """Packages that bring the module for the kernels after this one, by the ones that bring those kernels."""
     asked = _run(
         ["dpkg-query", "--show", "--showformat", "${db:Status-Abbrev}${Package}\n", "linux-image-*"],

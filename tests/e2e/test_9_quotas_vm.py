@@ -241,15 +241,17 @@ def test_a_reboot_keeps_it_all(vm):
 
 
 def test_limits_that_pillar_no_longer_names_are_taken_back(vm):
-    vm.set_pillar({**PILLAR, "users": [{"name": "grace"}], "groups": []})
+    """And with `unmanaged`, the default holds for everybody else, but not for who is logged in by SSH."""
+    vm.set_pillar({**PILLAR, "users": [{"name": "grace"}], "groups": [], "quotas": {"unmanaged": True}})
     result = vm.apply("quotas")
     assert result.failed == {}
-    assert {*state(result, "quotas-limits")["changes"]} == {"user ada", "group maths"}
-    assert as_user(vm, "ada", "fallocate -l 70M more").returncode == 0
-    # What somebody set by hand is theirs.
+    assert {*state(result, "quotas-limits")["changes"]} == {"user ada", "user stranger", "group maths"}
+    assert as_user(vm, "ada", "fallocate -l 30M more").returncode == 0
     table = vm.target.sudo("repquota -u -O csv /").stdout
-    assert re.search(r"^stranger,ok,ok,\d+,5000,6000,,\d+,0,7,$", table, re.MULTILINE)
-    assert re.search(r"^ada,ok,ok,\d+,0,0,,\d+,0,0,$", table, re.MULTILINE)
+    assert re.search(r"^ada,ok,ok,\d+,0,102400,,\d+,0,0,$", table, re.MULTILINE)
+    # Of what somebody set by hand, what pillar does not speak of stays.
+    assert re.search(r"^stranger,ok,ok,\d+,5000,102400,,\d+,0,7,$", table, re.MULTILINE)
+    assert re.search(r"^ubuntu,ok,ok,\d+,0,0,,\d+,0,0,$", table, re.MULTILINE)
 
 
 def test_switching_off_puts_fstab_back(vm):

@@ -34,6 +34,8 @@ def configure_loader_modules(host, tmp_path, monkeypatch):
     monkeypatch.setattr(kernel, "_MODULES", tmp_path / "modules")
     monkeypatch.setattr(kernel, "_QUOTA", tmp_path)
     monkeypatch.setattr(kernel, "_BOOT", tmp_path)
+    monkeypatch.setattr(kernel, "_LISTS", tmp_path)
+    (tmp_path / "archive_Packages").touch()
     functions = {"cmd.run_all": run, "plasma_preflight.os_release": lambda: {"ID": host.id}}
     return {kernel: {"__salt__": functions}}
 
@@ -61,6 +63,11 @@ def test_ubuntus_cloud_kernels_get_their_extra_modules(host, images, following):
         "packages": [f"linux-modules-extra-{RELEASE}", *([following] if following else [])],
         "problem": None,
     }
+
+
+def test_a_fresh_server_without_package_lists_is_given_a_try(host, tmp_path):
+    (tmp_path / "archive_Packages").unlink()
+    assert kernel.remedy() == {"packages": [f"linux-modules-extra-{RELEASE}"], "problem": None}
 
 
 def test_an_installed_kernel_that_can_needs_a_reboot(host, tmp_path):

@@ -57,13 +57,8 @@ def users(prefix="/opt/tljh"):
 
         salt-ssh '*' plasma_hub_api.users
     """
-    hub, found, offset = _hub(prefix), {}, 0
-    while hub and offset is not None:
-        query = urllib.parse.urlencode({"offset": offset, "limit": PAGE})
-        page = hub.ask("GET", f"users?{query}", accept=_PAGES)[1]
-        found.update({user["name"]: _user(user) for user in page["items"]})
-        offset = (page["_pagination"]["next"] or {}).get("offset")
-    return found
+    hub = _hub(prefix)
+    return hub.users() if hub else {}
 
 
 def administrators(prefix="/opt/tljh"):
@@ -151,10 +146,13 @@ def forget(names, prefix="/opt/tljh", timeout=60):
     if hub:
         _unname(names, prefix)
         hub.ask("PATCH", "plasma/administrators", {"revoke": names})
-        servers = _each(names, lambda name: hub.stop_servers(name, timeout))
-        stopped = {name: found for name, found in servers.items() if found}
-        gone = _each([name for name in names if servers[name] is not None], hub.delete)
-        forgotten = sorted(name for name, known in gone.items() if known)
+        known = hub.users()
+        busy = [name for name in names if known.get(name, {}).get("servers")]
+        stopped = {
+            name: found for name, found in _each(busy, lambda one: hub.stop_servers(one, timeout)).items() if found
+        }
+        gone = _each([name for name in names if name in known], hub.delete)
+        forgotten = sorted(name for name, was_there in gone.items() if was_there)
     for name, left in __salt__["plasma_hub_containers.remove"](names, timeout=timeout).items():
         stopped[name] = sorted({*stopped.get(name, []), *left})
     return {"stopped": stopped, "forgotten": forgotten}
@@ -333,17 +331,24 @@ class _Hub:
                 if not kept or isinstance(exc, TimeoutError):
                     raise
 
+    def users(self):
+        """Everybody, page by page."""
+        found, offset = {}, 0
+        while offset is not None:
+            query = urllib.parse.urlencode({"offset": offset, "limit": PAGE})
+            page = self.ask("GET", f"users?{query}", accept=_PAGES)[1]
+            found.update({user["name"]: _user(user) for user in page["items"]})
+            offset = (page["_pagination"]["next"] or {}).get("offset")
+        return found
+
     def stop_servers(self, name, timeout):
-        """
-        Stop all servers of somebody and wait until they are gone; the names of those that ran, None for somebody whom
-        the hub does not know.
-        """
+        """Stop all servers of somebody and wait until they are gone; the names of those that ran."""
         path = f"users/{_quoted(name)}"
         stopped, end = set(), time.monotonic() + float(timeout)
         while True:
             status, model = self.ask("GET", path, also=(404,))
             if status == 404:
-                return sorted(stopped) if stopped else None
+                return sorted(stopped)
             # Such a name cannot be part of an address. The container of such a server is found by its label.
             servers = {key: server for key, server in (model.get("servers") or {}).items() if key not in (".", "..")}
             if not servers:

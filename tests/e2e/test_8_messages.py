@@ -37,6 +37,17 @@ disk_quota.read = read
 c.Spawner.poll_interval = 1
 """
 
+# What JupyterLab does when somebody chooses its dark theme in the menu.
+DARK = """async () => {
+  const config = JSON.parse(document.getElementById("jupyter-config-data").textContent);
+  const answer = await fetch(`${config.baseUrl}lab/api/settings/@jupyterlab/apputils-extension:themes`, {
+    method: "PUT",
+    headers: { "X-XSRFToken": document.cookie.match(/_xsrf=([^;]*)/)[1], "Content-Type": "application/json" },
+    body: JSON.stringify({ raw: JSON.stringify({ theme: "JupyterLab Dark" }) }),
+  });
+  if (!answer.ok) throw new Error(answer.status);
+}"""
+
 
 @pytest.fixture(scope="module")
 def hoarder(target, deployment):
@@ -91,14 +102,9 @@ def test_jupyterlab_shows_a_notice_until_it_is_dismissed(uses, page, url, hoarde
     # It comes back when it becomes worse, in the dark as well.
     uses(12)
     time.sleep(3)
-    page.get_by_role("menuitem", name="Settings", exact=True).click()
-    page.get_by_role("menuitem", name="Theme", exact=True).hover()
-    page.get_by_role("menuitemcheckbox", name="JupyterLab Dark", exact=True).or_(
-        page.get_by_role("menuitem", name="JupyterLab Dark", exact=True)
-    ).first.click()
-    expect(page.locator("body[data-jp-theme-light=false]")).to_be_visible()
+    page.evaluate(DARK)
     page.reload()
-    page.locator(".jp-LauncherCard").first.wait_for()
+    page.locator("body[data-jp-theme-light=false] .jp-LauncherCard").first.wait_for()
     expect(notice).to_contain_text("You cannot save any more")
     expect(notice).to_have_attribute("role", "alert")
     assert problems(page) == []

@@ -39,13 +39,17 @@ class AdministratorsHandler(APIHandler):
             web.HTTPError: 400, with nothing changed, for a body that says something else.
         """
         names = self._names(self.get_json_body())
-        for name in names["revoke"]:
-            # Or their next login would make them one again, where the configuration still said so at the hub's start.
-            self.authenticator.admin_users.discard(name)
-            self._set(self.find_user(name), False)
+        # Or their next login would make them one again, where the configuration still said so at the hub's start.
+        self.authenticator.admin_users.difference_update(names["revoke"])
+        # The role counts, and not the mark: also where the two have come apart. A thousand may leave at once, of whom
+        # hardly anybody has either.
+        either = orm.User.admin | orm.User.roles.any(orm.Role.name == "admin")
+        leavers = set(names["revoke"])
+        for user in [found for found in self.db.query(orm.User).filter(either) if found.name in leavers]:
+            self._set(user, False)
         for name in names["grant"]:
             self.authenticator.admin_users.add(name)
-            self._set(self.user_from_username(name), True)
+            self._set(self.user_from_username(name).orm_user, True)
         self._answer()
 
     def _answer(self) -> None:
@@ -70,12 +74,9 @@ class AdministratorsHandler(APIHandler):
             raise web.HTTPError(400, f"{min(both)!r} is in grant and in revoke.")
         return names
 
-    def _set(self, user: Any, admin: bool) -> None:
-        if user is None:
-            return
+    def _set(self, user: orm.User, admin: bool) -> None:
         if user.admin != admin:
             self.log.info("%s %s administrator %s", self.current_user.name, "names" if admin else "revokes", user.name)
         user.admin = admin
-        # The role counts, and not the mark: also where the two have come apart.
         roles.assign_default_roles(self.db, entity=user)
         self.db.commit()

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+import os
 
-def test_a_container_is_refused_with_advice_and_left_alone(site, target, pillar):
-    before = target.sudo("cat /etc/fstab 2>/dev/null; ls / /var/lib", check=False).stdout
-    pillar(quota={"hard": "1G"})
-    result = site.apply("quotas")
-    enabled, limits = (
-        next(state for key, state in result.states.items() if key.startswith(id_))
-        for id_ in ("quotas-enabled", "quotas-limits")
-    )
-    assert (enabled["result"], enabled["changes"]) == (False, {})
-    assert enabled["comment"].startswith("This server is a container (docker) and its kernel is its host's")
-    assert enabled["comment"].count("\n") == 0
-    assert limits["result"] is False
-    assert target.sudo("cat /etc/fstab 2>/dev/null; ls / /var/lib", check=False).stdout == before
-    assert target.sudo("command -v setquota", check=False).returncode != 0
+import pytest
+
+from tests.e2e.conftest import fresh_target
+from tests.support.site import Site
+
+PILLAR = {"preflight": {"min_disk": "1G"}, "docker": {"source": "distro"}}
 
 
-def test_without_quotas_in_pillar_nothing_is_done(site):
-    result = site.apply("quotas")
-    assert (result.failed, result.changed) == ({}, {})
-    assert [state["comment"] for state in result.states.values()] == ["Success!"]
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    target = fresh_target("e2e-no-quotas")
+    yield Site(target, tmp_path_factory.mktemp("no-quotas"), PILLAR)
+    if not os.environ.get("PLASMA_KEEP"):
+        target.down()
+
+
+def test_a_container_is_refused_with_advice_and_left_alone(bare):
+    look = "cat /etc/fstab 2>/dev/null; ls -a / /var/lib /etc/systemd/system"
+    before = bare.target.sudo(look).stdout
+    bare.set_pillar({**PILLAR, "quota": {"hard": "1G"}})
+    for arguments in ((), ("test=True",)):
+        result = bare.apply("quotas", *arguments)
+        enabled, limits = (
+            next(state for key, state in result.states.items() if key.startswith(id_))
+            for id_ in ("quotas-enabled", "quotas-limits")
+        )
+        assert (enabled["result"], enabled["changes"]) == (False, {})
+        assert enabled["comment"].startswith("This server is a container (docker) and its kernel is its host's")
+        assert "\n" not in enabled["comment"]
+        assert limits["result"] is False
+    assert bare.target.sudo(look).stdout == before
+    assert bare.target.sudo("command -v setquota", check=False).returncode != 0
+
+
+def test_without_quotas_in_pillar_nothing_is_done(bare):
+    bare.set_pillar(PILLAR)
+    for sls in ("quotas", "quotas.disabled"):
+        result = bare.apply(sls)
+        assert (result.failed, result.changed) == ({}, {})
+        assert len(result.states) == 1

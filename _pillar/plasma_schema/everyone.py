@@ -103,10 +103,20 @@ class Everyone:
 
     def _groups(self) -> Iterator[str]:
         removed = {group.name for group in self.plasma.groups if group.absent}
+        # Each user has a group of the same name, with nobody else in it.
+        own = {person.user.name: person for person in self.people if not person.user.absent}
+        for index, group in enumerate(self.plasma.groups):
+            if group.name in own and not group.absent:
+                place = own[group.name].place("name")
+                yield f"{path(('groups', index, 'name'))}: {show(group.name)} is the name of a user too: {place}."
         for person in self.people:
             for index, name in enumerate(() if person.user.absent else person.user.groups):
                 if name in removed:
                     yield person.line(("groups", index), name, f"is a group that is absent in {path(('groups',))}")
+                elif name in own:
+                    yield person.line(
+                        ("groups", index), name, f"is the group of one user alone: {own[name].place('name')}"
+                    )
             if person.user.name in removed and not person.user.absent:
                 yield person.line(
                     ("name",), person.user.name, f"has a group of that name too, which is absent in {path(('groups',))}"

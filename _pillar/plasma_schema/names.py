@@ -32,10 +32,11 @@ SYSTEM_GROUPS = SYSTEM_ACCOUNTS | words(
     rdma
     """
 )
-# Membership in these is as good as being root, without a trace in the list of admins.
+# Membership in these is as good as being root, without a trace in the list of admins: TLJH lets jupyterhub-admins use
+# sudo without a password, and staff may write to /usr/local where Debian was installed years ago.
 ROOT_GROUPS = words(
     """
-    root docker disk shadow kmem lxd incus incus-admin libvirt salt
+    root docker disk shadow kmem lxd incus incus-admin libvirt salt jupyterhub-admins staff
     """
 )
 

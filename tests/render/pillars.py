@@ -53,7 +53,7 @@ _PEOPLE = {
         },
         {"name": "yes", "absent": True},
         "on",
-        {"name": "null"},
+        {"name": "true"},
     ],
     "quota": {"soft": "10G", "hard": "12G", "grace": 86400, "inodes": {"soft": 100, "hard": 200, "grace": 172800}},
     "quotas": {"enabled": True, "device": "LABEL=cloudimg-rootfs", "unmanaged": True},

@@ -260,7 +260,7 @@ def test_a_file_that_cannot_be_read(files, monkeypatch):
     assert line.startswith("s.csv cannot be read by the user who runs Salt.") and "chmod 600" in line
 
 
-@pytest.mark.parametrize("mode", [0o644, 0o604, 0o602, 0o620, 0o777])
+@pytest.mark.parametrize("mode", [0o640, 0o644, 0o604, 0o602, 0o620, 0o777])
 def test_a_file_others_can_read_or_change_is_refused(files, mode):
     files.write(HEADER + USER, mode=mode)
     (line,) = files.lines()
@@ -270,10 +270,24 @@ def test_a_file_others_can_read_or_change_is_refused(files, mode):
     )
 
 
-@pytest.mark.parametrize("mode", [0o600, 0o400, 0o640])
+@pytest.mark.parametrize("mode", [0o600, 0o400])
 def test_a_file_of_the_operators_is_taken(files, mode):
     files.write(HEADER + USER, mode=mode)
     assert files.complete()["users"]
+
+
+def test_a_file_of_somebody_else_is_refused(files, monkeypatch):
+    """Whoever can write it makes accounts, with sudo too."""
+    files.write(HEADER + USER)
+    monkeypatch.setattr(files.module.schema("csv_file").os, "geteuid", lambda: 4711)
+    real = os.fstat
+    monkeypatch.setattr(
+        files.module.schema("csv_file").os,
+        "fstat",
+        lambda descriptor: os.stat_result([*real(descriptor)[:4], 4712, *real(descriptor)[5:10]]),
+    )
+    (line,) = files.lines()
+    assert "by other users of this machine" in line
 
 
 @pytest.mark.parametrize(

@@ -291,3 +291,12 @@ def test_thousands_of_problems_are_cut_short(problems):
     lines = problems({"users": [{"name": "root"} for _ in range(5000)]})
     assert len(lines) == 51
     assert lines[-1] == "... and 4950 more problems"
+
+
+def test_a_group_of_a_users_own_name_is_refused(problems):
+    """The account is made with a group of its name; another one would be in its way."""
+    users = [{"name": "anna"}, {"name": "ben", "groups": ["anna"]}, {"name": "old", "absent": True}]
+    assert problems({"users": users, "groups": ["anna", "old"]}) == [
+        'plasma.groups[0].name: "anna" is the name of a user too: plasma.users[0].name.',
+        'plasma.users[1].groups[0]: "anna" is the group of one user alone: plasma.users[0].name.',
+    ]

@@ -312,10 +312,11 @@ def _ext(found, changes):
         _run(["mount", "-o", remount, "--options-mode=prepend", "--options-source=mtab", point])
     off = [sort for sort, state in found["state"].items() if state != "on"]
     tables = _tables(found)
-    for sort in off if tables else ():
-        # Tables that are there keep their limits; what is used is counted again.
-        create = ["-c", "-F", "vfsv1"] if _empty(tables[sort]) else []
-        _run(["quotacheck", *create, "-m", f"-{sort[0]}", point], timeout=7200)
+    new = [sort for sort in off if tables and _empty(tables[sort])]
+    # Tables that are there keep their limits; what is used is counted again.
+    for options, sorts in ((["-c", "-F", "vfsv1"], new), ([], [sort for sort in off if tables and sort not in new])):
+        if sorts:
+            _run(["quotacheck", *options, "-m", *(f"-{sort[0]}" for sort in sorts), point], timeout=7200)
     if off:
         _run(["quotaon", *(f"-{sort[0]}" for sort in off), point])
     __salt__["plasma_quota_edit.write"](found)

@@ -282,12 +282,13 @@ def container():
 
         salt-ssh '*' plasma_quota_fs.container
     """
-    for path, name in (("/.dockerenv", "docker"), ("/run/.containerenv", "podman")):
-        if os.path.exists(path):
-            return name
     asked = __salt__["cmd.run_all"](["systemd-detect-virt", "--container"], python_shell=False, ignore_retcode=True)
     name = asked["stdout"].strip()
-    return name if asked["retcode"] == 0 and name not in ("", "none") else None
+    if name:
+        # It knows better than files do, which a server made from a container's image has, too.
+        return None if name == "none" else name
+    files = {"docker": "/.dockerenv", "podman": "/run/.containerenv"}
+    return next((name for name, path in files.items() if os.path.exists(path)), None)
 
 
 def refusal(mount, home_path):

@@ -128,6 +128,15 @@ def test_no_line_for_the_root_file_system_becomes_one_at_the_end(server):
     assert text(server.fstab) == "# unconfigured"
 
 
+def test_a_mount_that_is_systemds_own_business_is_refused(server):
+    server.fstab.write_text("# none\n", encoding="utf-8")
+    server._systemd_escape = lambda words, options: "-.mount\n"
+    server._systemctl = lambda words, options: "/etc/systemd/system/-.mount\n"
+    with pytest.raises(CommandExecutionError, match=r"is mounted by /etc/systemd/system/-\.mount, not by .*Options="):
+        quota.enable("/home")
+    assert text(server.fstab) == "# none\n"
+
+
 @inside
 def test_quotas_inside_need_no_tables_but_their_own_unit(server):
     changes = quota.enable("/home")["changes"]
@@ -300,7 +309,7 @@ def test_two_at_once_wait_for_each_other(server, monkeypatch):
     assert max(most) == 1
     # One did it; the others found it done.
     assert sorted(bool(outcome["changes"]) for outcome in outcomes) == [False, False, True]
-    assert len(server.ran("quotacheck")) == 2
+    assert len(server.ran("quotacheck")) == 1
 
 
 def test_somebody_who_holds_the_lock_too_long_is_named(server):

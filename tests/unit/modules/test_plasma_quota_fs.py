@@ -128,14 +128,19 @@ def test_a_container_is_refused_whatever_it_is_on(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("answer", "name"), [((0, "lxc\n"), "lxc"), ((1, "none\n"), None), ((127, ""), None), ((0, "none"), None)]
+    ("answer", "file", "name"),
+    [
+        ((0, "lxc\n"), False, "lxc"),
+        ((1, "none\n"), False, None),
+        ((1, "none\n"), True, None),  # a server made from the image of a container
+        ((127, ""), False, None),
+        ((127, ""), True, "docker"),
+    ],
 )
-def test_containers_are_recognised(monkeypatch, said, answer, name):
-    monkeypatch.setattr(fs.os.path, "exists", lambda path: False)
+def test_containers_are_recognised(monkeypatch, said, answer, file, name):
+    monkeypatch.setattr(fs.os.path, "exists", lambda path: file and path == "/.dockerenv")
     said["systemd-detect-virt"] = answer
     assert fs.container() == name
-    monkeypatch.setattr(fs.os.path, "exists", lambda path: path == "/.dockerenv")
-    assert fs.container() == "docker"
 
 
 @pytest.fixture

@@ -145,7 +145,7 @@ def trouble(directory, root="/"):
             return f"{path} is no directory"
         if found.st_uid != _ROOT_UID:
             return f"{path} belongs to uid {found.st_uid} and not to root"
-        # Of a directory with an access control list, the bits of the group say what others than the owner may do at most.
+        # With an access control list, the bits of the group say what anybody but the owner may do at most.
         if found.st_mode & 0o022:
             return f"{path} can be written by others than root (mode {stat.S_IMODE(found.st_mode):04o})"
     return None

@@ -299,11 +299,12 @@ def test_somebody_adds_accounts_by_hand_meanwhile(server, school, first):
         [
             *server.ssh_command(),
             "--",
-            "for n in $(seq 100 399); do [ -e /tmp/enough ] && exit; sudo useradd --create-home hand$n || exit; done",
+            "for n in $(seq 100 399); do [ -e /tmp/enough ] && exit; "
+            "sudo useradd --create-home hand$n || exit; sleep 0.4; done",
         ]
     )
     try:
-        wait_for(lambda: "hand105" in passwd(server), timeout=60, what="accounts made by hand")
+        wait_for(lambda: "hand101" in passwd(server), timeout=60, what="accounts made by hand")
         people = class_of("mixed", 300)
         done = apply(school, *people)
     finally:
@@ -313,7 +314,7 @@ def test_somebody_adds_accounts_by_hand_meanwhile(server, school, first):
     assert changes(school.apply("users")) == {}
     rows = passwd(server)
     hands = [name for name in rows if name.startswith("hand")]
-    assert len(hands) > 20
+    assert len(hands) > 3
     assert hands == [f"hand{100 + n}" for n in range(len(hands))]  # none was lost
     assert len({row[2] for row in rows.values()}) == len(rows)
     consistent(server)

@@ -161,7 +161,7 @@ def test_settings_are_the_values_of_the_pillar(system, pillar):
 
 @pytest.mark.parametrize(
     ("pillar", "groups"),
-    [("minimal", []), ("full-pypi", ["biology", "on", "true"]), ("hostile-tljh", ["biology", "on", "null"])],
+    [("minimal", []), ("full-pypi", ["biology", "on", "true"]), ("hostile-tljh", ["biology", "on", "true"])],
 )
 def test_groups_of_the_permissions_page(pillar, groups):
     """Names stay text, an empty list is a list, and who is absent is not offered."""

@@ -48,8 +48,10 @@ PILLAR = {
 @pytest.fixture(scope="module")
 def vm(tmp_path_factory):
     # What takes long to install in a machine that is emulated is there; quota itself is not.
-    packages = ("apparmor", "busybox-static", "docker.io", "xfsprogs")
+    packages = ("apparmor", "busybox-static", "docker.io", "e2fsprogs", "xfsprogs")
     suite = os.environ.get("PLASMA_VM_SUITE", "bookworm")
+    if suite != "bookworm":
+        packages += ("docker-cli",)
     target = VMTarget("e2e-quotas", suite=suite, disks=("400M", "200M"), packages=packages)
     target.down()
     target.up()

@@ -225,10 +225,7 @@ def apply(home_path, assigned=(), groups=(), default=None, unmanaged=False, grac
             )
         if todo["notes"]:
             # Before they are set, and until then beside the old ones: what is set can always be taken back.
-            before, after = todo["notes"]
-            _remember(
-                todo["file_system"], {sort: {**before.get(sort, {}), **after[sort]} for sort in ("user", "group")}
-            )
+            _remember(todo["file_system"], _both(*todo["notes"]))
         for sort, batch in todo["batch"].items():
             if batch:
                 lines = "".join(
@@ -285,6 +282,17 @@ def _with_dropped(wanted, notes, current):
         if back:
             found[int(number)] = {**back, **asked}
     return found
+
+
+def _both(before, after):
+    """The notes of before and after, while it is not sure which of them hold."""
+    both = {}
+    for sort, notes in after.items():
+        both[sort] = {**before.get(sort, {}), **notes}
+        for number, note in notes.items():
+            earlier = before.get(sort, {}).get(number, {"limits": {}})
+            both[sort][number] = {**note, "limits": {**earlier["limits"], **note["limits"]}}
+    return both
 
 
 def _change(old, new):

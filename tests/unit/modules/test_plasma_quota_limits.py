@@ -84,6 +84,14 @@ def test_an_interrupted_run_is_taken_up(on):
         limits.apply("/home", assigned=ADA)
     del on.fails["setquota"]
     apply(assigned=ADA)
+    # Interrupted again, when the soft limit is taken back.
+    on.fails["setquota"] = "Killed"
+    hard = [{"limits": {"hard": 60 * M}, "users": ["ada"]}]
+    with pytest.raises(CommandExecutionError):
+        limits.apply("/home", assigned=hard)
+    del on.fails["setquota"]
+    apply(assigned=hard)
+    assert on.tables["user"][1001] == [0, 0, 61440, 0, 0, 0]
     apply(assigned=[])
     assert on.tables["user"][1001] == [0, 0, 0, 0, 0, 0]
 

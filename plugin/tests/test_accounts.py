@@ -64,6 +64,59 @@ def test_primary_group_of_root_is_refused(accounts):
         find_entry(person.name)
 
 
+@pytest.mark.parametrize(
+    ("date", "gone"),
+    [
+        ("1", True),
+        ("0", True),
+        ("20000", True),
+        ("20001", True),  # today
+        ("20002", False),
+        ("-2", True),  # as pam_unix does
+        ("-1", False),
+        ("", False),
+        ("soon", False),
+    ],
+)
+def test_account_expires_on_the_day_that_shadow_says(tmp_path, monkeypatch, date, gone):
+    monkeypatch.setattr(module.time, "time", lambda: 20001 * 86400 + 5)
+    shadow = tmp_path / "shadow"
+    shadow.write_text(f"anna2:x:1:0:99999:7::1:\nanna:!$6$hash:19000:0:99999:7::{date}:\nanna:x:1:0:9:7::1:\n")
+    assert module.expired("anna", shadow) is gone
+
+
+@pytest.mark.parametrize("line", ["", "anna", "anna:!:1", "anna2:!:1:::::1:", "ann:!:1:::::1:", ":!:1:::::1:"])
+def test_account_without_a_date_of_its_own_does_not_expire(tmp_path, line):
+    """Directory services have accounts without a line in shadow."""
+    shadow = tmp_path / "shadow"
+    shadow.write_bytes(line.encode() + b"\n\xff\xfe:!:1:::::1:\n")
+    assert not module.expired("anna", shadow)
+
+
+def test_nothing_is_known_where_shadow_cannot_be_read(tmp_path, monkeypatch):
+    """As for the one who develops it, and is not root."""
+    assert not module.expired("anna", tmp_path / "missing")
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(module.Path, "read_bytes", denied)
+    assert not module.expired("anna")
+
+
+def test_account_that_is_locked_by_its_date_is_refused_and_one_with_a_locked_password_is_not(accounts):
+    person = accounts.add("expiring")
+    subprocess.run(["usermod", "--lock", person.name], check=True)
+    assert find_entry(person.name).pw_uid == person.uid
+    subprocess.run(["usermod", "--expiredate", "1", person.name], check=True)
+    for function in (find_entry, find_account):
+        with pytest.raises(AccountError, match="has expired") as caught:
+            function(person.name)
+        assert caught.value.message.endswith("has expired. Please ask the administrator of the server.")
+    subprocess.run(["usermod", "--expiredate", "", person.name], check=True)
+    assert find_entry(person.name).pw_uid == person.uid
+
+
 def test_home_must_exist_and_be_ones_own(accounts, place):
     missing = accounts.add("nohome", home=str(place / "missing"), create_home=False)
     with pytest.raises(AccountError, match="No such file"):

@@ -85,3 +85,17 @@ def test_removed_account_is_logged_out(authenticator, accounts):
     assert asyncio.run(authenticator.refresh_user(user)) is True
     accounts.remove(person.name)
     assert asyncio.run(authenticator.refresh_user(user)) is False
+
+
+def test_expired_account_is_logged_out_and_starts_nothing(authenticator, accounts):
+    person = accounts.add("leaving")
+    user, asked = SimpleNamespace(name=person.name), SimpleNamespace(expanded_scopes=set())
+    let_in = SimpleNamespace(expanded_scopes={"servers!user"})
+    assert asyncio.run(authenticator.refresh_user(user, let_in)) is True
+    subprocess.run(["usermod", "--expiredate", "1", person.name], check=True)
+    assert asyncio.run(authenticator.refresh_user(user, asked)) is False
+    with pytest.raises(web.HTTPError, match="has expired. Please ask the administrator"):
+        asyncio.run(authenticator.refresh_user(user, let_in))
+    # Whatever PAM says about them.
+    with pytest.raises(web.HTTPError, match="has expired"):
+        asyncio.run(authenticator.check_blocked_users(person.name))

@@ -10,14 +10,17 @@ import grp
 import os
 import pwd
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 LOGIN_DEFS = Path("/etc/login.defs")
+SHADOW = Path("/etc/shadow")
 # Defaults of shadow's login.defs(5).
 ID_DEFAULTS = {"UID_MIN": 1000, "UID_MAX": 60000, "GID_MIN": 1000, "GID_MAX": 60000}
 NO_LOGIN_SHELLS = frozenset({"nologin", "false"})
 MAX_LINKS = 40
+DAY = 24 * 60 * 60
 
 
 class AccountError(Exception):
@@ -162,11 +165,37 @@ def _group(gid: int) -> Group:
         return Group(f"group{gid}", gid)
 
 
+def expired(name: str, path: Path | None = None) -> bool:
+    """Whether the account's expiry date has come: the eighth field of shadow(5), in days since 1970-01-01.
+
+    That is how accounts are locked, whatever the way in; a locked password (``!``) is another thing, which leaves keys
+    and directories alone. The date counts as in Linux-PAM's pam_unix (``check_shadow_expiry``): expired from that
+    day on, 0 included, -1 and nothing being no date. An account of another source has no line here, and PAM alone
+    knows when it ends. Where only root can read the file and we are not root, nothing is known.
+
+    Args:
+        name: login name.
+        path: the file.
+    """
+    try:
+        lines = (path or SHADOW).read_bytes().split(b"\n")
+    except OSError:
+        return False
+    start = os.fsencode(name) + b":"
+    # As with getspnam, the first line of a name counts. The spwd module is gone from Python 3.13.
+    fields = next((line.split(b":") for line in lines if line.startswith(start)), [])
+    try:
+        day = int(fields[7])
+    except (IndexError, ValueError):
+        return False
+    return day != -1 and time.time() // DAY >= day
+
+
 def find_entry(name: str) -> pwd.struct_passwd:
     """Look up a person's passwd entry.
 
-    A real person's account has a uid between UID_MIN and UID_MAX, a primary group that is not root's and a shell
-    that logs in.
+    A real person's account has a uid between UID_MIN and UID_MAX, a primary group that is not root's, a shell
+    that logs in, and has not expired.
 
     Args:
         name: login name, exactly as the account database has it.
@@ -192,6 +221,11 @@ def find_entry(name: str) -> pwd.struct_passwd:
         raise AccountError(f"the primary group of {name!r} is root's.")
     if os.path.basename(entry.pw_shell) in NO_LOGIN_SHELLS:
         raise AccountError(f"{name!r} has no login shell ({entry.pw_shell}).")
+    if expired(name):
+        raise AccountError(
+            f"the account {name!r} has expired (see: chage --list).",
+            "Your account on this server has expired. Please ask the administrator of the server.",
+        )
     return entry
 
 

@@ -30,6 +30,11 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
         # JupyterHub 6.1 would go on with the tokens of somebody whose account is gone; earlier ones never do.
         return True
 
+    @default("refresh_pre_spawn")
+    def _default_refresh_pre_spawn(self) -> bool:
+        # Before a server counts as starting: whoever is being removed would hold that up with one start after another.
+        return True
+
     def get_handlers(self, app: Any) -> list[tuple[str, Any]]:
         """Return the hub's handlers that have to do with who somebody is, with the one that names administrators.
 
@@ -96,12 +101,19 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
             handler: the current request.
 
         Returns:
-            False when it does not: JupyterHub then asks them to log in again, where they are told why not.
+            False when it does not: JupyterHub then asks them to log in again.
+
+        Raises:
+            web.HTTPError: 403, with a sentence for the person, when it is about a start.
         """
         try:
             # Without the home: a file server that is slow for a moment must not log everybody out.
             await asyncio.to_thread(find_entry, user.name)
         except AccountError as error:
+            # A request that has been let in has scopes; one whose sender is being looked at has none yet.
+            if getattr(handler, "expanded_scopes", None):
+                self.log.warning("Start for %r refused: %s", user.name, error.reason)
+                raise web.HTTPError(403, error.message) from error
             self.log.warning("User %r logged out: %s", user.name, error.reason)
             return False
         return True

@@ -1,8 +1,8 @@
 """
 The running hub: who is known to it, who administers it, and how people leave it. It is asked as root, with the
 operator's token that the plugin keeps in the hub's state directory (see the plugin's ``operators``), through the
-proxy's own address. The token goes to a port that root listens on and to nothing else: while the proxy is down, any
-user may listen on a port above 1023.
+proxy's own address. The token goes to a program of root's that listens there and to nothing else: while the proxy is
+down, any user may listen on a port above 1023.
 
 "No hub" means that none is installed below the prefix, or that it was never started, so that it knows nobody. A hub
 that knows people and does not answer is an error: what it would still let in cannot be told.
@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import http.client
-import ipaddress
 import json
 import os
 import pathlib
 import re
 import ssl
 import stat
-import struct
 import threading
 import time
 import urllib.parse
@@ -32,6 +30,7 @@ TOKEN_FILE = "plasma-operator.token"
 PAGE = 200  # users in one answer
 WORKERS = 8  # requests at a time: the hub has one thread, but stopping is waiting
 POLL = 0.5  # seconds between two looks at a server that stops
+GLANCE = 0.01  # seconds between two looks at a connection that nobody has accepted yet
 ANSWER = 30  # seconds for one answer; the hub takes 10 before it says that a stop goes on
 _PAGES = "application/jupyterhub-pagination+json"
 _START = "start it with: systemctl start jupyterhub"
@@ -225,31 +224,6 @@ def _token(path):
     return text
 
 
-def _listeners(address, port):
-    """The uids of those who listen on a TCP port of this machine, as the kernel lists them."""
-    try:
-        wanted = ipaddress.ip_address(address)
-    except ValueError:
-        wanted = None  # a name: whoever listens on the port of any address
-    found = set()
-    for table in ("tcp", "tcp6"):
-        try:
-            lines = pathlib.Path("/proc/net", table).read_text(encoding="ascii").splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            fields = line.split()
-            place, _, number = fields[1].partition(":")
-            if fields[3] != "0A" or int(number, 16) != port:  # 0A: listening
-                continue
-            words = [int(place[start : start + 8], 16) for start in range(0, len(place), 8)]
-            local = ipaddress.ip_address(struct.pack(f"={len(words)}I", *words))
-            local = getattr(local, "ipv4_mapped", None) or local
-            if wanted is None or local.is_unspecified or local == wanted:
-                found.add(int(fields[7]))
-    return found
-
-
 class _Hub:
     """The hub's API behind the proxy, at the address that config.yaml says; the same as in ``tljh_service``."""
 
@@ -277,16 +251,40 @@ class _Hub:
         else:
             connection = http.client.HTTPConnection(self.address, self.port, timeout=ANSWER)
         connection.auto_open = 0  # never again without these looks
-        for step in (lambda: None, connection.connect):
-            step()
-            others = _listeners(self.address, self.port) - {os.geteuid()}
-            if others:
-                connection.close()
-                raise CommandExecutionError(
-                    f"Port {self.port} of {self.address} is not the hub's proxy but belongs to uid {min(others)}, so "
-                    "nothing was sent there: end that program and start the proxy with: systemctl start traefik."
-                )
+        try:
+            self._check_listeners()
+            connection.connect()
+            self._check_peer(connection.sock)
+        except BaseException:
+            connection.close()
+            raise
         return connection
+
+    def _check_listeners(self):
+        """Raise when somebody else listens on the proxy's port; whether root does."""
+        found = __salt__["plasma_hub_sockets.listeners"](self.address, self.port)
+        self._refuse(uid for uid in found if uid != os.geteuid())
+        return bool(found)
+
+    def _check_peer(self, ours):
+        """Raise unless root's program has accepted this connection and still listens."""
+        end, local, remote = time.monotonic() + ANSWER, ours.getsockname(), ours.getpeername()
+        while True:
+            uid = __salt__["plasma_hub_sockets.peer"](local, remote)
+            self._refuse([uid] if uid not in (None, os.geteuid()) else ())
+            # Whoever accepts and then listens no more is not the proxy, or it is one that ends.
+            if self._check_listeners() and uid is not None:
+                return
+            if time.monotonic() >= end:
+                raise TimeoutError("timed out: no program of root's took the connection")
+            time.sleep(GLANCE)
+
+    def _refuse(self, uids):
+        for uid in uids:
+            raise CommandExecutionError(
+                f"Port {self.port} of {self.address} is not the hub's proxy but belongs to uid {uid}, so nothing was "
+                "sent there: end that program and start the proxy with: systemctl start traefik."
+            )
 
     def ask(self, method, path, body=None, accept="application/json", also=()):
         """Return (status, content) of an answer; an error status that is not in *also* is raised."""

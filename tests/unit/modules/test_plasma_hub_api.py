@@ -14,6 +14,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 import _modules.plasma_hub_api as api
 import _modules.plasma_hub_containers as containers
+import _modules.plasma_hub_sockets as sockets
 import _modules.tljh_config as tljh_config
 import _modules.tljh_service as tljh_service
 from tests.unit.modules.stand_in_hub_api import TOKEN, StandInHubApi
@@ -26,6 +27,8 @@ def functions():
         "tljh_config.show": create_autospec(tljh_config.show, return_value={}),
         "tljh_config.get": create_autospec(tljh_config.get, return_value=None),
         "tljh_config.update": create_autospec(tljh_config.update),
+        "plasma_hub_sockets.listeners": sockets.listeners,
+        "plasma_hub_sockets.peer": sockets.peer,
         "plasma_hub_containers.remove": create_autospec(containers.remove, return_value={}),
     }
 
@@ -292,17 +295,81 @@ def test_somebody_elses_program_on_the_port_is_sent_nothing(prefix, functions, a
         process.stdout.close()
 
 
-def test_who_listens_is_told_for_both_kinds_of_addresses():
-    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
-        port = server.getsockname()[1]
-        assert api._listeners("127.0.0.1", port) == {os.geteuid()}
-        assert api._listeners("::1", port) == {os.geteuid()}
-        assert api._listeners("hub.example", port) == {os.geteuid()}
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        assert api._listeners("127.0.0.1", port) == {os.geteuid()}
-        assert api._listeners("192.0.2.1", port) == set()
-    assert api._listeners("127.0.0.1", port) == set()
+THIEF = """
+import os, socket, sys
+os.setuid(12345)
+door = socket.socket(getattr(socket, sys.argv[1]))
+door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+door.bind((sys.argv[2], 0))
+print(door.getsockname()[1], flush=True)
+sys.stdin.readline()
+door.listen()
+print("listening", flush=True)
+taken = door.accept()[0]
+door.close()
+print("taken", flush=True)
+taken.settimeout(20)
+print(repr(taken.recv(65536)), flush=True)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
+@pytest.mark.parametrize("after", ["nobody listens", "root listens"])
+@pytest.mark.parametrize(("family", "bound", "asked"), [("AF_INET", "", "127.0.0.1"), ("AF_INET6", "::", "::1")])
+def test_somebody_who_takes_the_connection_between_two_looks_is_sent_nothing(
+    prefix, functions, family, bound, asked, after
+):
+    """Nobody listens at the first look, and the one who accepted does not listen any more at the second."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", THIEF, family, bound], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    root = []
+    try:
+        port = int(process.stdout.readline())
+        functions["tljh_config.show"].return_value = {"http": {"address": asked, "port": port}}
+
+        def taken():
+            if process.stdout.readline() == "taken\n" and after == "root listens":
+                root.append(socket.create_server((asked, port), family=getattr(socket, family)))
+
+        def listeners(*place):
+            found = sockets.listeners(*place)
+            if not looks:
+                process.stdin.write("go\n")
+                process.stdin.flush()
+                assert process.stdout.readline() == "listening\n"
+            elif len(looks) == 1 and not root:
+                taken()
+            looks.append(found)
+            return sockets.listeners(*place) if len(looks) == 2 else found
+
+        def peer(*ends):
+            if len(looks) == 1:
+                taken()
+                looks.append(None)
+            return sockets.peer(*ends)
+
+        looks = []
+        functions.update({"plasma_hub_sockets.listeners": listeners, "plasma_hub_sockets.peer": peer})
+        with pytest.raises(CommandExecutionError, match=f"Port {port} of {asked} .*belongs to uid 12345"):
+            api.users(prefix)
+        assert looks[0] == []
+        assert process.stdout.readline() == "b''\n"
+    finally:
+        for server in root:
+            server.close()
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+def test_a_program_that_took_the_connection_and_listens_no_more_is_sent_nothing(hub, prefix, functions, monkeypatch):
+    monkeypatch.setattr(api, "ANSWER", 0.2)
+    functions["plasma_hub_sockets.listeners"] = lambda address, port: []
+    with pytest.raises(CommandExecutionError, match=r"does not answer .*timed out"):
+        api.users(prefix)
+    assert hub.asked == []
 
 
 def test_the_token_is_sent_and_nothing_keeps_it(hub, prefix, caplog):

@@ -44,6 +44,8 @@ class VMTarget(Target):
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        # Records have lists.
+        self.disks, self.packages = tuple(self.disks), tuple(self.packages)
 
     @property
     def directory(self) -> Path:

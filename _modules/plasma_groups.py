@@ -24,7 +24,8 @@ def plan(current, groups):
     Return what has to change, and change nothing. Pure.
 
     current
-        The tables and ``defs`` of ``plasma_users_files.read``, and ``memory`` of ``plasma_users_edit.recall``.
+        The tables and ``defs`` of ``plasma_users_files.read``, ``memory`` of ``plasma_users_edit.recall``, and
+        ``sources`` of ``plasma_users_seen``.
 
     groups
         List of ``{"name", "gid", "absent"}``; gid and absent may be missing.
@@ -46,8 +47,9 @@ def plan(current, groups):
             primary.setdefault(int(row[3]), []).append(name)
     taken = {int(row[2]) for row in passwd.values() if len(row) == 7 and row[2].isdigit()} | set(primary)
     taken |= set(gids) | {int(uid) for uid in current["memory"]["uids"]}
+    taken |= {int(gid) for gid in current["memory"]["gids"]}
     taken |= {note["gid"] for note in current["memory"]["making"].values()}
-    wanted, problems, changes = {}, [], {}
+    wanted, problems, changes, asked = {}, [], {}, current["sources"]
     edits = {"group": {}, "gshadow": {}}
 
     def refuse(name, sentence):
@@ -78,6 +80,8 @@ def plan(current, groups):
         elif row:
             if gid is not None and gid != int(row[2]):
                 refuse(name, f"has the gid {row[2]}, which cannot become {gid}: files would be left to nobody")
+        elif asked["group"](name):
+            refuse(name, "is a group of another source (LDAP or the like): it is managed there")
         elif gid is not None:
             if not low <= gid <= high:
                 refuse(name, f"gid {gid} is not between {low} and {high}")
@@ -85,6 +89,8 @@ def plan(current, groups):
                 refuse(name, f"gid {gid} is that of {gids.get(gid) or primary[gid][0]}")
             elif wanted.setdefault(gid, name) != name:
                 refuse(name, f"gid {gid} is wanted for {wanted[gid]} too")
+            elif asked["gid"](gid):
+                refuse(name, f"gid {gid} is that of a group of another source (LDAP or the like)")
     free = max((gid for gid in gids if low <= gid <= high), default=low - 1) + 1
     taken |= set(wanted)
     for group in groups:
@@ -93,10 +99,11 @@ def plan(current, groups):
             continue
         gid = group.get("gid")
         if gid is None:
-            while free in taken:
+            while free in taken or (free <= high and asked["gid"](free)):
                 free += 1
             # As groupadd does it: above the highest one, and only at the end of the range where one is free.
-            gid = free if free <= high else next((one for one in range(low, high + 1) if one not in taken), None)
+            gaps = (one for one in range(low, high + 1) if one not in taken and not asked["gid"](one))
+            gid = free if free <= high else next(gaps, None)
             if gid is None:
                 refuse(name, f"no gid is free between {low} and {high}")
                 continue
@@ -145,12 +152,13 @@ def apply(groups, root="/"):
     changes = {}
 
     def edits(tables):
-        planned = plan({**tables, "memory": memory}, groups)
+        planned = plan({**tables, "memory": memory, "sources": sources}, groups)
         if planned["problems"]:
             raise CommandExecutionError("\n".join(planned["problems"]))
         changes.update(planned["changes"])
         return planned["edits"]
 
+    sources = __salt__["plasma_users_seen.sources"](root=root)
     handle = __salt__["plasma_users_edit.lock"](root=root)
     try:
         memory = __salt__["plasma_users_edit.recall"](root=root)
@@ -164,4 +172,5 @@ def _read(root):
     return {
         **__salt__["plasma_users_files.read"](root=root),
         "memory": __salt__["plasma_users_edit.recall"](root=root),
+        "sources": __salt__["plasma_users_seen.sources"](root=root),
     }

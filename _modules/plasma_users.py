@@ -2,8 +2,8 @@
 Accounts of people, by the thousand: compare all of them in memory, act on the differences in one change of the files.
 
 The parts: ``plasma_users_files`` and ``plasma_users_seen`` read, ``plasma_users_plan`` and ``plasma_users_leavers``
-decide (pure), ``plasma_users_edit`` changes the account files, ``plasma_users_homes`` and ``plasma_users_removal`` do
-the rest.
+decide (pure), ``plasma_users_edit`` changes the account files, ``plasma_users_homes``, ``plasma_users_mounts``,
+``plasma_users_processes`` and ``plasma_users_removal`` do the rest.
 Accounts that pillar does not name are left alone. Passwords arrive as hashes, and neither those nor anything made from
 them is in what functions here return.
 """
@@ -64,7 +64,8 @@ def compare(users, groups=(), home_path="/home", password_policy="on_create", ad
         Another directory than ``/`` holds the server: for tests.
 
     Returns ``{"problems": [str], "changes": {name: {"old", "new"}}, "counts": {"named", "created", "changed",
-    "removed", "unmanaged"}}``. Raises CommandExecutionError when the notes of earlier runs are damaged.
+    "removed", "unmanaged"}, "pending": [names of people whose removal was begun, and whom pillar no longer names]}``.
+    Raises CommandExecutionError when the notes of earlier runs are damaged or something cannot be read.
 
     CLI Example:
 
@@ -72,12 +73,21 @@ def compare(users, groups=(), home_path="/home", password_policy="on_create", ad
 
         salt-ssh '*' plasma_users.compare '[{name: anna, groups: [biology]}]' groups='[{name: biology}]'
     """
-    current, _ = _observed(users, home_path, root)
-    planned = _plan(current, users, groups, home_path, password_policy)
-    leaving = _leaving(current, users, admins, prefix, root)
-    found = planned["problems"] + leaving["problems"]
-    changes = {} if found else {**planned["changes"], **leaving["changes"]}
-    return {"problems": found, "changes": changes, "counts": _counts(current, users, changes)}
+    try:
+        current, _ = _observed(users, home_path, root)
+        planned = _plan(current, users, groups, home_path, password_policy)
+        leaving = _leaving(current, users, admins, prefix, root)
+        stale = _stale(current, users, prefix)
+    except OSError as exc:
+        raise CommandExecutionError(f"{__salt__['plasma_users_edit.said'](exc)}.") from exc
+    found = planned["problems"] + leaving["problems"] + stale["problems"]
+    changes = {} if found else _with_hub({**planned["changes"], **leaving["changes"]}, stale)
+    return {
+        "problems": found,
+        "changes": changes,
+        "counts": _counts(current, users, changes),
+        "pending": _pending(current["memory"], current, users),
+    }
 
 
 def apply(users, groups=(), home_path="/home", password_policy="on_create", admins=(), prefix="/opt/tljh", root="/"):
@@ -86,10 +96,10 @@ def apply(users, groups=(), home_path="/home", password_policy="on_create", admi
 
     The arguments are those of ``compare``.
 
-    Returns ``{"changes", "counts"}`` as ``compare`` does, with ``"archives": {name: path | None}`` of the removed ones
-    and ``"error": None``, or the sentence that says why the work ended early; ``changes`` are those made by then.
-    Raises CommandExecutionError with all the problems, one a line, before anything is changed, and when another program
-    keeps the account files for itself.
+    Returns ``{"changes", "counts", "pending"}`` as ``compare`` does, with ``"archives": {name: path | None}`` of the
+    removed ones and ``"error": None``, or what went wrong; ``changes`` are those made all the same. Raises
+    CommandExecutionError with all the problems, one a line, before anything is changed, and when another program keeps
+    the account files for itself.
 
     CLI Example:
 
@@ -97,70 +107,169 @@ def apply(users, groups=(), home_path="/home", password_policy="on_create", admi
 
         salt-ssh '*' plasma_users.apply '[{name: anna, absent: true}]'
     """
-    handle = __salt__["plasma_users_edit.lock"](root=root)
+    done = {"changes": {}, "archives": {}, "errors": []}
+    arguments = (users, groups, home_path, password_policy, admins, prefix, root)
+    handle = None
     try:
-        return _apply(users, groups, home_path, password_policy, admins, prefix, root)
+        handle = __salt__["plasma_users_edit.lock"](root=root)
+        _apply(done, *arguments)
+    except OSError as exc:  # a disk that is full, or can only be read
+        done["errors"].append(f"{__salt__['plasma_users_edit.said'](exc)}.")
     finally:
-        handle.close()
+        if handle:
+            handle.close()
+    current = done.pop("current", None)
+    found = {"changes": done["changes"], "archives": done["archives"], "error": " ".join(done["errors"]) or None}
+    if not current:
+        raise CommandExecutionError(found["error"])
+    return {**found, "counts": _counts(current, users, found["changes"]), "pending": done.get("pending", [])}
 
 
-def _apply(users, groups, home_path, password_policy, admins, prefix, root):
+def _apply(done, users, groups, home_path, password_policy, admins, prefix, root):
+    """Do the work, and note in ``done`` what is done, step by step."""
     current, begun = _observed(users, home_path, root)
     leaving = _leaving(current, users, admins, prefix, root)
     first = _plan(current, users, groups, home_path, password_policy)
-    _refuse(first["problems"] + leaving["problems"])
-    memory, changes, state, error = current["memory"], first["changes"], {"planned": first}, None
+    stale = _stale(current, users, prefix)
+    _refuse(first["problems"] + leaving["problems"] + stale["problems"])
+    memory, state = current["memory"], {"planned": first}
+    done["current"] = current
 
     # What a killed run left, before anybody new gets the names.
-    archives = {}
     if begun:
         __salt__["plasma_users_removal.drop"](begun, root=root)
-        archives = __salt__["plasma_users_removal.finish"](begun, root=root)
+        _removed(done, leaving, __salt__["plasma_users_removal.finish"](begun, root=root))
         memory = __salt__["plasma_users_edit.recall"](root=root)
     if memory["making"]:
-        rows = current["passwd"]["rows"]
-        unfinished = {rows[name][5] for name in memory["making"] if name in rows}
-        __salt__["plasma_users_homes.clear"](unfinished, root=root)
+        unfinished = {path for name, path in current["seen"]["paths"].items() if name in memory["making"]}
+        __salt__["plasma_users_homes.clear"](unfinished - {""}, root=root)
+    _forget(done, stale, prefix)
 
     if first["edits"] or first["homes"]:
-        noted = _noted(memory, first, users, current, making={**memory["making"], **first["making"]})
+        noted = _noted(memory, first, users, current, stale, making={**memory["making"], **first["making"]})
         # Memberships that are about to go stay noted until they are gone.
         noted["given"] = _union(memory["given"], noted["given"])
         _remember(memory, noted, root)
         memory = noted
 
-        def edits(tables):
+        def look(tables=None):
             seen = __salt__["plasma_users_seen.observe"](
                 users, home_path=home_path, root=root, tables=tables, memory=memory
             )
-            state["planned"] = planned = _plan(seen, users, groups, home_path, password_policy)
+            return _plan(seen, users, groups, home_path, password_policy)
+
+        def edits(tables):
+            state["planned"] = planned = look(tables)
             _refuse(planned["problems"])
             if planned["edits"]:
-                changes.update(planned["changes"])
+                state["changes"] = planned["changes"]
                 # Others may have taken ids meanwhile: what is written next is noted before.
                 making = {**memory["making"], **planned["making"]}
                 _remember(memory, {**memory, "making": making}, root)
                 memory["making"] = making
             return planned["edits"]
 
-        __salt__["plasma_users_edit.change"](edits, root=root)
+        try:
+            __salt__["plasma_users_edit.change"](edits, root=root)
+        except OSError:
+            wanted, left = state.get("changes", {}), look()["changes"]
+            done["changes"].update({name: change for name, change in wanted.items() if name not in left})
+            raise
+        made = {**first["changes"], **state.get("changes", {})}
+        done["changes"].update(_with_hub(made, {"new": stale["new"], "gone": []}))
         try:
             __salt__["plasma_users_homes.make"](state["planned"]["homes"], root=root)
-        except CommandExecutionError as exc:
-            error = str(exc)
-    done = _noted(memory, state["planned"], users, current, making={})
+        except (CommandExecutionError, OSError) as exc:
+            done["errors"].append(f"{__salt__['plasma_users_edit.said'](exc)}.")
+    noted = _noted(memory, state["planned"], users, current, stale, making={})
     for entry in users:  # a removal that pillar took back
         if not entry.get("absent"):
-            done["removing"].pop(entry["name"], None)
-    _remember(memory, done, root)
+            noted["removing"].pop(entry["name"], None)
+    _remember(memory, noted, root)
+    done["pending"] = _pending(noted, current, users)
 
-    if not error:
-        try:
-            archives.update(__salt__["plasma_users_removal.remove"](leaving["leavers"], prefix=prefix, root=root))
-        except CommandExecutionError as exc:
-            error = str(exc)
-    changes = {**changes, **{name: change for name, change in leaving["changes"].items() if name in archives}}
-    return {"changes": changes, "counts": _counts(current, users, changes), "archives": archives, "error": error}
+    # Whatever was the matter with the homes of others: who is to leave leaves.
+    try:
+        _removed(done, leaving, __salt__["plasma_users_removal.remove"](leaving["leavers"], prefix=prefix, root=root))
+    except CommandExecutionError as exc:
+        done["errors"].append(str(exc))
+
+
+def _removed(done, leaving, found):
+    done["archives"].update(found["archives"])
+    gone = {name: change for name, change in leaving["changes"].items() if name in found["archives"]}
+    done["changes"].update(gone)
+    failed = [f"user {name}: {sentence}." for name, sentence in sorted(found["failed"].items())]
+    more = [f"{len(failed) - 10:,} more could not be removed."] if len(failed) > 10 else []
+    done["errors"].extend([*failed[:10], *more])
+
+
+def _stale(current, users, prefix):
+    """
+    Whom the hub still knows though there is no account: one that was deleted by hand. The next of that name would get
+    the rights, tokens and servers. The hub is asked for people who get an account, and once for people who are to be
+    absent; then it is noted that it knows them no more.
+    """
+    passwd, memory = current["passwd"]["rows"], current["memory"]
+    names = {True: [], False: []}
+    for entry in users:
+        if entry["name"] not in passwd:
+            names[bool(entry.get("absent"))].append(entry["name"])
+    new = names[False]
+    gone = [name for name in names[True] if name not in memory["forgotten"] and name not in memory["removing"]]
+    found = {"new": [], "gone": [], "asked": [], "problems": [], "error": None}
+    if not (new or gone) or "plasma_hub_api.users" not in __salt__:
+        return found
+    try:
+        known = {name.lower() for name in __salt__["plasma_hub_api.users"](prefix=prefix)}
+    except CommandExecutionError as exc:
+        more = f" and {len(new) - 3:,} more" if len(new) > 3 else ""
+        said = f"somebody who had the name before may be known to the hub, which cannot be asked. {exc}"
+        return {
+            **found,
+            "problems": [f"user {', '.join(map(str, new[:3]))}{more}: {said}"] if new else [],
+            "error": str(exc),
+        }
+    # The hub knows people in lower case; of two accounts that differ in nothing else, it knows one.
+    known -= {name.lower() for name in passwd}
+    return {
+        **found,
+        "new": [name for name in new if str(name).lower() in known],
+        "gone": [name for name in gone if name.lower() in known],
+        "asked": gone,
+    }
+
+
+def _forget(done, stale, prefix):
+    names = sorted({name.lower() for name in [*stale["new"], *stale["gone"]]})
+    if stale["error"]:
+        done["errors"].append(stale["error"])
+    if not names:
+        return
+    try:
+        __salt__["plasma_hub_api.forget"](names, prefix=prefix, timeout=60)
+    except CommandExecutionError as exc:
+        if stale["new"]:
+            raise
+        done["errors"].append(str(exc))
+        stale.update(gone=[], asked=[])
+    done["changes"].update(_with_hub({}, {"new": [], "gone": stale["gone"]}))
+
+
+def _with_hub(changes, stale):
+    """The changes with what the hub is to forget."""
+    found = dict(changes)
+    for name in stale["new"]:
+        found[name] = {**found[name], "new": {**found[name]["new"], "hub": "forgotten"}}
+    for name in stale["gone"]:
+        found[name] = {"old": {"hub": "known"}, "new": {"hub": "forgotten"}}
+    return found
+
+
+def _pending(memory, current, users):
+    """Whose removal was begun, so that they are locked, and whom pillar names no more."""
+    named = {entry["name"] for entry in users}
+    return sorted(name for name in memory["removing"] if name not in named and name in current["passwd"]["rows"])
 
 
 def _observed(users, home_path, root):
@@ -196,11 +305,22 @@ def _plan(current, users, groups, home_path, password_policy):
 def _leaving(current, users, admins, prefix, root):
     known = {entry["name"] for entry in users if entry.get("absent")} & set(current["passwd"]["rows"])
     protected = __salt__["plasma_users_removal.protected"](root=root) if known else {}
-    now = (__salt__["tljh_config.get"]("users.admin", prefix=prefix) or ()) if known else ()
+    now = _admins_now(prefix) if known else ()
     return __salt__["plasma_users_leavers.plan"](current, users, protected=protected, admins=admins, admins_now=now)
 
 
-def _noted(memory, planned, users, current, making):
+def _admins_now(prefix):
+    """Who administers the hub: by config.yaml, which its next start reads, and by its database, which decides now."""
+    names = {str(name) for name in __salt__["tljh_config.get"]("users.admin", prefix=prefix) or ()}
+    if "plasma_hub_api.administrators" in __salt__:
+        try:
+            names.update(__salt__["plasma_hub_api.administrators"](prefix=prefix) or ())
+        except CommandExecutionError:
+            pass  # it does not answer; where somebody leaves, that is told when it is to forget them
+    return sorted(names)
+
+
+def _noted(memory, planned, users, current, stale, making):
     """The notes after a run. Memberships of people whom pillar no longer names stay while they have an account."""
     named = {entry["name"] for entry in users}
     others = {
@@ -208,7 +328,14 @@ def _noted(memory, planned, users, current, making):
         for name, given in memory["given"].items()
         if name not in named and name in current["passwd"]["rows"]
     }
-    return {**memory, "given": {**others, **planned["given"]}, "making": making, "removing": dict(memory["removing"])}
+    absent = {entry["name"] for entry in users if entry.get("absent")}
+    return {
+        **memory,
+        "given": {**others, **planned["given"]},
+        "making": making,
+        "removing": dict(memory["removing"]),
+        "forgotten": {name: True for name in sorted({*memory["forgotten"], *stale["asked"]} & absent)},
+    }
 
 
 def _union(one, other):

@@ -38,7 +38,7 @@ _EDITOR = 'edit() {{ cmp -s -- "$1" {old} && cat {new} > "$1" && touch -r {new} 
 # is done, so gshadow comes before it.
 ADDING = ("gshadow", "group", "shadow", "passwd")
 REMOVING = ("passwd", "shadow", "gshadow", "group")
-_EMPTY = {"given": {}, "making": {}, "removing": {}, "uids": {}}
+_EMPTY = {"given": {}, "making": {}, "removing": {}, "uids": {}, "gids": {}, "forgotten": {}}
 
 
 def __virtual__():
@@ -103,6 +103,25 @@ def commit(before, after, order=ADDING, root="/"):
         if failed:
             return failed
     return None
+
+
+def said(exc):
+    """
+    Return what went wrong as a sentence without a full stop.
+
+    exc
+        A CommandExecutionError, or an OSError: a disk that is full or can only be read.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_users_edit.said 'Broken.'
+    """
+    if isinstance(exc, OSError):
+        where = f" ({exc.filename})" if isinstance(exc.filename, str) else ""
+        return f"{exc.strerror or type(exc).__name__}{where}: see to that, and apply again"
+    return str(exc).removesuffix(".")
 
 
 def _bytes(text):
@@ -177,7 +196,8 @@ def change(plan, order=ADDING, root="/", attempts=30):
         edits = {kind: entries for kind, entries in plan(tables).items() if entries and tables[kind]}
         if not edits:
             return
-        before = {kind: text(tables[kind]) for kind in edits}
+        # As it was read, byte for byte: the last line may have no end.
+        before = {kind: tables[kind]["text"] for kind in edits}
         after = {kind: text(edited(tables[kind], entries)) for kind, entries in edits.items()}
         failed = commit(before, after, order=order, root=root)
         if failed:
@@ -188,16 +208,20 @@ def change(plan, order=ADDING, root="/", attempts=30):
 
 def recall(root="/"):
     """
-    Return what earlier runs noted: ``{"given", "making", "removing", "uids"}``.
+    Return what earlier runs noted: ``{"given", "making", "removing", "uids", "gids", "forgotten"}``.
 
     given
-        ``{user: [group]}``: memberships that are ours to take away again.
+        ``{user: [group]}``: memberships that pillar named, which are ours to take away again.
     making
         ``{user: {"uid", "gid"}}``: accounts that a run is about to make, or was when it was killed.
     removing
         ``{user: {...}}``: accounts that a run is removing, with what is needed to go on.
     uids
         ``{uid: user}`` of removed people: not given to anybody else by itself, for there may be files left anywhere.
+    gids
+        ``{gid: user}`` of their own groups, likewise.
+    forgotten
+        ``{user: True}`` of people who are to be absent and whom the hub does not know any more: it is asked once.
 
     CLI Example:
 

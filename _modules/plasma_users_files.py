@@ -15,6 +15,7 @@ import stat
 __virtualname__ = "plasma_users_files"
 
 FIELDS = {"passwd": 7, "shadow": 9, "group": 4, "gshadow": 4}
+_IDS = {"passwd": (2, 3), "shadow": (), "group": (2,), "gshadow": ()}  # fields that are numbers
 # What login.defs(5) and useradd take where the file says nothing.
 _NUMBERS = {"UID_MIN": 1000, "UID_MAX": 60000, "GID_MIN": 1000, "GID_MAX": 60000}
 _AGES = {"PASS_MIN_DAYS": "0", "PASS_MAX_DAYS": "99999", "PASS_WARN_AGE": "7"}
@@ -36,8 +37,9 @@ def parse(kind, text):
     text
         Its content, decoded with ``surrogateescape``.
 
-    Returns ``{"kind", "lines": [str], "rows": {name: [field]}, "at": {name: index of its line}, "odd": {names}}``; odd
-    are names that stand twice, or in a line with the wrong number of fields: nothing may be changed about those.
+    Returns ``{"kind", "text", "lines": [str], "rows": {name: [field]}, "at": {name: index of its line}, "odd":
+    {names}}``; odd are names that stand twice, or in a line with the wrong number of fields or an id that is no number:
+    nothing may be changed about those.
 
     CLI Example:
 
@@ -56,12 +58,40 @@ def parse(kind, text):
             continue
         fields = line.split(":")
         name = fields[0]
-        if len(fields) != wanted or name in rows:
+        if len(fields) != wanted or name in rows or not all(numeric(fields[place]) for place in _IDS[kind]):
             odd.add(name)
         if name not in rows:
             rows[name] = fields
             at[name] = number
-    return {"kind": kind, "lines": lines, "rows": rows, "at": at, "odd": odd}
+    return {"kind": kind, "text": text, "lines": lines, "rows": rows, "at": at, "odd": odd}
+
+
+def numeric(field):
+    """
+    Whether a field is a number as these files have them.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_users_files.numeric 1001
+    """
+    return field.isascii() and field.isdigit()
+
+
+def path(home):
+    """
+    Return the home of an account as an absolute path without doubled slashes and without one at the end; an empty text
+    where it is none that root could use: empty, relative, or with ``.`` or ``..`` in it.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_users_files.path /home//anna/
+    """
+    parts = [part for part in home.split("/") if part]
+    return f"/{'/'.join(parts)}" if home.startswith("/") and not {".", ".."} & set(parts) else ""
 
 
 def text(table):
@@ -186,9 +216,12 @@ def _number(said, default):
         return default
 
 
-def other_sources(root="/"):
+def other_sources(root="/", database="passwd"):
     """
     Return the sources of accounts beside the files (``ldap``, ``sss`` ...) in ``/etc/nsswitch.conf``, as a list.
+
+    database
+        ``passwd`` or ``group``.
 
     CLI Example:
 
@@ -202,12 +235,12 @@ def other_sources(root="/"):
         return []
     for line in content.splitlines():
         key, _, sources = line.partition("#")[0].partition(":")
-        if key.strip() == "passwd":
+        if key.strip() == database:
             return [word for word in sources.split() if word not in _OWN_SOURCES and not word.startswith("[")]
     return []
 
 
-def runnable(path, root="/"):
+def runnable(shell, root="/"):
     """
     Whether a login shell can be run: a file that everybody may execute.
 
@@ -218,7 +251,7 @@ def runnable(path, root="/"):
         salt-ssh '*' plasma_users_files.runnable /bin/bash
     """
     try:
-        found = os.stat(os.path.join(root, path.lstrip("/")))
+        found = os.stat(os.path.join(root, shell.lstrip("/")))
     except (OSError, ValueError):
         return False
     return stat.S_ISREG(found.st_mode) and found.st_mode & 0o111 == 0o111

@@ -33,7 +33,7 @@ def make(homes, root="/"):
         List of ``{"name", "uid", "gid", "path", "mode", "archive"}``. What an interrupted removal had put aside in
         ``archive`` comes back.
 
-    Returns the paths of the homes made. Raises CommandExecutionError when one cannot be made.
+    Returns the paths of the homes made. Raises CommandExecutionError when one cannot be made; the others are made.
 
     CLI Example:
 
@@ -41,29 +41,37 @@ def make(homes, root="/"):
 
         salt-ssh '*' plasma_users_homes.make '[{name: anna, uid: 1001, gid: 1001, path: /home/anna, mode: 448}]'
     """
+    if not homes:
+        return []
     at = __salt__["plasma_users_seen.at"]
-    skeleton, made = None, []
-    for parent in sorted({_parent(home["path"]) for home in homes}):
-        _directories(parent, root)
-    clear([home["path"] for home in homes], root)
+    failed, made = [], []
+    try:
+        for parent in sorted({_parent(home["path"]) for home in homes}):
+            _directories(parent, root)
+        clear([home["path"] for home in homes], root)
+        skeleton = _skeleton(at("/etc/skel", root))
+    except OSError as exc:
+        raise CommandExecutionError(f"No home could be made: {__salt__['plasma_users_edit.said'](exc)}.") from exc
     for home in homes:
         path = at(home["path"], root)
+        new = os.path.join(at(_parent(home["path"]), root), _NEW + home["name"])
         try:
             if os.path.lexists(path):
                 continue
-            if _back(home, path, root):
-                made.append(home["path"])
-                continue
-            skeleton = skeleton if skeleton is not None else _skeleton(at("/etc/skel", root))
-            new = os.path.join(at(_parent(home["path"]), root), _NEW + home["name"])
-            os.mkdir(new, 0o700)
-            _fill(new, skeleton, home["uid"], home["gid"])
-            os.chmod(new, home["mode"])
-            os.chown(new, home["uid"], home["gid"])
-            os.rename(new, path)
+            if not _back(home, path, root):
+                os.mkdir(new, 0o700)
+                _fill(new, skeleton, home["uid"], home["gid"])
+                os.chmod(new, home["mode"])
+                os.chown(new, home["uid"], home["gid"])
+                os.rename(new, path)
         except OSError as exc:
-            raise CommandExecutionError(f"The home {home['path']} could not be made: {exc.strerror}.") from exc
+            shutil.rmtree(new, ignore_errors=True)
+            failed.append(f"The home {home['path']} could not be made: {exc.strerror}.")
+            continue
         made.append(home["path"])
+    if failed:
+        more = f" {len(failed) - 3:,} more could not be made." if len(failed) > 3 else ""
+        raise CommandExecutionError(" ".join(failed[:3]) + more)
     return made
 
 
@@ -212,6 +220,8 @@ def put_aside(note, root="/"):
         salt-ssh '*' plasma_users_homes.put_aside '{uid: 1001, home: /home/anna, archive: /home/.plasma-removed/a}'
     """
     found = __salt__["plasma_users_seen.status"](note["home"], root=root)
+    if found and found["kind"] == "unreadable":
+        raise CommandExecutionError(f"The home {note['home']} cannot be looked at: see what is the matter with it.")
     if not found or (found["kind"], found["uid"]) != ("directory", note["uid"]):
         return False
     home = __salt__["plasma_users_seen.at"](note["home"], root)
@@ -240,7 +250,7 @@ def delete(archive, root="/"):
     path = __salt__["plasma_users_seen.at"](archive, root)
     if not os.path.lexists(path):
         return False
-    if __salt__["plasma_users_seen.mounted"]([archive], root=root):
+    if __salt__["plasma_users_mounts.found"]([archive], root=root):
         raise CommandExecutionError(f"Something is mounted in {archive}: unmount it, and apply again.")
     # It works with open directories, so that a link that appears meanwhile leads nowhere (shutil.rmtree, "symlink
     # attacks"); and holds one open, and one Python call, for each level of the tree.

@@ -109,8 +109,14 @@ def _own(group, current, names, primary):
     if not row:
         return True  # a line in gshadow without its group
     members = _without(row[3], names)
-    mine = account[3] == row[2] if account else current["memory"]["removing"].get(group, {}).get("gid") == int(row[2])
+    mine = (
+        account[3] == row[2] if account else current["memory"]["removing"].get(group, {}).get("gid", -1) == _int(row[2])
+    )
     return mine and not members and row[2] not in primary
+
+
+def _int(field):
+    return int(field) if field.isascii() and field.isdigit() else None
 
 
 def _people(current, names):
@@ -119,7 +125,7 @@ def _people(current, names):
     for name, row in current["passwd"]["rows"].items():
         if len(row) == 7:
             uids.setdefault(row[2], []).append(name)
-            homes.setdefault(row[5].rstrip("/"), []).append(name)
+            homes.setdefault(current["seen"]["paths"][name], []).append(name)
     # Homes in homes: every directory above some home.
     above = {}
     for home, owners in homes.items():
@@ -140,7 +146,7 @@ def _forbidden(name, current, people, names, protected):
     row, defs, seen = current["passwd"]["rows"][name], current["defs"], current["seen"]
     if name in current["passwd"]["odd"] or name in current["shadow"]["odd"] or not row[2].isdigit():
         return "stands twice or in a damaged line in /etc/passwd or /etc/shadow: mend it with vipw"
-    uid, home = int(row[2]), row[5].rstrip("/")
+    uid, home = int(row[2]), seen["paths"][name]
     if not defs["UID_MIN"] <= uid <= defs["UID_MAX"]:
         return f"is a system account on this server (uid {uid}), which is never removed"
     if uid in protected:
@@ -148,48 +154,63 @@ def _forbidden(name, current, people, names, protected):
     shared = [other for other in people["uids"][row[2]] if other != name]
     if shared:
         return f"shares the uid {uid} with {shared[0]}: mend that with usermod first"
-    found = seen["homes"].get(row[5])
+    if not home:
+        return f"has no absolute path as home in /etc/passwd ({row[5]!r}): mend that with usermod first"
+    found, mounts = seen["homes"].get(home), seen["mounts"].get(home, ())
+    fixed = [mount["point"] for mount in mounts if mount["owner"] is None]
+    if fixed:
+        return f"{fixed[0]} is mounted in the home: unmount it first"
     if not found:
         return None
     if found["kind"] == "symbolic link":
-        return f"home {row[5]} is a symbolic link: make it a directory or remove it first"
-    if found["kind"] == "directory" and found["uid"] == uid:
+        return f"home {home} is a symbolic link: make it a directory or remove it first"
+    if found["kind"] == "unreadable" and not mounts:
+        return f"home {home} cannot be looked at: see what is the matter with it"
+    if _theirs(found, uid, home, mounts):
         inside = people["above"].get(home) or next((one for one in people["homes"][home] if one != name), None)
         if inside:
-            return f"home {row[5]} holds the home of {inside} too: move that one first"
-        if seen["mounts"].get(row[5]):
-            return f"{seen['mounts'][row[5]]} is mounted in the home: unmount it first"
+            return f"home {home} holds the home of {inside} too: move that one first"
         wrong = seen["parents"].get(home.rpartition("/")[0] or "/")
         if wrong:
-            return f"home {row[5]} cannot be moved safely: {wrong}"
+            return f"home {home} cannot be moved safely: {wrong}"
     return None
+
+
+def _theirs(found, uid, home, mounts):
+    """Whether there is a home to move. What somebody mounted over it shows what they like: that is looked at later."""
+    return bool(found) and (
+        (found["kind"], found["uid"]) == ("directory", uid) or any(mount["point"] == home for mount in mounts)
+    )
 
 
 def _leaver(entry, current, people):
     name = entry["name"]
     row, shadow = current["passwd"]["rows"][name], current["shadow"]["rows"].get(name)
-    found = current["seen"]["homes"].get(row[5])
+    home = current["seen"]["paths"][name]
+    found, mounts = current["seen"]["homes"].get(home), current["seen"]["mounts"].get(home, ())
     begun = current["memory"]["removing"].get(name)
     return {
         "name": name,
         "uid": int(row[2]),
         "gid": int(row[3]),
-        "home": row[5],
+        "home": home,
         "shell": row[6],
         "fullname": row[4].split(",")[0],
         "groups": sorted(people["groups"][name]),
         # A run that was killed may have written its own.
         "expire": begun.get("expire", "") if begun else shadow[7] if shadow else "",
-        "move": bool(found) and (found["kind"], found["uid"]) == ("directory", int(row[2])),
+        "move": _theirs(found, int(row[2]), home, mounts),
         "remove_home": bool(entry.get("remove_home")),
     }
 
 
 def _without_admin(names, users, passwd, admins, admins_now):
     """A hub whose last administrator leaves has nobody to let others in."""
-    leaving = sorted(names & {*admins, *admins_now})
+    # The hub knows people in lower case.
+    admins, admins_now = {name.lower() for name in admins}, {name.lower() for name in admins_now}
+    leaving = sorted(name for name in names if name.lower() in admins | admins_now)
     made = {entry["name"] for entry in users if not entry.get("absent")}
-    if not leaving or any(name not in names and (name in passwd or name in made) for name in admins):
+    if not leaving or any(name.lower() in admins for name in {*passwd, *made} - names):
         return []
     return [
         f"user {', '.join(leaving)}: no administrator of the hub would be left with an account: name another one in "

@@ -93,8 +93,10 @@ class _Work:
         self.uids = {int(row[2]): name for name, row in self.passwd.items() if _numbers(row, 2)}
         self.gids = {int(row[2]): name for name, row in self.group.items() if _numbers(row, 2)}
         self.primary = {int(row[3]) for row in self.passwd.values() if _numbers(row, 3)}
-        self.owners = {row[5]: name for name, row in self.passwd.items() if len(row) == 7}  # home: name
+        self.owners = {path: name for name, path in self.seen["paths"].items() if name in self.passwd}  # home: name
         self.spent = {int(uid) for uid in current["memory"]["uids"]}
+        self.spent_gids = {int(gid): name for gid, name in current["memory"]["gids"].items()}
+        self.asked = current["sources"]
         self.claimed, self.claims = {}, {}  # uid: name, name: (uid, gid)
         low, high = self.defs["UID_MIN"], self.defs["UID_MAX"]
         # Looked through once, by all that need one.
@@ -142,7 +144,7 @@ class _Work:
             self.check_existing(entry, row)
         else:
             self.check_new(entry)
-        if not row or (home and home != row[5]):
+        if not row or (home and home != self.home(row)):
             path = home or f"{self.home_path}/{name}"
             other = self.owners.setdefault(path, name)
             if other != name:
@@ -156,11 +158,16 @@ class _Work:
         wanted = entry.get("uid")
         if wanted is not None and wanted != uid:
             self.refuse(name, f"has the uid {uid}, which cannot become {wanted}: files would be left to nobody")
-        home = entry.get("home")
-        if home and home != row[5] and not self.moved(uid, row[5], home):
+        home, has = entry.get("home"), self.home(row)
+        if home and home != has and not self.moved(uid, has, home):
             self.refuse(name, f"home is {row[5]}, and its files are not moved to {home}: move them, or leave out home")
-        if row[5] != "/nonexistent" and self.seen["homes"].get(home or row[5]) is None:
-            self.check_parent(name, home or row[5])
+        if not has and not home:
+            self.refuse(name, f"has no absolute path as home in /etc/passwd ({row[5]!r}): mend that with usermod first")
+        elif has != "/nonexistent" and self.seen["homes"].get(home or has) is None:
+            self.check_parent(name, home or has)
+
+    def home(self, row):
+        return self.seen["paths"].get(row[0], row[5])
 
     def moved(self, uid, old, new):
         """Whether somebody has moved a home already: then the account may follow."""
@@ -173,6 +180,10 @@ class _Work:
         name = entry["name"]
         if name in self.seen["elsewhere"]:
             self.refuse(name, "is an account of another source (LDAP or the like): it is managed there")
+        elif name not in self.group and self.asked["group"](name):
+            self.refuse(
+                name, "is a group of another source (LDAP or the like), which would be mixed up with the own one"
+            )
         note = self.current["memory"]["making"].get(name)
         row = self.group.get(name)
         if row and not (
@@ -185,7 +196,8 @@ class _Work:
         found = self.seen["homes"].get(home)
         self.check_parent(name, home)
         if found and found["kind"] != "directory":
-            self.refuse(name, f"home {home} is a {found['kind']}: move it away")
+            what = "cannot be looked at" if found["kind"] == "unreadable" else f"is a {found['kind']}: move it away"
+            self.refuse(name, f"home {home} {what}")
         uid = entry.get("uid")
         if uid is not None:
             self.check_uid(name, uid, f"uid {uid}", home)
@@ -210,6 +222,8 @@ class _Work:
             self.refuse(name, f"{what} is wanted for {self.claimed[uid]} too")
         elif self.seen["reserved"].get(uid, name) not in (name, home):
             self.refuse(name, f"{what} is still that of {self.seen['reserved'][uid]}, whose files it would get")
+        elif self.asked["uid"](uid):
+            self.refuse(name, f"{what} is that of an account of another source (LDAP or the like)")
 
     # Ids of new accounts: first those that are given, then the free ones.
 
@@ -231,11 +245,15 @@ class _Work:
 
     def free_gid(self, gid):
         taken = gid in self.gids or gid in self.primary
-        return not taken and self.defs["GID_MIN"] <= gid <= self.defs["GID_MAX"]
+        return not taken and self.defs["GID_MIN"] <= gid <= self.defs["GID_MAX"] and not self.asked["gid"](gid)
+
+    def fresh_gid(self, gid):
+        """One that nobody has, and nobody who was removed had."""
+        return gid not in self.spent_gids and gid not in self.claimed and self.free_gid(gid)
 
     def free_uid(self, uid):
         taken = uid in self.uids or uid in self.claimed or uid in self.seen["reserved"] or uid in self.spent
-        return not taken and self.free_gid(uid)
+        return not taken and uid not in self.spent_gids and self.free_gid(uid) and not self.asked["uid"](uid)
 
     def ids(self, name):
         """The uid and gid of a new account, or None when there are none left."""
@@ -250,8 +268,9 @@ class _Work:
                 if uid is None:
                     return None
         if gid is None or not (self.free_gid(gid) or self.group.get(name)):
-            gaps = (one for one in self.gid_gaps if self.free_gid(one) and one not in self.claimed)
-            gid = uid if self.free_gid(uid) else next(gaps, None)
+            gaps = (one for one in self.gid_gaps if self.fresh_gid(one))
+            same = self.free_gid(uid) and self.spent_gids.get(uid, name) == name
+            gid = uid if same else next(gaps, None)
         self.uids[uid], self.gids[gid] = name, name
         return None if gid is None else (uid, gid)
 
@@ -284,10 +303,12 @@ class _Work:
 
     def change(self, entry, row):
         name, new = entry["name"], list(row)
-        for key, place in (("home", 5), ("shell", 6)):
-            if entry.get(key) and entry[key] != row[place]:
+        home = self.home(row)
+        for key, place, has in (("home", 5, home), ("shell", 6, row[6])):
+            if entry.get(key) and entry[key] != has:
                 new[place] = entry[key]
                 self.report(name, {key: row[place]}, {key: entry[key]})
+        home = entry.get("home") or home
         said, *rest = row[4].split(",")
         if entry.get("fullname") and entry["fullname"] != said:
             new[4] = ",".join([entry["fullname"], *rest])
@@ -295,9 +316,9 @@ class _Work:
         self.password(entry, new)
         if new != row:
             self.edits["passwd"][name] = new
-        if new[5] != "/nonexistent" and self.seen["homes"].get(new[5]) is None and _numbers(row, 3):
-            self.make_home(name, int(row[2]), int(row[3]), new[5])
-            self.report(name, {"home": None}, {"home": new[5]})
+        if home != "/nonexistent" and self.seen["homes"].get(home) is None and _numbers(row, 3):
+            self.make_home(name, int(row[2]), int(row[3]), home)
+            self.report(name, {"home": None}, {"home": home})
 
     def password(self, entry, row):
         """Set the password where that is wanted; ``row`` is the new entry of passwd."""
@@ -344,7 +365,8 @@ class _Work:
             if name not in self.making and (added or dropped):
                 after = (has[name] | added) - dropped
                 self.report(name, {"groups": sorted(has[name])}, {"groups": sorted(after)})
-            ours = sorted(group for group in wanted if group in managed or group in given or group in added)
+            # All of them, those from before too: what pillar named once goes when it stops to.
+            ours = sorted(wanted - {primary})
             if ours:
                 self.given[name] = ours
         for group in sorted({*adds, *drops}):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
-import signal
 import stat
 import time
 
@@ -20,7 +19,6 @@ from salt.exceptions import CommandExecutionError
 __virtualname__ = "plasma_users_removal"
 
 _LOCKED = "1"  # the account expired on 2 January 1970 (shadow(5)): no PAM service lets it in, with a key neither
-_GRACE = 3  # seconds between SIGTERM and SIGKILL
 
 
 def __virtual__():
@@ -68,8 +66,9 @@ def remove(leavers, prefix="/opt/tljh", timeout=60, root="/"):
     timeout
         Seconds for the hub to stop their servers, and for their other processes to end.
 
-    Returns ``{name: path of the archive | None}``. Raises CommandExecutionError when the hub cannot stop a server or a
-    process does not end: then the accounts are locked, nothing is moved, and the next run goes on.
+    Returns ``{"archives": {name: path | None}, "failed": {name: sentence}}``: the accounts that are gone, and what
+    remains to be done. Raises CommandExecutionError when the hub cannot stop a server. Accounts that are not gone then
+    are locked, and the next run goes on.
 
     CLI Example:
 
@@ -78,7 +77,7 @@ def remove(leavers, prefix="/opt/tljh", timeout=60, root="/"):
         salt-ssh '*' plasma_users_removal.remove '[]'
     """
     if not leavers:
-        return {}
+        return {"archives": {}, "failed": {}}
     memory = __salt__["plasma_users_edit.recall"](root=root)
     names = [leaver["name"] for leaver in leavers]
     notes = {leaver["name"]: _note(leaver, memory["removing"].get(leaver["name"]), root) for leaver in leavers}
@@ -87,13 +86,34 @@ def remove(leavers, prefix="/opt/tljh", timeout=60, root="/"):
 
     __salt__["plasma_users_edit.change"](lambda tables: {"shadow": _locked(tables["shadow"]["rows"], names)}, root=root)
     __salt__["plasma_hub_api.forget"](names, prefix=prefix, timeout=timeout)
-    end_processes({leaver["uid"]: leaver["name"] for leaver in leavers}, timeout=timeout)
+    failed = dict(
+        __salt__["plasma_users_processes.end"]({leaver["uid"]: leaver["name"] for leaver in leavers}, timeout=timeout)
+    )
+    # From here on each on their own: what is the matter with one keeps nobody else.
     for leaver in leavers:
-        if leaver["move"]:
-            __salt__["plasma_users_homes.put_aside"](notes[leaver["name"]], root=root)
-    _drop_subordinate_ids(names, root)
-    drop(names, root=root)
-    return finish(names, root=root)
+        name = leaver["name"]
+        if leaver["move"] and name not in failed:
+            _tried(name, failed, _put_aside, notes[name], root)
+    ranges = _subordinate_ids(names, root)
+    for name in ranges.keys() - failed.keys():
+        _tried(name, failed, _drop_subordinate_ids, name, ranges[name], root)
+    gone = [name for name in names if name not in failed]
+    drop(gone, root=root)
+    done = finish(gone, root=root)
+    return {"archives": done["archives"], "failed": {**failed, **done["failed"]}}
+
+
+def _tried(name, failed, function, *arguments):
+    try:
+        return function(*arguments)
+    except (CommandExecutionError, OSError) as exc:
+        failed[name] = __salt__["plasma_users_edit.said"](exc)
+    return None
+
+
+def _put_aside(note, root):
+    __salt__["plasma_users_mounts.release"](note["home"], note["uid"], root=root)
+    __salt__["plasma_users_homes.put_aside"](note, root=root)
 
 
 def _note(leaver, begun, root):
@@ -137,7 +157,8 @@ def finish(names, root="/"):
     names
         Of people whose removal has begun. Others are left alone.
 
-    Returns ``{name: path of the archive | None}``.
+    Returns ``{"archives": {name: path | None}, "failed": {name: sentence}}``; those who failed are in both, and the
+    next run goes on with them.
 
     CLI Example:
 
@@ -148,22 +169,28 @@ def finish(names, root="/"):
     memory = __salt__["plasma_users_edit.recall"](root=root)
     notes = {name: memory["removing"][name] for name in names if name in memory["removing"]}
     if not notes:
-        return {}
-    kept = {}
+        return {"archives": {}, "failed": {}}
+    kept, failed, jobs = {}, {}, _jobs({note["uid"]: name for name, note in notes.items()}, root)
     for name, note in notes.items():
-        for path in _belongings(name, root):
-            _keep(path, note, root)
-    _keep_jobs({note["uid"]: note for note in notes.values()}, root)
-    for name, note in notes.items():
-        if note["remove_home"]:
-            __salt__["plasma_users_homes.delete"](note["archive"], root=root)
+        _tried(name, failed, _keep_all, note, [*_belongings(name, root), *jobs.get(name, ())], root)
         there = __salt__["plasma_users_seen.status"](note["archive"], root=root)
         kept[name] = note["archive"] if there else None
+        if name in failed:
+            continue
         memory["uids"][str(note["uid"])] = name
+        memory["gids"][str(note["gid"])] = name
+        memory["forgotten"][name] = True
         del memory["removing"][name]
         memory["given"].pop(name, None)
     __salt__["plasma_users_edit.remember"](memory, root=root)
-    return kept
+    return {"archives": kept, "failed": failed}
+
+
+def _keep_all(note, paths, root):
+    for path in paths:
+        _keep(path, note, root)
+    if note["remove_home"]:
+        __salt__["plasma_users_homes.delete"](note["archive"], root=root)
 
 
 def _belongings(name, root):
@@ -199,17 +226,19 @@ def _keep(path, note, root):
         os.unlink(path)
 
 
-def _keep_jobs(notes, root):
-    """What `at` was to run later has the uid of its owner, and would run as whoever gets that uid."""
+def _jobs(people, root):
+    """What `at` was to run later has the uid of its owner, and would run as whoever gets that uid: paths by name."""
     jobs = "/var/spool/cron/atjobs"
     directory = __salt__["plasma_users_seen.at"](jobs, root)
-    for name in os.listdir(directory) if os.path.isdir(directory) else ():
-        found = __salt__["plasma_users_seen.status"](f"{jobs}/{name}", root=root)
-        if found and found["uid"] in notes:
-            _keep(os.path.join(directory, name), notes[found["uid"]], root)
+    found = {}
+    for file in os.listdir(directory) if os.path.isdir(directory) else ():
+        status = __salt__["plasma_users_seen.status"](f"{jobs}/{file}", root=root)
+        if status and status["uid"] in people:
+            found.setdefault(people[status["uid"]], []).append(os.path.join(directory, file))
+    return found
 
 
-def _drop_subordinate_ids(names, root):
+def _subordinate_ids(names, root):
     """Ranges of user namespaces, which useradd gives: their next owner would get files of these people."""
     wanted, ranges = set(names), {}
     for kind in ("subuid", "subgid"):
@@ -223,105 +252,12 @@ def _drop_subordinate_ids(names, root):
             if name in wanted and first.isdigit() and count.isdigit() and int(count):
                 option = f"--del-{kind}s"
                 ranges.setdefault(name, []).extend([option, f"{first}-{int(first) + int(count) - 1}"])
-    for name, options in ranges.items():
-        command = ["usermod", *options, *(["--root", root] if root != "/" else []), name]
-        done = __salt__["cmd.run_all"](command, python_shell=False, ignore_retcode=True, timeout=60)
-        if done["retcode"]:
-            said = (done["stderr"].strip() or "no output").splitlines()[-1]
-            raise CommandExecutionError(f"The subordinate ids of {name} could not be taken away: {said}.")
+    return ranges
 
 
-def end_processes(people, timeout=60):
-    """
-    End all processes of some people: their sessions through systemd, the rest by SIGTERM and then SIGKILL.
-
-    people
-        ``{uid: name}``.
-
-    timeout
-        Seconds until an error.
-
-    Processes in containers of somebody else, where the same number is another person, are left alone: they are in a
-    namespace of processes that only root could make. Raises CommandExecutionError when one does not end.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-ssh '*' plasma_users_removal.end_processes '{1001: anna}'
-    """
-    started = time.monotonic()
-    found = _processes(people)
-    if not found:
-        return
-    names = sorted({people[uid] for uid in found.values()})
-    if os.path.isdir("/run/systemd/system"):
-        __salt__["cmd.run_all"](
-            ["loginctl", "terminate-user", *names], python_shell=False, ignore_retcode=True, timeout=30
-        )
-    sent = None
-    while found := _processes(people):
-        waited = time.monotonic() - started
-        if waited > timeout:
-            pids = ", ".join(str(pid) for pid in sorted(found)[:5])
-            whose = ", ".join(sorted({people[uid] for uid in found.values()}))
-            raise CommandExecutionError(f"Processes of {whose} do not end (ids {pids}): end them, and apply again.")
-        wanted = signal.SIGTERM if waited < _GRACE else signal.SIGKILL
-        if wanted != sent or wanted == signal.SIGKILL:
-            for pid in found:
-                _send(pid, wanted, people)
-        sent = wanted
-        time.sleep(0.1)
-
-
-def _processes(people):
-    """``{process id: uid}`` of what runs as one of these people, zombies left out."""
-    found = {}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        uid = _uid(int(pid), people)
-        if uid is not None:
-            found[int(pid)] = uid
-    return found
-
-
-def _uid(pid, people):
-    """The uid of a process if it is one of these people's to end."""
-    try:
-        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
-            status = file.read()
-    except OSError:
-        return None
-    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    if fields.get("State", "Z").startswith(("Z", "X")):
-        return None
-    # Real, effective, saved: a program that runs with the uid of its file is somebody's through the first one.
-    uids = [int(word) for word in fields.get("Uid", "").split()[:3]]
-    uid = next((one for one in uids if one in people), None)
-    return None if uid is None or _in_container(pid) else uid
-
-
-def _in_container(pid):
-    """Without root, a namespace of processes takes one of users with it: in ours, only root makes others."""
-    try:
-        same = {
-            kind: os.readlink(f"/proc/{pid}/ns/{kind}") == os.readlink(f"/proc/self/ns/{kind}")
-            for kind in ("pid", "user")
-        }
-    except OSError:
-        return False
-    return same["user"] and not same["pid"]
-
-
-def _send(pid, number, people):
-    try:
-        handle = os.pidfd_open(pid)
-    except OSError:
-        return
-    try:
-        # Asked again: the number may have become another process meanwhile.
-        if _uid(pid, people) is not None:
-            signal.pidfd_send_signal(handle, number)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
+def _drop_subordinate_ids(name, options, root):
+    command = ["usermod", *options, *(["--root", root] if root != "/" else []), name]
+    done = __salt__["cmd.run_all"](command, python_shell=False, ignore_retcode=True, timeout=60)
+    if done["retcode"]:
+        said = (done["stderr"].strip() or "no output").splitlines()[-1]
+        raise CommandExecutionError(f"its subordinate ids could not be taken away: {said}")

@@ -6,6 +6,7 @@ Everything here only looks, and never follows a link.
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import re
@@ -34,9 +35,10 @@ def observe(users, home_path="/home", root="/", tables=None, memory=None):
     tables, memory
         Both, where they were read already.
 
-    ``seen`` is ``{"homes": {path: None | {"kind", "uid", "gid"}}, "parents": {directory: what is wrong with it or
-    None}, "mounts": {home: mount point}, "shells": {path: bool}, "reserved": {uid: whose}, "elsewhere": {names that
-    another source of accounts has}}``, for the users given and for what would be done about them.
+    ``seen`` is ``{"paths": {name: home of the account, see plasma_users_files.path}, "homes": {path: None | {"kind",
+    "uid", "gid"}}, "parents": {directory: what is wrong with it or None}, "mounts": see ``plasma_users_mounts.found``,
+    "shells": {path: bool}, "reserved": {uid: whose}, "elsewhere": {names that another source of accounts has}}``, for
+    the users given and for what would be done about them. ``sources`` is what ``sources`` returns.
 
     CLI Example:
 
@@ -46,40 +48,44 @@ def observe(users, home_path="/home", root="/", tables=None, memory=None):
     """
     current = dict(tables or __salt__["plasma_users_files.read"](root=root))
     current["memory"] = __salt__["plasma_users_edit.recall"](root=root) if memory is None else memory
-    passwd = current["passwd"]["rows"]
+    current["sources"] = sources(root)
+    passwd, path = current["passwd"]["rows"], __salt__["plasma_users_files.path"]
+    paths = {name: path(row[5]) for name, row in passwd.items() if len(row) == 7}
     home_path = home_path.rstrip("/")
     homes, parents, shells, leaving, new = {}, {}, set(), [], []
 
-    def look(path, with_parent=False):
-        if path not in homes:
-            homes[path] = status(path, root)
-        directory = path.rpartition("/")[0] or "/"
-        if (with_parent or homes[path] is None) and directory not in parents:
+    def look(home, with_parent=False):
+        if not home:
+            return
+        if home not in homes:
+            homes[home] = status(home, root)
+        directory = home.rpartition("/")[0] or "/"
+        if (with_parent or homes[home] is None) and directory not in parents:
             parents[directory] = trouble(directory, root)
 
     for entry in users:
-        row = passwd.get(entry["name"])
-        row = row if row and len(row) == 7 else None
+        has = paths.get(entry["name"])
         if entry.get("absent"):
-            if row:
-                look(row[5], with_parent=True)
-                leaving.append(row[5])
+            if has:
+                look(has, with_parent=True)
+                leaving.append(has)
             continue
         shells.add(entry.get("shell") or "/bin/bash")
-        if not row:
+        if has is None:
             look(entry.get("home") or f"{home_path}/{entry['name']}", with_parent=True)
             new.append(entry["name"])
             continue
-        look(row[5])
+        look(has)
         if entry.get("home"):
-            look(entry["home"], with_parent=entry["home"] != row[5])
+            look(entry["home"], with_parent=entry["home"] != has)
     current["seen"] = {
+        "paths": paths,
         "homes": homes,
         "parents": parents,
-        "mounts": mounted(leaving, root) if leaving else {},
+        "mounts": __salt__["plasma_users_mounts.found"](leaving, root=root) if leaving else {},
         "shells": {shell: __salt__["plasma_users_files.runnable"](shell, root=root) for shell in shells},
         "reserved": reserved({*parents, home_path}, passwd, root) if new else {},
-        "elsewhere": _elsewhere(new, root) if new else set(),
+        "elsewhere": {name for name in new if current["sources"]["user"](name)},
     }
     return current
 
@@ -99,7 +105,8 @@ def at(path, root="/"):
 
 def status(path, root="/"):
     """
-    Return ``{"kind", "uid", "gid"}`` of a path, or None; kind is ``directory``, ``symbolic link`` or ``file``.
+    Return ``{"kind", "uid", "gid"}`` of a path, or None where there is nothing; kind is ``directory``, ``symbolic
+    link``, ``file``, or ``unreadable``: root sees nothing below a mount of somebody (FUSE), or the disk is broken.
 
     CLI Example:
 
@@ -109,8 +116,10 @@ def status(path, root="/"):
     """
     try:
         found = os.lstat(at(path, root))
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
+    except OSError:
+        return {"kind": "unreadable", "uid": -1, "gid": -1}
     kind = "file"
     if stat.S_ISDIR(found.st_mode):
         kind = "directory"
@@ -139,6 +148,8 @@ def trouble(directory, root="/"):
             found = os.lstat(at(path, root))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as exc:
+            return f"{path} cannot be looked at ({exc.strerror})"
         if stat.S_ISLNK(found.st_mode):
             return f"{path} is a symbolic link, name the directory it leads to"
         if not stat.S_ISDIR(found.st_mode):
@@ -149,32 +160,6 @@ def trouble(directory, root="/"):
         if found.st_mode & 0o022:
             return f"{path} can be written by others than root (mode {stat.S_IMODE(found.st_mode):04o})"
     return None
-
-
-def mounted(homes, root="/"):
-    """
-    Return ``{home: mount point}`` of those homes that are a mount point or have one in them (proc(5), mountinfo).
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-ssh '*' plasma_users_seen.mounted '[/home/anna]'
-    """
-    try:
-        with open(at("/proc/self/mountinfo", root), encoding="utf-8", errors="surrogateescape") as lines:
-            points = [re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), line.split()[4]) for line in lines]
-    except FileNotFoundError:
-        return {}
-    wanted = {home.rstrip("/"): home for home in homes}
-    found = {}
-    for point in points:
-        part = point.rstrip("/")
-        while part:
-            if part in wanted:
-                found.setdefault(wanted[part], point)
-            part = part.rpartition("/")[0]
-    return found
 
 
 def reserved(directories, passwd, root="/"):
@@ -235,14 +220,37 @@ def archives(directory="/home", root="/"):
     ]
 
 
-def _elsewhere(names, root):
-    if root != "/" or not __salt__["plasma_users_files.other_sources"](root=root):
-        return set()
-    found = set()
-    for name in names:
-        try:
-            pwd.getpwnam(name)
-        except (KeyError, OSError):
-            continue
-        found.add(name)
+def sources(root="/"):
+    """
+    Return how to ask other sources of accounts (LDAP and the like) than the files, ``{"user", "uid", "group", "gid"}``:
+    functions that say whether a name or number is taken. Where there are no such sources, nothing is asked.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_users_seen.sources
+    """
+    found = {}
+    for database, asked in (
+        ("passwd", {"user": pwd.getpwnam, "uid": pwd.getpwuid}),
+        ("group", {"group": grp.getgrnam, "gid": grp.getgrgid}),
+    ):
+        others = root == "/" and __salt__["plasma_users_files.other_sources"](root=root, database=database)
+        found.update({key: _taken(function) if others else _never for key, function in asked.items()})
     return found
+
+
+def _never(key):
+    return False
+
+
+def _taken(function):
+    def taken(key):
+        try:
+            function(key)
+        except (KeyError, OSError, OverflowError):
+            return False
+        return True
+
+    return taken

@@ -38,7 +38,7 @@ def managed(name, users, groups=None, home_path="/home", password_policy="on_cre
         ``on_create`` or ``enforce``.
 
     admins
-        Administrators of the hub; empty, they stay those of its config.yaml. The last one cannot be removed.
+        Administrators of the hub; empty, they stay as they are. The last one cannot be removed.
 
     prefix
         Where the hub is installed.
@@ -75,6 +75,11 @@ def managed(name, users, groups=None, home_path="/home", password_policy="on_cre
     directories = {path.rpartition("/")[0] for path in found.get("archives", {}).values() if path}
     if directories:
         ret["comment"] += f" What they had is kept in {', '.join(sorted(directories))}."
+    if found.get("pending"):
+        ret["comment"] += (
+            f" Locked since a removal was begun: {', '.join(found['pending'])}. Name them in pillar, with "
+            "`absent: true` to go on, without it to unlock them."
+        )
     if found.get("error"):
         ret.update(result=False, comment=f"{found['error']} {ret['comment']}" if found["changes"] else found["error"])
     return ret

@@ -23,7 +23,7 @@ class World:
     def __init__(self):
         self.texts = {"passwd": PASSWD, "shadow": SHADOW, "group": GROUP, "gshadow": GSHADOW}
         self.defs = files.defaults("/nonexistent")
-        self.memory = {"given": {}, "making": {}, "removing": {}, "uids": {}}
+        self.memory = {"given": {}, "making": {}, "removing": {}, "uids": {}, "gids": {}, "forgotten": {}}
         self.seen = {
             "homes": {},
             "parents": {},
@@ -32,6 +32,9 @@ class World:
             "reserved": {},
             "elsewhere": set(),
         }
+        # What other sources of accounts have: names and numbers.
+        self.elsewhere = {"user": set(), "uid": set(), "group": set(), "gid": set()}
+        self.sources = {key: self.elsewhere[key].__contains__ for key in self.elsewhere}
         self.home("/home/ubuntu", 1000)
 
     def add(self, kind, line):
@@ -53,7 +56,13 @@ class World:
 
     def current(self):
         tables = {kind: files.parse(kind, text) for kind, text in self.texts.items()}
-        return {**tables, "defs": self.defs, "memory": copy.deepcopy(self.memory), "seen": copy.deepcopy(self.seen)}
+        rows = tables["passwd"]["rows"]
+        seen = {
+            **copy.deepcopy(self.seen),
+            "paths": {n: files.path(row[5]) for n, row in rows.items() if len(row) == 7},
+        }
+        memory = copy.deepcopy(self.memory)
+        return {**tables, "defs": self.defs, "memory": memory, "seen": seen, "sources": self.sources}
 
     def plan(self, users, groups=(), home_path="/home", password_policy="on_create"):
         return plan.plan(self.current(), users, groups, home_path, password_policy, TODAY)

@@ -14,11 +14,13 @@ import _modules.plasma_users_edit as edit
 import _modules.plasma_users_files as files
 import _modules.plasma_users_homes as homes
 import _modules.plasma_users_leavers as leavers
+import _modules.plasma_users_mounts as mounts
 import _modules.plasma_users_plan as plan
+import _modules.plasma_users_processes as processes
 import _modules.plasma_users_removal as removal
 import _modules.plasma_users_seen as seen
 
-MODULES = (groups, users, edit, files, homes, leavers, plan, removal, seen)
+MODULES = (groups, users, edit, files, homes, leavers, mounts, plan, processes, removal, seen)
 HASH = "$6$rounds=5000$saltsaltsalt$0123456789abcdefghijklmnopqrstuvwxyzABCDEF./"
 OTHER_HASH = "$y$j9T$ZkZ3ZkZ3ZkZ3ZkZ3ZkZ3Z.$0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
 PASSWD = """\

@@ -12,6 +12,7 @@ from salt.exceptions import CommandExecutionError
 import _modules.plasma_users as users
 import _modules.plasma_users_edit as edit
 import _modules.plasma_users_homes as homes
+import _modules.plasma_users_processes as processes
 import _modules.plasma_users_removal as removal
 import _modules.plasma_users_seen as seen
 import _modules.tljh_config as tljh_config
@@ -44,7 +45,7 @@ def hub():
 @pytest.fixture
 def configure_loader_modules(server, hub, monkeypatch):
     monkeypatch.setattr(removal, "protected", lambda root="/": {1000: "is the account this apply comes from"})
-    monkeypatch.setattr(removal, "end_processes", lambda people, timeout=60: None)
+    monkeypatch.setattr(processes, "end", lambda people, timeout=60: {})
     server.write("etc/group", server.text("group") + "biology:x:2000:\n")
     server.write("etc/gshadow", server.text("gshadow") + "biology:!::\n")
     return server.loader_modules(**hub)
@@ -341,14 +342,14 @@ def test_a_directory_for_archives_that_others_may_read_is_refused(server, anna):
 REMOVAL_POINTS = [
     (edit, "remember", 1),
     (edit, "_swap", 1),
-    (removal, "end_processes", 1),
+    (processes, "end", 1),
     (homes, "open_archive", 1),
     (homes.os, "rename", 1),
     (edit, "_swap", 2),
     (edit, "_swap", 3),
     (edit, "_swap", 4),
     (edit, "_swap", 5),
-    (removal, "_keep_jobs", 1),
+    (removal, "_jobs", 1),
     (edit, "remember", 2),
 ]
 

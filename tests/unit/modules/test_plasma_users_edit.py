@@ -102,6 +102,15 @@ def test_a_change_is_planned_again_until_it_is_there(server):
     assert {"eve", "biology"} <= set(server.rows("group"))
 
 
+@pytest.mark.parametrize("end", ["x:2000:", "x:2000:\n\n", "+"])
+def test_a_file_whose_last_line_has_no_end(server, end):
+    server.write("etc/group", f"{server.text('group')}{'' if end == '+' else 'maths:'}{end}")
+    row = ["biology", "x", "2002", ""]
+    change(server, lambda tables: {} if "biology" in tables["group"]["rows"] else {"group": {"biology": row}})
+    assert server.text("group").endswith("\n")
+    assert server.rows("group")["biology"] == row
+
+
 def test_a_change_ends_when_it_never_gets_through(server, monkeypatch):
     monkeypatch.setattr(edit.time, "sleep", lambda seconds: None)
     server.write("etc/group.lock", "1")
@@ -125,8 +134,9 @@ def test_two_applies_come_one_after_the_other(server):
 
 
 def test_notes_are_roots_alone_and_come_back(server):
-    assert edit.recall(server.root) == {"given": {}, "making": {}, "removing": {}, "uids": {}}
-    notes = {"given": {"anna": ["video"]}, "making": {}, "removing": {}, "uids": {"1002": "ben"}}
+    empty = {key: {} for key in ("given", "making", "removing", "uids", "gids", "forgotten")}
+    assert edit.recall(server.root) == empty
+    notes = {**empty, "given": {"anna": ["video"]}, "uids": {"1002": "ben"}}
     old = os.umask(0)
     try:
         server.write("var/lib/plasma/users.json.new", "left by a run that was killed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -9,8 +10,11 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 import _modules.plasma_users_homes as homes
+import _modules.plasma_users_mounts as mounts
 import _modules.plasma_users_seen as seen
 from tests.unit.modules.stand_in_accounts import StandInServer
+
+REAL_STATUS = seen.status  # the stand-in has one of its own
 
 
 @pytest.fixture
@@ -66,12 +70,75 @@ def test_mounts(server):
     lines = [
         "1 0 8:1 / / rw - ext4 /dev/sda1 rw",
         r"2 1 0:5 / /home/anna/my\040data rw - tmpfs none rw",
-        "3 1 0:6 / /home/ben rw - nfs host:/ben rw",
+        "3 1 0:6 / /home/ben rw shared:1 - nfs host:/ben rw",
+        "5 1 0:7 / /home/ben/a rw shared:1 - fuse.sshfs user_id=0 rw,user_id=1001,group_id=1001,allow_other",
+        "6 1 0:8 / /home/ben/b rw - fuse evil rw,user_id=0,group_id=0",
+        "7 1 0:9 / /home/ben/c rw - ext4 user_id=1001 rw,user_id=1001",
         "4 1 0:7 / /home/benjamin/x rw - tmpfs none rw",
     ]
     server.write("proc/self/mountinfo", "\n".join(lines) + "\n")
-    found = seen.mounted(["/home/anna", "/home/ben", "/home/cleo", "/home/benja"], server.root)
-    assert found == {"/home/anna": "/home/anna/my data", "/home/ben": "/home/ben"}
+    found = mounts.found(["/home/anna", "/home/ben", "/home/cleo", "/home/benja"], server.root)
+    assert found == {
+        "/home/anna": [{"point": "/home/anna/my data", "owner": None}],
+        "/home/ben": [
+            {"point": "/home/ben", "owner": None},
+            {"point": "/home/ben/a", "owner": 1001},
+            {"point": "/home/ben/b", "owner": None},
+            {"point": "/home/ben/c", "owner": None},
+        ],
+    }
+
+
+def test_what_cannot_be_looked_at_is_not_missing(monkeypatch):
+    """Root sees nothing below what somebody mounts by FUSE."""
+
+    def lstat(path, error):
+        raise OSError(error, os.strerror(error))
+
+    for error, seen_as in ((errno.EACCES, "unreadable"), (errno.ENOTCONN, "unreadable"), (errno.EIO, "unreadable")):
+        with monkeypatch.context() as patched:
+            patched.setattr(seen.os, "lstat", lambda path, error=error: lstat(path, error))
+            found = REAL_STATUS("/home/kim")
+            trouble = seen.trouble("/home/kim/deep")
+        assert found == {"kind": seen_as, "uid": -1, "gid": -1}
+        assert "cannot be looked at" in trouble
+    assert REAL_STATUS("/nonexistent/kim") is None
+    assert REAL_STATUS("/etc/passwd/kim") is None
+
+
+def test_mounts_of_a_leaver_are_detached_outermost_first(server, monkeypatch):
+    lines = [
+        f"{number} 1 0:7 / {point} rw - fuse.x x rw,user_id=1001,group_id=1001"
+        for number, point in enumerate(["/home/ben/a", "/home/ben/a/deep", "/home/ben/ab", "/home/ben/a"])
+    ]
+    server.write("proc/self/mountinfo", "\n".join(lines) + "\n")
+    done = []
+
+    def detach(point):
+        done.append(point)
+        last = max(number for number, line in enumerate(lines) if line.split()[4] == point)
+        lines[:] = [line for n, line in enumerate(lines) if n != last and not line.split()[4].startswith(f"{point}/")]
+        server.write("proc/self/mountinfo", "".join(f"{line}\n" for line in lines))
+
+    monkeypatch.setattr(mounts, "_detach", detach)
+    assert mounts.release("/home/ben", 1001, root=server.root) == ["/home/ben/a", "/home/ben/ab"]
+    assert done == ["/home/ben/a", "/home/ben/ab", "/home/ben/a"]
+
+
+@pytest.mark.parametrize("line", ["fuse x rw,user_id=1002", "tmpfs none rw"])
+def test_mounts_of_others_in_a_home_stay(server, monkeypatch, line):
+    server.write("proc/self/mountinfo", f"2 1 0:5 / /home/ben/data rw - {line}\n")
+    monkeypatch.setattr(mounts, "_detach", pytest.fail)
+    with pytest.raises(CommandExecutionError, match="/home/ben/data is mounted in the home: unmount it"):
+        mounts.release("/home/ben", 1001, root=server.root)
+
+
+def test_detaching_follows_no_link(tmp_path):
+    (tmp_path / "real" / "inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert mounts._detach(f"{tmp_path}/link/inner") == os.strerror(errno.ENOTDIR)
+    # Not a mount point, or not allowed; in any case looked up.
+    assert mounts._detach(f"{tmp_path}/real/inner") in {os.strerror(errno.EINVAL), os.strerror(errno.EPERM)}
 
 
 def test_uids_of_files_that_are_still_there(server):
@@ -135,6 +202,20 @@ def test_a_home_that_cannot_be_made(server, monkeypatch):
         homes.make([home()], server.root)
 
 
+def test_one_home_that_cannot_be_made_keeps_no_other(server, monkeypatch):
+    real = os.rename
+
+    def rename(old, new):
+        if new.endswith("/kim"):
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        real(old, new)
+
+    monkeypatch.setattr(homes.os, "rename", rename)
+    with pytest.raises(CommandExecutionError, match="^The home /home/kim could not be made: Device or resource busy.$"):
+        homes.make([home("/home/kim"), home("/home/lea")], server.root)
+    assert sorted(path.name for path in server.path("home").iterdir()) == ["lea", "ubuntu"]
+
+
 # Putting aside.
 
 NOTE = {"name": "anna", "uid": 1001, "home": "/home/anna", "archive": "/home/.plasma-removed/anna.uid1001.2026-01-31"}
@@ -161,6 +242,12 @@ def test_what_is_not_their_home_stays(server, what):
     assert homes.put_aside(NOTE, server.root) is False
     assert os.path.lexists(server.path("home/anna"))
     assert server.path("home/ubuntu/work.txt").exists()
+
+
+def test_a_home_that_cannot_be_looked_at_is_not_taken_for_none(server, monkeypatch):
+    monkeypatch.setattr(seen, "status", lambda path, root: {"kind": "unreadable", "uid": -1, "gid": -1})
+    with pytest.raises(CommandExecutionError, match="The home /home/anna cannot be looked at"):
+        homes.put_aside(NOTE, server.root)
 
 
 def test_an_archive_is_never_overwritten(server):

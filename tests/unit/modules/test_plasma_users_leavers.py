@@ -134,9 +134,53 @@ def test_a_home_above_all_others(world):
     assert "user ben: home /home holds the home of ubuntu too" in refused(world)
 
 
-def test_a_mounted_home(world):
-    world.seen["mounts"] = {"/home/ben": "/home/ben/data"}
+@pytest.mark.parametrize("there", [True, False])
+def test_a_mounted_home(world, there):
+    world.seen["mounts"] = {"/home/ben": [{"point": "/home/ben/data", "owner": None}]}
+    if not there:
+        world.seen["homes"]["/home/ben"] = None
     assert "user ben: /home/ben/data is mounted in the home: unmount it first" in refused(world)
+
+
+@pytest.mark.parametrize("owner", [1001, 1002])
+@pytest.mark.parametrize("found", [("unreadable", -1), ("directory", 0), ("directory", 1002)])
+def test_what_people_mount_over_a_home_keeps_nobody(world, owner, found):
+    """It is detached when the person runs nothing any more, and looked at then."""
+    world.home("/home/ben", found[1], kind=found[0])
+    world.seen["mounts"] = {"/home/ben": [{"point": "/home/ben", "owner": owner}]}
+    planned = world.leave(GONE)
+    assert (planned["problems"], planned["leavers"][0]["move"]) == ([], True)
+    # What is to be safe about a home has to be so with one that is hidden.
+    world.seen["parents"] = {"/home": "/home can be written by others than root (mode 1777)"}
+    assert "cannot be moved safely" in refused(world)
+
+
+def test_a_home_that_cannot_be_looked_at(world):
+    world.home("/home/ben", -1, kind="unreadable")
+    assert "user ben: home /home/ben cannot be looked at" in refused(world)
+
+
+@pytest.mark.parametrize("home", ["/home/ben/", "/home//ben", "//home/ben//"])
+def test_slashes_too_many_in_a_home(world, home):
+    """Root made the directory for archives in the home itself."""
+    world.edit("passwd", "ben", 5, home)
+    planned = world.leave(GONE)
+    assert planned["problems"] == []
+    assert (planned["leavers"][0]["home"], planned["leavers"][0]["move"]) == ("/home/ben", True)
+    world.add("passwd", "guest:x:1002:1002::/home/ben//deep/:/bin/sh")
+    assert "user ben: home /home/ben holds the home of guest too" in refused(world)
+
+
+@pytest.mark.parametrize("home", ["", "ben", "home/ben", "/home/../etc", "/home/./ben"])
+def test_a_home_that_is_no_absolute_path(world, home):
+    world.edit("passwd", "ben", 5, home)
+    assert f"user ben: has no absolute path as home in /etc/passwd ({home!r}): mend that" in refused(world)
+
+
+def test_administrators_are_known_in_lower_case(world):
+    world.add("passwd", "Zoe:x:1003:1003::/home/Zoe:/bin/sh")
+    assert "user Zoe: no administrator" in refused(world, [{"name": "Zoe", "absent": True}], admins_now=["zoe"])
+    assert refused(world, admins_now=["ben", "zoe"]) == ""
 
 
 def test_a_home_that_is_a_link(world):

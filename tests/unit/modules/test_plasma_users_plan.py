@@ -153,8 +153,14 @@ def test_membership_in_groups_of_pillar_is_exact(world):
 def test_a_membership_somebody_else_gave_is_not_taken_away(world):
     planned = with_ben(world, groups="video").plan([user("ben")])
     assert planned["edits"] == {}
-    # And it does not become ours because pillar names it too.
-    assert world.plan([user("ben", groups=["video"])])["given"] == {}
+
+
+def test_what_pillar_names_is_taken_away_when_it_stops_to(world):
+    """Whoever gave it: an administrator's right that pillar named does not outlive that."""
+    world = with_ben(world, groups="video")
+    world.apply(world.plan([user("ben", groups=["video"])]))
+    assert world.memory["given"] == {"ben": ["video"]}
+    assert world.plan([user("ben")])["edits"]["group"]["video"][3] == ""
 
 
 def test_a_membership_of_ours_is_taken_away(world):

@@ -29,6 +29,8 @@ __virtualname__ = "plasma_hub_api"
 TOKEN_FILE = "plasma-operator.token"
 PAGE = 200  # users in one answer
 WORKERS = 8  # requests at a time: the hub has one thread, but stopping is waiting
+ROUNDS = 5  # looks at who is busy, or tries to delete somebody, before that is an error
+SETTLE = 3  # seconds after which a container of a start that was broken off is there, if at all
 POLL = 0.5  # seconds between two looks at a server that stops
 GLANCE = 0.01  # seconds between two looks at a connection that nobody has accepted yet
 ANSWER = 30  # seconds for one answer; the hub takes 10 before it says that a stop goes on
@@ -116,8 +118,8 @@ def forget(names, prefix="/opt/tljh", timeout=60):
     """
     Take people who are about to be removed out of the hub: their rights, every server of theirs, and then all that the
     hub knows of them (tokens, sessions, names of servers). Containers of theirs that are left after that are stopped
-    and removed, whichever hub started them. Files are not touched. Lock their accounts before, or they can log in
-    again meanwhile.
+    and removed, whichever hub started them. Files are not touched. Let their accounts expire before (``usermod
+    --expiredate 1``), or they log in and start servers again meanwhile; the plugin looks at that date at every start.
 
     names
         List of login names. Those whom the hub does not know are no error.
@@ -129,8 +131,8 @@ def forget(names, prefix="/opt/tljh", timeout=60):
         Seconds for the servers of one person, and for the containers that are left.
 
     Returns ``{"stopped": {name: [server names]}, "forgotten": [names]}``; forgotten are those whom the hub knew. Raises
-    CommandExecutionError, with nobody forgotten, when a server cannot be stopped or the hub does not answer;
-    SaltInvocationError for wrong arguments.
+    CommandExecutionError when a server cannot be stopped, with nobody forgotten unless it started while they were being
+    forgotten, or when the hub does not answer; SaltInvocationError for wrong arguments.
 
     CLI Example:
 
@@ -145,16 +147,35 @@ def forget(names, prefix="/opt/tljh", timeout=60):
     if hub:
         _unname(names, prefix)
         hub.ask("PATCH", "plasma/administrators", {"revoke": names})
+        known = _stop_all(hub, names, timeout)
+        gone = _each([name for name in names if name in known], lambda one: hub.delete(one, timeout))
+        forgotten = sorted(name for name, was_there in gone.items() if was_there)
+        stopped = hub.stopped
+    _remove_containers(names, timeout, stopped)
+    if hub and hub.broken_off:
+        # Docker may still be making the container of a start that nobody waits for any more.
+        time.sleep(SETTLE)
+        _remove_containers(sorted(hub.broken_off), timeout, stopped)
+    return {"stopped": {name: sorted(found) for name, found in stopped.items()}, "forgotten": forgotten}
+
+
+def _stop_all(hub, names, timeout):
+    """Stop all servers of these people, those too that start meanwhile; everybody whom the hub knows then."""
+    for _ in range(ROUNDS):
         known = hub.users()
         busy = [name for name in names if known.get(name, {}).get("servers")]
-        stopped = {
-            name: found for name, found in _each(busy, lambda one: hub.stop_servers(one, timeout)).items() if found
-        }
-        gone = _each([name for name in names if name in known], hub.delete)
-        forgotten = sorted(name for name, was_there in gone.items() if was_there)
+        if not busy:
+            return known
+        _each(busy, lambda one: hub.stop_servers(one, timeout))
+    raise CommandExecutionError(
+        f"Servers of {busy[0]} are started again and again, so nobody was removed: lock the account, or where it is "
+        "locked apply the state tljh, whose hub starts nothing for such accounts."
+    )
+
+
+def _remove_containers(names, timeout, stopped):
     for name, left in __salt__["plasma_hub_containers.remove"](names, timeout=timeout).items():
-        stopped[name] = sorted({*stopped.get(name, []), *left})
-    return {"stopped": stopped, "forgotten": forgotten}
+        stopped.setdefault(name, set()).update(left)
 
 
 def _unname(names, prefix):
@@ -240,6 +261,8 @@ class _Hub:
         self.token = token
         # One connection for each thread: thousands of them would take longer than the answers.
         self.kept = threading.local()
+        self.stopped = {}  # name: names of servers
+        self.broken_off = set()  # whose servers were starting when they were stopped
 
     def _connect(self):
         """Connect, to root's program alone, which is looked up before and after, so that nobody slips in between."""
@@ -340,35 +363,42 @@ class _Hub:
         return found
 
     def stop_servers(self, name, timeout):
-        """Stop all servers of somebody and wait until they are gone; the names of those that ran."""
-        path = f"users/{_quoted(name)}"
-        stopped, end = set(), time.monotonic() + float(timeout)
+        """Stop all servers of somebody and wait until they are gone; those that ran are noted."""
+        path, end = f"users/{_quoted(name)}", time.monotonic() + float(timeout)
         while True:
-            status, model = self.ask("GET", path, also=(404,))
-            if status == 404:
-                return sorted(stopped)
-            # Such a name cannot be part of an address. The container of such a server is found by its label.
-            servers = {key: server for key, server in (model.get("servers") or {}).items() if key not in (".", "..")}
+            servers = (self.ask("GET", path, also=(404,))[1] or {}).get("servers") or {}
             if not servers:
-                return sorted(stopped)
-            late = time.monotonic() >= end
+                return
+            self.stopped.setdefault(name, set()).update(servers)
+            if any(seen.get("pending") not in (None, False, "stop") for seen in servers.values()):
+                self.broken_off.add(name)
+            if time.monotonic() >= end:
+                which = min(servers)
+                raise CommandExecutionError(
+                    f"The server {f'{which!r} ' if which else ''}of {name} does not stop within {float(timeout):.0f} "
+                    "seconds, so nobody was removed: see journalctl -u jupyterhub."
+                )
             for server, seen in servers.items():
-                stopped.add(server)
-                if late:
-                    which = f"server {server!r}" if server else "server"
-                    raise CommandExecutionError(
-                        f"The {which} of {name} does not stop within {float(timeout):.0f} seconds, so nobody was "
-                        "removed: see journalctl -u jupyterhub."
-                    )
-                if seen.get("pending") != "stop":
-                    # 202: it goes on; 400: it starts or stops just now; 404: gone.
+                if server in (".", ".."):
+                    # Such a name cannot be part of an address. The hub sees within half a minute that it has ended.
+                    __salt__["plasma_hub_containers.remove"]([name], timeout=timeout)
+                elif seen.get("pending") != "stop":
+                    # 202: it goes on; 400 and 500: it starts or stops just now; 404: gone.
                     place = f"{path}/servers/{_quoted(server)}" if server else f"{path}/server"
-                    self.ask("DELETE", place, also=(202, 400, 404))
+                    self.ask("DELETE", place, also=(202, 400, 404, 500))
             time.sleep(POLL)
 
-    def delete(self, name):
-        """Delete somebody from the hub; whether it knew them."""
-        return self.ask("DELETE", f"users/{_quoted(name)}", also=(404,))[0] != 404
+    def delete(self, name, timeout):
+        """Delete somebody from the hub; whether it knew them. What has started since the last look is stopped."""
+        for left in reversed(range(ROUNDS)):
+            # The hub refuses with 400 while the default server stops, and with 500 while any other runs or starts.
+            status = self.ask("DELETE", f"users/{_quoted(name)}", also=(400, 404, 500) if left else (404,))[0]
+            if status not in (400, 500):
+                break
+            self.broken_off.add(name)
+            time.sleep(POLL)
+            self.stop_servers(name, timeout)
+        return status != 404
 
 
 def _quoted(name):

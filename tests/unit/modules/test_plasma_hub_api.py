@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from unittest.mock import create_autospec
+from unittest.mock import call, create_autospec
 
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
@@ -36,6 +36,7 @@ def functions():
 @pytest.fixture
 def configure_loader_modules(functions, monkeypatch):
     monkeypatch.setattr(api, "POLL", 0.01)
+    monkeypatch.setattr(api, "SETTLE", 0.01)
     return {api: {"__salt__": functions}}
 
 
@@ -145,13 +146,107 @@ def test_a_stop_that_is_refused_for_the_moment_is_tried_again(hub, prefix):
     assert hub.people == {}
 
 
-def test_names_are_never_more_than_one_part_of_an_address(hub, prefix):
+def test_names_are_never_more_than_one_part_of_an_address(hub, prefix, functions):
     """Somebody may have given a server such a name from inside: it would be another address of the hub."""
     hub.people = {"anna": person(**{"..": 0, ".": 0}), "a@b.example": person(**{"": 0})}
-    with pytest.raises(CommandExecutionError, match="in the process of stopping"):  # the stand-in's, not the hub's
+
+    def remove(names, timeout):
+        # The hub sees that they have ended, some time after that.
+        hub.stopping.update({(name, server) for name in names for server in hub.people.get(name, person())["servers"]})
+        return {}
+
+    functions["plasma_hub_containers.remove"].side_effect = remove
+    done = api.forget(["anna", "a@b.example"], prefix)
+    assert done == {"stopped": {"anna": [".", ".."], "a@b.example": [""]}, "forgotten": ["a@b.example", "anna"]}
+    assert not [request for request in hub.asked if ".." in request or "." in request]
+
+
+def test_who_starts_while_others_are_stopped_is_stopped_before_anybody_is_deleted(hub, prefix):
+    hub.people = {"anna": person(**{"": 0}), "ben": person()}
+    real = hub.handle
+
+    def handle(method, target, body, headers):
+        if method == "DELETE" and target.endswith("/anna/server"):
+            hub.people["ben"]["servers"]["late"] = 2
+        return real(method, target, body, headers)
+
+    hub.handle = handle
+    done = api.forget(["anna", "ben"], prefix)
+    assert done == {"stopped": {"anna": [""], "ben": ["late"]}, "forgotten": ["anna", "ben"]}
+    deleted = [request for request in hub.asked if request[0] == "DELETE"]
+    assert set(deleted[-2:]) == {("DELETE", "users", "anna"), ("DELETE", "users", "ben")}
+
+
+@pytest.mark.parametrize("refusal", [400, 500])
+def test_who_starts_at_the_very_end_is_stopped_too(hub, prefix, functions, refusal):
+    """JupyterHub deletes nobody whose server starts or runs; its answers are those of 5.x."""
+    hub.people = {"anna": person()}
+    real, late = hub.handle, iter([True])
+
+    def handle(method, target, body, headers):
+        if method == "DELETE" and target.endswith("/users/anna") and next(late, False):
+            hub.people["anna"]["servers"][""] = 1
+            return refusal, {"message": "Internal Server Error"}
+        return real(method, target, body, headers)
+
+    hub.handle = handle
+    assert api.forget(["anna"], prefix) == {"stopped": {"anna": [""]}, "forgotten": ["anna"]}
+    assert hub.people == {}
+    assert functions["plasma_hub_containers.remove"].call_count == 2
+
+
+def test_who_starts_again_and_again_is_not_waited_for_without_end(hub, prefix, functions):
+    hub.people = {"anna": person(**{"": 0}), "ben": person()}
+    real = hub.handle
+
+    def handle(method, target, body, headers):
+        if "/users?" in target:
+            hub.people["anna"]["servers"].setdefault("", 0)
+        return real(method, target, body, headers)
+
+    hub.handle = handle
+    with pytest.raises(CommandExecutionError, match="of anna are started again and again, so nobody was"):
+        api.forget(["anna", "ben"], prefix)
+    assert set(hub.people) == {"anna", "ben"}
+    functions["plasma_hub_containers.remove"].assert_not_called()
+
+
+def test_a_hub_that_cannot_delete_somebody_is_an_error(hub, prefix):
+    hub.people = {"anna": person()}
+    real = hub.handle
+
+    def handle(method, target, body, headers):
+        return (500, {"message": "broken"}) if method == "DELETE" else real(method, target, body, headers)
+
+    hub.handle = handle
+    with pytest.raises(CommandExecutionError, match="HTTP status 500, broken"):
         api.forget(["anna"], prefix)
-    assert ("DELETE", "users", "anna", "servers", "..") not in hub.asked
-    assert api.forget(["a@b.example"], prefix)["forgotten"] == ["a@b.example"]
+
+
+def test_a_start_is_broken_off_and_its_container_looked_for_again(hub, prefix, functions):
+    """Docker makes a container for a while after nobody waits for it any more."""
+    hub.people = {"anna": person(**{"": 0}), "ben": person(**{"": 0})}
+    real, model, refusals = hub.handle, hub.model, iter([True, True])
+
+    def starting(name):
+        found = model(name)
+        if name == "anna":
+            for server in found["servers"].values():
+                server["pending"] = "spawn"
+        return found
+
+    def handle(method, target, body, headers):
+        if method == "DELETE" and target.endswith("/anna/server") and next(refusals, False):
+            return 500, {"message": "anna is pending spawn"}
+        return real(method, target, body, headers)
+
+    hub.handle, hub.model = handle, starting
+    functions["plasma_hub_containers.remove"].side_effect = [{}, {"anna": ["", "x"]}]
+    assert api.forget(["anna", "ben"], prefix, timeout=5)["stopped"] == {"anna": ["", "x"], "ben": [""]}
+    assert functions["plasma_hub_containers.remove"].mock_calls == [
+        call(["anna", "ben"], timeout=5),
+        call(["anna"], timeout=5),
+    ]
 
 
 def test_rights_go_first_in_the_file_and_at_the_hub(hub, prefix, functions):

@@ -12,6 +12,7 @@ from tests.support.paths import REPOSITORY
 
 PREFLIGHT = "preflight-server-is-fit"
 PEOPLE = ("groups", "users", "quotas", "admins")
+REQUISITES = ("require", "require_any", "watch", "watch_any", "onchanges", "onfail", "prereq", "listen")
 SHA256 = re.compile(r"sha256=[0-9a-f]{64}")
 DESCRIPTIVE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9._]+)+")
 
@@ -147,8 +148,14 @@ def test_order_of_people(site, pillar):
 
 def test_people_come_with_all_that_is_theirs(system, pillar):
     """`state.apply users` brings groups, limits and rights; each of the others is itself alone."""
-    alone = {sls: {chunk["__sls__"] for chunk in low_state(system, "amd64", pillar, sls)} for sls in PEOPLE}
+    chunks = {sls: low_state(system, "amd64", pillar, sls) for sls in PEOPLE}
+    alone = {sls: {chunk["__sls__"].split(".")[0] for chunk in found} for sls, found in chunks.items()}
     assert alone["users"] - {"preflight"} == set(PEOPLE)
+    order = {id_: place for place, id_ in enumerate(_order(chunks["users"]))}
+    assert order["groups-managed"] < order["users-managed"] < order["quotas-enabled"] < order["admins-managed"]
+    # What is wrong with one person must not keep rights from being revoked, or limits from being set.
+    required = {chunk["__id__"]: str([chunk.get(key) for key in REQUISITES]) for chunk in chunks["users"]}
+    assert not [id_ for id_, found in required.items() if "users-managed" in found]
     for sls in ("groups", "quotas", "admins"):
         assert alone[sls] - {"preflight"} == {sls}
 

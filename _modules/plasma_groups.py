@@ -19,7 +19,7 @@ def __virtual__():
     return __virtualname__
 
 
-def plan(current, groups):
+def plan(current, groups, leaving=()):
     """
     Return what has to change, and change nothing. Pure.
 
@@ -29,6 +29,10 @@ def plan(current, groups):
 
     groups
         List of ``{"name", "gid", "absent"}``; gid and absent may be missing.
+
+    leaving
+        Names of people who are to be removed after this: a group that is the primary group of nobody else waits for
+        them, and goes with the next apply.
 
     Returns ``{"problems": [str], "edits": {kind: {name: [field] | None}}, "changes": {name: {"old", "new"}}}``.
 
@@ -40,12 +44,12 @@ def plan(current, groups):
     """
     rows, passwd, defs = current["group"]["rows"], current["passwd"]["rows"], current["defs"]
     low, high = defs["GID_MIN"], defs["GID_MAX"]
-    gids = {int(row[2]): name for name, row in rows.items() if len(row) == 4 and row[2].isdigit()}
+    gids = {int(row[2]): name for name, row in rows.items() if _number(row, 2)}
     primary = {}
     for name, row in passwd.items():
-        if len(row) == 7 and row[3].isdigit():
+        if _number(row, 3):
             primary.setdefault(int(row[3]), []).append(name)
-    taken = {int(row[2]) for row in passwd.values() if len(row) == 7 and row[2].isdigit()} | set(primary)
+    taken = {int(row[2]) for row in passwd.values() if _number(row, 2)} | set(primary)
     taken |= set(gids) | {int(uid) for uid in current["memory"]["uids"]}
     taken |= {int(gid) for gid in current["memory"]["gids"]}
     taken |= {note["gid"] for note in current["memory"]["making"].values()}
@@ -70,9 +74,10 @@ def plan(current, groups):
             refuse(name, f"is a group of the system (gid {row[2]}): take another name")
         elif group.get("absent"):
             if row and int(row[2]) in primary:
-                users = primary[int(row[2])]
+                users = [user for user in primary[int(row[2])] if user not in leaving]
                 more = f" and {len(users) - 3:,} more" if len(users) > 3 else ""
-                refuse(name, f"is the primary group of {', '.join(users[:3])}{more}: remove or change those first")
+                if users:
+                    refuse(name, f"is the primary group of {', '.join(users[:3])}{more}: remove or change those first")
             elif row:
                 members = [member for member in row[3].split(",") if member]
                 changes[name] = {"old": {"gid": int(row[2]), "members": members}, "new": None}
@@ -113,12 +118,19 @@ def plan(current, groups):
     return {"problems": problems, "edits": {kind: found for kind, found in edits.items() if found}, "changes": changes}
 
 
-def compare(groups, root="/"):
+def _number(row, place):
+    return len(row) > place and row[place].isascii() and row[place].isdigit()
+
+
+def compare(groups, leaving=(), root="/"):
     """
     Return ``{"problems": [str], "changes": {...}}`` that ``apply`` would run into and make; see ``plan``.
 
     groups
         List of entries as the completed pillar has them.
+
+    leaving
+        As for ``plan``.
 
     root
         Another directory than ``/`` holds the account files: for tests.
@@ -129,15 +141,18 @@ def compare(groups, root="/"):
 
         salt-ssh '*' plasma_groups.compare '[{name: biology, gid: 2000}]'
     """
-    planned = plan(_read(root), groups)
+    try:
+        planned = plan(_read(root), groups, leaving)
+    except OSError as exc:
+        raise CommandExecutionError(f"{__salt__['plasma_users_edit.said'](exc)}.") from exc
     return {"problems": planned["problems"], "changes": {} if planned["problems"] else planned["changes"]}
 
 
-def apply(groups, root="/"):
+def apply(groups, leaving=(), root="/"):
     """
     Make and remove groups, all in one change of each file.
 
-    groups, root
+    groups, leaving, root
         As for ``compare``.
 
     Returns the changes made, ``{name: {"old", "new"}}``. Raises CommandExecutionError with all the problems, one a
@@ -152,19 +167,22 @@ def apply(groups, root="/"):
     changes = {}
 
     def edits(tables):
-        planned = plan({**tables, "memory": memory, "sources": sources}, groups)
+        planned = plan({**tables, "memory": memory, "sources": sources}, groups, leaving)
         if planned["problems"]:
             raise CommandExecutionError("\n".join(planned["problems"]))
         changes.update(planned["changes"])
         return planned["edits"]
 
-    sources = __salt__["plasma_users_seen.sources"](root=root)
-    handle = __salt__["plasma_users_edit.lock"](root=root)
+    sources, handle = __salt__["plasma_users_seen.sources"](root=root), None
     try:
+        handle = __salt__["plasma_users_edit.lock"](root=root)
         memory = __salt__["plasma_users_edit.recall"](root=root)
         __salt__["plasma_users_edit.change"](edits, root=root)
+    except OSError as exc:  # a disk that is full, or can only be read
+        raise CommandExecutionError(f"{__salt__['plasma_users_edit.said'](exc)}.") from exc
     finally:
-        handle.close()
+        if handle:
+            handle.close()
     return changes
 
 

@@ -357,6 +357,7 @@ def _counts(current, users, changes):
         for name, row in passwd.items()
         if name not in named
         and len(row) == 7
+        and row[2].isascii()
         and row[2].isdigit()
         and defs["UID_MIN"] <= int(row[2]) <= defs["UID_MAX"]
     ]

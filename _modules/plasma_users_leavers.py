@@ -144,7 +144,7 @@ def _people(current, names):
 def _forbidden(name, current, people, names, protected):
     """Why an account must not be removed, or None."""
     row, defs, seen = current["passwd"]["rows"][name], current["defs"], current["seen"]
-    if name in current["passwd"]["odd"] or name in current["shadow"]["odd"] or not row[2].isdigit():
+    if name in current["passwd"]["odd"] or name in current["shadow"]["odd"] or _int(row[2]) is None:
         return "stands twice or in a damaged line in /etc/passwd or /etc/shadow: mend it with vipw"
     uid, home = int(row[2]), seen["paths"][name]
     if not defs["UID_MIN"] <= uid <= defs["UID_MAX"]:

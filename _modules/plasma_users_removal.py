@@ -249,7 +249,7 @@ def _subordinate_ids(names, root):
         for line in lines:
             name, _, numbers = line.partition(":")
             first, _, count = numbers.partition(":")
-            if name in wanted and first.isdigit() and count.isdigit() and int(count):
+            if name in wanted and numbers.isascii() and first.isdigit() and count.isdigit() and int(count):
                 option = f"--del-{kind}s"
                 ranges.setdefault(name, []).extend([option, f"{first}-{int(first) + int(count) - 1}"])
     return ranges

@@ -11,7 +11,7 @@ def __virtual__():
     return __virtualname__
 
 
-def managed(name, groups):
+def managed(name, groups, leaving=None):
     """
     These groups are there, with these ids, and those with ``absent`` are not. Others are left alone.
 
@@ -21,6 +21,10 @@ def managed(name, groups):
     groups
         List of ``{name, gid, absent}``; gid and absent may be missing. A group that is somebody's primary group is not
         removed, and the id of a group is not changed. Everything that is refused is said before anything is changed.
+
+    leaving
+        Names of people whom ``plasma_users.managed`` removes after this: a group that is absent and the primary group
+        of such people alone goes with the next apply.
 
     .. code-block:: yaml
 
@@ -33,12 +37,12 @@ def managed(name, groups):
     ret = {"name": name, "changes": {}, "result": True, "comment": "The groups are as wanted."}
     try:
         if __opts__["test"]:
-            found = __salt__["plasma_groups.compare"](groups)
+            found = __salt__["plasma_groups.compare"](groups, leaving or [])
             if found["problems"]:
                 raise CommandExecutionError("\n".join(found["problems"]))
             ret["changes"] = found["changes"]
         else:
-            ret["changes"] = __salt__["plasma_groups.apply"](groups)
+            ret["changes"] = __salt__["plasma_groups.apply"](groups, leaving or [])
     except CommandExecutionError as exc:
         ret.update(result=False, changes={}, comment=str(exc))
         return ret

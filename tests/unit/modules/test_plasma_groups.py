@@ -154,3 +154,45 @@ def test_the_plan_leads_to_what_is_wanted(wanted, there):
     assert [line for line in current["group"]["lines"] if line.split(":")[0] not in named] == [
         line for line in world.texts["group"].splitlines() if line.split(":")[0] not in named
     ]
+
+
+def test_a_group_of_people_who_leave_waits_for_them(server):
+    """It is nobody's reason to stop: the run that removes them would never come to them."""
+    server.write("etc/passwd", server.text("passwd") + "ben:x:1002:2000::/home/ben:/bin/sh\n")
+    for kind, line in (("group", "maths:x:2000:"), ("gshadow", "maths:!::")):
+        server.write(f"etc/{kind}", f"{server.text(kind)}{line}\n")
+    absent = [{"name": "maths", "absent": True}]
+    assert "is the primary group of ben" in groups.compare(absent, root=server.root)["problems"][0]
+    assert groups.compare(absent, leaving=["ben"], root=server.root) == {"problems": [], "changes": {}}
+    assert groups.apply(absent, leaving=["ben"], root=server.root) == {}
+    server.write("etc/passwd", server.text("passwd").replace("ben:x:1002:2000", "ben:x:1002:1000"))
+    assert set(groups.apply(absent, leaving=["ben"], root=server.root)) == {"maths"}
+
+
+@pytest.mark.parametrize("gid", ["", "x", "-1", "²"])
+def test_a_group_whose_id_is_no_number(server, gid):
+    server.write("etc/group", f"{server.text('group')}maths:x:{gid}:\n")
+    for entry in ({"name": "maths"}, {"name": "maths", "absent": True}):
+        assert (
+            "group maths: stands twice or in a damaged line" in groups.compare([entry], root=server.root)["problems"][0]
+        )
+    assert groups.compare([{"name": "physics"}], root=server.root)["problems"] == []
+
+
+def test_groups_of_other_sources():
+    world = World()
+    world.elsewhere.update(group={"ldap"}, gid={1001, 1002, 1500})
+    world.sources = {key: found.__contains__ for key, found in world.elsewhere.items()}
+    assert "group ldap: is a group of another source" in groups.plan(world.current(), [{"name": "ldap"}])["problems"][0]
+    found = groups.plan(world.current(), [{"name": "a", "gid": 1500}])["problems"]
+    assert found == ["group a: gid 1500 is that of a group of another source (LDAP or the like)"]
+    assert groups.plan(world.current(), [{"name": "a"}])["changes"]["a"]["new"] == {"gid": 1003}
+
+
+def test_a_full_disk_is_told(server, monkeypatch):
+    def change(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(edit, "change", change)
+    with pytest.raises(CommandExecutionError, match="^No space left on device: see to that, and apply again.$"):
+        groups.apply([{"name": "maths"}], root=server.root)

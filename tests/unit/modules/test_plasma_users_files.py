@@ -92,3 +92,23 @@ def test_shells(tmp_path):
     (tmp_path / "private").chmod(0o700)
     assert files.runnable("/sh", str(tmp_path))
     assert not any(files.runnable(path, str(tmp_path)) for path in ("/private", "/", "/none", "/sh/x", "/\0"))
+
+
+def test_sources_of_groups_are_their_own(tmp_path):
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/nsswitch.conf").write_text("passwd: files\ngroup: files sss\n")
+    assert files.other_sources(str(tmp_path)) == []
+    assert files.other_sources(str(tmp_path), "group") == ["sss"]
+
+
+@pytest.mark.parametrize(
+    ("home", "path"),
+    [
+        ("/home/hal/", "/home/hal"),
+        ("//home///hal//", "/home/hal"),
+        ("/", "/"),
+        *[(odd, "") for odd in ("", "hal", "./hal", "/home/./hal", "/home/../etc", "..")],
+    ],
+)
+def test_homes_are_paths_that_say_one_thing(home, path):
+    assert files.path(home) == path

@@ -345,3 +345,41 @@ def test_two_users_cannot_have_one_uid_or_home(world):
 def test_planning_is_not_for_people_who_leave(world):
     assert world.plan([{"name": "games", "absent": True}])["problems"] == []
     assert plan.plan(world.current(), [])["edits"] == {}
+
+
+def test_numbers_of_other_sources_are_left_to_them(world):
+    world.elsewhere.update(uid={1001, 1500}, gid={1002}, group={"staffroom"})
+    world.sources = {key: found.__contains__ for key, found in world.elsewhere.items()}
+    assert world.plan([user("ada")])["edits"]["passwd"]["ada"][2:4] == ["1003", "1003"]
+    problems = world.plan([user("ada", uid=1500), user("staffroom")])["problems"]
+    assert problems == [
+        "user ada: uid 1500 is that of an account of another source (LDAP or the like)",
+        "user staffroom: is a group of another source (LDAP or the like), which would be mixed up with the own one",
+    ]
+    # With a number of its own that is free, the group gets another one.
+    row = world.plan([user("ada", uid=1002)])["edits"]["passwd"]["ada"]
+    assert (row[2], row[3] != "1002") == ("1002", True)
+
+
+@pytest.mark.parametrize("home", ["", "data", "/home/../etc"])
+def test_a_home_that_is_no_absolute_path(world, home):
+    world.edit("passwd", "ubuntu", 5, home)
+    (problem,) = world.plan([user("ubuntu")])["problems"]
+    assert problem.startswith(f"user ubuntu: has no absolute path as home in /etc/passwd ({home!r}): mend that")
+
+
+def test_slashes_too_many_in_a_home(world):
+    world.edit("passwd", "ubuntu", 5, "/home//ubuntu/")
+    for entry in (user("ubuntu"), user("ubuntu", home="/home/ubuntu")):
+        assert (world.plan([entry])["problems"], world.plan([entry])["edits"]) == ([], {})
+    assert "home /home/ubuntu is that of ubuntu" in world.plan([user("ada", home="/home/ubuntu")])["problems"][-1]
+    world.seen["homes"]["/home/ubuntu"] = None
+    assert [home["path"] for home in world.plan([user("ubuntu")])["homes"]] == ["/home/ubuntu"]
+
+
+def test_a_home_that_root_cannot_look_at_is_not_made_again(world):
+    world.home("/home/ubuntu", -1, kind="unreadable")
+    planned = world.plan([user("ubuntu")])
+    assert (planned["problems"], planned["homes"], planned["changes"]) == ([], [], {})
+    world.home("/home/ada", -1, kind="unreadable")
+    assert world.plan([user("ada")])["problems"][0] == "user ada: home /home/ada cannot be looked at"

@@ -42,7 +42,7 @@ def test_groups_in_place_change_nothing(test_mode, functions):
     functions["apply"].return_value = {}
     ret = plasma_groups.managed("groups", GROUPS)
     assert ret == {"name": "groups", "changes": {}, "result": True, "comment": "The groups are as wanted."}
-    functions["compare" if test_mode else "apply"].assert_called_once_with(GROUPS)
+    functions["compare" if test_mode else "apply"].assert_called_once_with(GROUPS, [])
     functions["apply" if test_mode else "compare"].assert_not_called()
 
 

@@ -133,3 +133,9 @@ def test_work_that_ended_early_tells_what_was_done(test_mode, functions):
     assert ret["comment"] == "The hub does not answer: start it. 1 created."
     answer(functions, {}, NONE, error="The hub does not answer: start it.")
     assert managed()["comment"] == "The hub does not answer: start it."
+
+
+def test_who_stays_locked_is_told(functions):
+    for function in functions.values():
+        function.return_value = {**function.return_value, "pending": ["ben", "carl"]}
+    assert "Locked since a removal was begun: ben, carl. Name them in pillar" in managed()["comment"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import functools
 import os
 import stat
 
@@ -131,6 +133,26 @@ def test_mounts_of_others_in_a_home_stay(server, monkeypatch, line):
     monkeypatch.setattr(mounts, "_detach", pytest.fail)
     with pytest.raises(CommandExecutionError, match="/home/ben/data is mounted in the home: unmount it"):
         mounts.release("/home/ben", 1001, root=server.root)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not os.access("/dev/fuse", os.W_OK), reason="mounting takes root and FUSE")
+def test_a_real_mount_that_root_cannot_look_into(tmp_path, monkeypatch, request):
+    """Two on top of each other, by somebody who answers no request."""
+    libc, uid = ctypes.CDLL(None, use_errno=True), 54321
+    (tmp_path / "thesis").write_text("work")
+    home = str(tmp_path)
+    for _ in range(2):
+        handle = os.open("/dev/fuse", os.O_RDWR)
+        request.addfinalizer(functools.partial(os.close, handle))
+        options = f"fd={handle},rootmode=40000,user_id={uid},group_id={uid}"
+        if libc.mount(b"x", home.encode(), b"fuse", 6, options.encode()):
+            pytest.skip(f"no mounts here: {os.strerror(ctypes.get_errno())}")
+        request.addfinalizer(lambda: libc.umount2(home.encode(), 2))
+    assert mounts.found([home]) == {home: [{"point": home, "owner": uid}] * 2}
+    assert REAL_STATUS(home) == {"kind": "unreadable", "uid": -1, "gid": -1}
+    assert mounts.release(home, uid) == [home]
+    assert (tmp_path / "thesis").read_text() == "work"
+    assert mounts.found([home]) == {}
 
 
 def test_detaching_follows_no_link(tmp_path):

@@ -8,6 +8,7 @@ import threading
 import pytest
 import requests
 from support_hub import TOKEN_HEADER, Hub, wait_until
+from tljh_plasma.operators import TOKEN_FILE
 
 pytestmark = pytest.mark.docker
 
@@ -68,3 +69,21 @@ def test_somebody_whose_account_has_expired_starts_nothing_more(hub, accounts, e
     assert {status for status, _ in seen} <= {401, 403}
     assert any("Your account on this server has expired. Please ask the administrator" in text for _, text in seen)
     assert listed == [{}] * 100
+
+
+def test_somebody_whom_the_operator_revokes_is_looked_at_again_at_once(hub, accounts):
+    """Requests for a server that runs would go on otherwise, and hold up that it is stopped."""
+    person = accounts.add("revoked")
+    session, _ = hub.login(person.name, person.password)
+    headers = {TOKEN_HEADER: f"token {hub.user_token(person.name)}"}
+    operator = {TOKEN_HEADER: f"token {(hub.prefix / 'state' / TOKEN_FILE).read_text()}"}
+
+    def revoke():
+        assert hub.api("PATCH", "/plasma/administrators", headers=operator, json={"revoke": [person.name]}).ok
+
+    revoke()
+    assert hub.api("GET", "/user", headers=headers).status_code == 200
+    subprocess.run(["usermod", "--expiredate", "1", person.name], check=True)
+    revoke()
+    assert hub.api("GET", "/user", headers=headers).status_code in (401, 403)
+    assert "/hub/login" in session.get(f"{hub.url}/hub/home", timeout=30).url

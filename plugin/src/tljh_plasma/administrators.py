@@ -33,7 +33,8 @@ class AdministratorsHandler(APIHandler):
         """Answer as ``GET`` does, after the change.
 
         The body is ``{"grant": [names], "revoke": [names]}``. Somebody whom the hub does not know is made known to
-        it when they are granted, as its start does with those of its configuration.
+        it when they are granted, as its start does with those of its configuration. The accounts of those who are
+        revoked are looked at again with their next request.
 
         Raises:
             web.HTTPError: 400, with nothing changed, for a body that says something else.
@@ -45,6 +46,11 @@ class AdministratorsHandler(APIHandler):
         # hardly anybody has either.
         either = orm.User.admin | orm.User.roles.any(orm.Role.name == "admin")
         leavers = set(names["revoke"])
+        # Who is being removed holds that up with no request more: their account is looked at again with the next one,
+        # and not minutes later, as JupyterHub's auth_refresh_age has it.
+        for user in list(self.users.values()):
+            if user.name in leavers:
+                user._auth_refreshed = None
         for user in [found for found in self.db.query(orm.User).filter(either) if found.name in leavers]:
             self._set(user, False)
         for name in names["grant"]:

@@ -379,8 +379,9 @@ class _Hub:
                     "seconds, so nobody was removed: see journalctl -u jupyterhub."
                 )
             for server, seen in servers.items():
-                if server in (".", ".."):
-                    # Such a name cannot be part of an address. The hub sees within half a minute that it has ended.
+                if server in (".", "..") or seen.get("pending") == "spawn":
+                    # Such a name cannot be part of an address; the hub sees within half a minute that it has ended.
+                    # A start fails without its container. JupyterHub 5 would list for ever one that it is told to stop.
                     __salt__["plasma_hub_containers.remove"]([name], timeout=timeout)
                 elif seen.get("pending") != "stop":
                     # 202: it goes on; 400 and 500: it starts or stops just now; 404: gone.

@@ -45,7 +45,8 @@ def __virtual__():
 def users(prefix="/opt/tljh"):
     """
     Return everybody whom the hub knows, ``{name: {"admin": bool, "servers": [names of those that run or are about to
-    start or stop]}}``; the default server's name is empty. ``{}`` where there is no hub.
+    start or stop], "seen": bool}}``; the default server's name is empty, and seen are those who have ever been there.
+    ``{}`` where there is no hub.
 
     prefix
         Where the hub is installed.
@@ -205,7 +206,11 @@ def _names(names):
 
 
 def _user(model):
-    return {"admin": bool(model.get("admin")), "servers": sorted(model.get("servers") or {})}
+    return {
+        "admin": bool(model.get("admin")),
+        "servers": sorted(model.get("servers") or {}),
+        "seen": bool(model.get("last_activity")),
+    }
 
 
 def _hub(prefix):

@@ -208,7 +208,8 @@ def _stale(current, users, prefix):
     """
     Whom the hub still knows though there is no account: one that was deleted by hand. The next of that name would get
     the rights, tokens and servers. The hub is asked for people who get an account, and once for people who are to be
-    absent; then it is noted that it knows them no more.
+    absent; then it is noted that it knows them no more. Somebody who was never there leaves nothing: such are the
+    administrators that pillar has just named.
     """
     passwd, memory = current["passwd"]["rows"], current["memory"]
     names = {True: [], False: []}
@@ -221,7 +222,9 @@ def _stale(current, users, prefix):
     if not (new or gone) or "plasma_hub_api.users" not in __salt__:
         return found
     try:
-        known = {name.lower() for name in __salt__["plasma_hub_api.users"](prefix=prefix)}
+        answer = __salt__["plasma_hub_api.users"](prefix=prefix)
+        known = {name.lower() for name in answer}
+        heirs = {name.lower() for name, person in answer.items() if person["seen"] or person["servers"]}
     except CommandExecutionError as exc:
         more = f" and {len(new) - 3:,} more" if len(new) > 3 else ""
         said = f"somebody who had the name before may be known to the hub, which cannot be asked. {exc}"
@@ -231,11 +234,11 @@ def _stale(current, users, prefix):
             "error": str(exc),
         }
     # The hub knows people in lower case; of two accounts that differ in nothing else, it knows one.
-    known -= {name.lower() for name in passwd}
+    here = {name.lower() for name in passwd}
     return {
         **found,
-        "new": [name for name in new if str(name).lower() in known],
-        "gone": [name for name in gone if name.lower() in known],
+        "new": [name for name in new if str(name).lower() in heirs - here],
+        "gone": [name for name in gone if name.lower() in known - here],
         "asked": gone,
     }
 

@@ -140,6 +140,7 @@ def test_it_gets_no_more_scopes_than_these(operator):
     assert set(mine["scopes"]) == {
         "list:users",
         "read:users:name",
+        "read:users:activity",
         "read:servers",
         "delete:servers",
         "delete:users",

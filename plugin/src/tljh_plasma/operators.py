@@ -22,8 +22,16 @@ TOKEN_FILE = "plasma-operator.token"
 # Bytes of the token, which is written in twice as many hexadecimal digits.
 TOKEN_BYTES = 32
 ADMINISTRATORS_SCOPE = "custom:plasma:administrators"
-# Lists come with people's names and rights, servers with whether they run; "delete:servers" stops.
-SCOPES = ("list:users", "read:servers", "delete:servers", "delete:users", ADMINISTRATORS_SCOPE)
+# Lists come with people's names and rights, and when they were last there; servers with whether they run;
+# "delete:servers" stops.
+SCOPES = (
+    "list:users",
+    "read:users:activity",
+    "read:servers",
+    "delete:servers",
+    "delete:users",
+    ADMINISTRATORS_SCOPE,
+)
 
 
 def _usable(path: Path) -> str | None:

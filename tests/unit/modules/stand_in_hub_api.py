@@ -111,7 +111,7 @@ class StandInHubApi:
             server: {"name": server, "pending": "stop" if (name, server) in self.stopping else None}
             for server in person["servers"]
         }
-        return {"kind": "user", "name": name, "admin": person["admin"], "servers": servers}
+        return {"kind": "user", "name": name, "admin": person["admin"], "servers": servers, "last_activity": "now"}
 
     def page(self, query, headers):
         """JupyterHub lists 50 users where nobody asks for more, and says whether there are others only on demand."""

@@ -71,8 +71,8 @@ def test_everybody_is_listed_however_many_they_are(hub, prefix):
     hub.people["20231234"] = person(**{"": 1, "my lab": 1})
     found = api.users(prefix)
     assert len(found) == 451
-    assert found["user0003"] == {"admin": True, "servers": []}
-    assert found["20231234"] == {"admin": False, "servers": ["", "my lab"]}
+    assert found["user0003"] == {"admin": True, "servers": [], "seen": True}
+    assert found["20231234"] == {"admin": False, "servers": ["", "my lab"], "seen": True}
     assert len(hub.asked) == 3
 
 

@@ -261,8 +261,15 @@ def test_the_hub_is_asked_only_where_it_may_know_too_much(server, hub, people):
     hub["users"].assert_not_called()
 
 
+def known(admin=False, seen=True):
+    return {"admin": admin, "servers": [], "seen": seen}
+
+
 def test_an_account_deleted_by_hand_is_forgotten_by_the_hub_once(server, hub, people):
-    hub["users"].return_value = {"dora": {"admin": True, "servers": []}, "anna": {"admin": False, "servers": []}}
+    hub["users"].return_value = {
+        "dora": {"admin": True, "servers": [], "seen": True},
+        "anna": {"admin": False, "servers": [], "seen": True},
+    }
     predicted = compare(server, gone("dora"), gone("eve"))
     done = apply(server, gone("dora"), gone("eve"), prefix="/srv/hub")
     assert done["changes"] == predicted["changes"] == {"dora": {"old": {"hub": "known"}, "new": {"hub": "forgotten"}}}
@@ -273,7 +280,10 @@ def test_an_account_deleted_by_hand_is_forgotten_by_the_hub_once(server, hub, pe
 
 
 def test_a_new_account_gets_nothing_of_who_had_the_name(server, hub, people):
-    hub["users"].return_value = {"dora": {"admin": True, "servers": []}, "kim": {"admin": False, "servers": []}}
+    hub["users"].return_value = {
+        "dora": {"admin": True, "servers": [], "seen": True},
+        "kim": {"admin": False, "servers": [], "seen": True},
+    }
     without = []
     hub["forget"].side_effect = lambda *args, **options: without.append("Dora" not in server.rows("passwd"))
     predicted = compare(server, user("Dora"), user("kim"), user("lea"))
@@ -288,9 +298,16 @@ def test_a_new_account_gets_nothing_of_who_had_the_name(server, hub, people):
     assert without == [True]  # before there is an account to log in with
 
 
+def test_who_was_never_at_the_hub_leaves_nothing(server, hub, people):
+    """The hub knows the administrators of pillar from its own start on, before they have accounts."""
+    hub["users"].return_value = {"dora": known(admin=True, seen=False)}
+    assert "hub" not in apply(server, user("dora"))["changes"]["dora"]["new"]
+    hub["forget"].assert_not_called()
+
+
 def test_two_accounts_that_are_one_for_the_hub(server, hub, people):
     """What it knows is that of the other one."""
-    hub["users"].return_value = {"anna": {"admin": False, "servers": []}}
+    hub["users"].return_value = {"anna": known()}
     apply(server, user("anna"), user("ANNA"))
     hub["forget"].assert_not_called()
 

@@ -10,16 +10,12 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 import _modules.plasma_admins as module
 import _states.plasma_admins as plasma_admins
 
+pytestmark = pytest.mark.usefixtures("test_mode")
+
 CHANGES = {
     "users.admin": {"old": ["ada", "eve"], "new": ["ada", "20231234"]},
     "administrators": {"old": ["ada", "eve"], "new": ["20231234", "ada"]},
 }
-
-
-@pytest.fixture(autouse=True, params=[False, True], ids=["apply", "test"])
-def test_mode(request):
-    """Salt's `test=True`."""
-    return request.param
 
 
 @pytest.fixture

@@ -10,17 +10,13 @@ from salt.exceptions import CommandExecutionError
 import _modules.plasma_groups as module
 import _states.plasma_groups as plasma_groups
 
+pytestmark = pytest.mark.usefixtures("test_mode")
+
 GROUPS = [{"name": "biology", "gid": 2000}, {"name": "physics", "absent": True}]
 CHANGES = {
     "biology": {"old": None, "new": {"gid": 2000}},
     "physics": {"old": {"gid": 2001, "members": ["anna"]}, "new": None},
 }
-
-
-@pytest.fixture(autouse=True, params=[False, True], ids=["apply", "test"])
-def test_mode(request):
-    """Salt's `test=True`."""
-    return request.param
 
 
 @pytest.fixture

@@ -12,16 +12,12 @@ import _modules.plasma_quota_edit as edit
 import _modules.plasma_quota_limits as limits_module
 import _states.plasma_quota as plasma_quota
 
+pytestmark = pytest.mark.usefixtures("test_mode")
+
 ON = {"fstab": {"old": "a", "new": "b"}, "user": {"old": "off", "new": "on"}}
 ONE = {"user ada": {"old": {"hard": 0}, "new": {"hard": 1024}}}
 WANTED = {"assigned": [{"limits": {"hard": 1024}, "users": ["ada"]}], "grace": {"block": 60, "inode": None}}
 PASSED = {"groups": [], "default": None, "unmanaged": False, "device": None, **WANTED}
-
-
-@pytest.fixture(autouse=True, params=[False, True], ids=["apply", "test"])
-def test_mode(request):
-    """Salt's `test=True`."""
-    return request.param
 
 
 @pytest.fixture

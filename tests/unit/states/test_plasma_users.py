@@ -10,6 +10,8 @@ from salt.exceptions import CommandExecutionError
 import _modules.plasma_users as module
 import _states.plasma_users as plasma_users
 
+pytestmark = pytest.mark.usefixtures("test_mode")
+
 USERS = [{"name": "anna", "groups": [], "shell": "/bin/bash"}]
 CHANGES = {
     "anna": {"old": None, "new": {"uid": 1001, "home": "/home/anna", "groups": [], "password": "set"}},
@@ -18,12 +20,6 @@ CHANGES = {
 }
 COUNTS = {"named": 2, "created": 1, "changed": 1, "removed": 1, "unmanaged": 4}
 NONE = {"named": 2, "created": 0, "changed": 0, "removed": 0, "unmanaged": 0}
-
-
-@pytest.fixture(autouse=True, params=[False, True], ids=["apply", "test"])
-def test_mode(request):
-    """Salt's `test=True`."""
-    return request.param
 
 
 @pytest.fixture

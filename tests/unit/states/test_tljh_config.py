@@ -10,17 +10,13 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 import _modules.tljh_config as module
 import _states.tljh_config as tljh_config
 
+pytestmark = pytest.mark.usefixtures("test_mode")
+
 SETTINGS = {"limits": {"memory": "2G"}}
 CHANGES = {"limits.memory": {"old": "1G", "new": "2G"}, "limits.cpu": {"old": None, "new": 2}}
 APPLIED = {"changes": CHANGES, "diff": "...", "reloaded": "hub", "seconds": 4.25}
 READY = {"ready": True, "seconds": 0.1, "version": "5.5.4", "problem": None, "journal": []}
 FAILED = {"ready": False, "seconds": 9, "version": None, "problem": "jupyterhub.service failed", "journal": ["a", "b"]}
-
-
-@pytest.fixture(autouse=True, params=[False, True], ids=["apply", "test"])
-def test_mode(request):
-    """Salt's `test=True`."""
-    return request.param
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ that knows people and does not answer is an error: what it would still let in ca
 from __future__ import annotations
 
 import concurrent.futures
+import contextvars
 import http.client
 import json
 import os
@@ -190,7 +191,8 @@ def _unname(names, prefix):
 def _each(names, function):
     """Call a function with each name, several at a time; ``{name: what it returned}``. The first error is raised."""
     with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
-        tasks = {name: pool.submit(function, name) for name in names}
+        # Salt knows by the context which module asks: without a copy of it a thread has no __salt__.
+        tasks = {name: pool.submit(contextvars.copy_context().run, function, name) for name in names}
         try:
             return {name: task.result() for name, task in tasks.items()}
         except BaseException:

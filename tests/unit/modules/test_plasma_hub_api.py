@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import signal
 import socket
@@ -488,3 +489,10 @@ def test_a_connection_that_the_proxy_has_ended_is_made_again(hub, prefix):
     first.sock.shutdown(socket.SHUT_RDWR)
     assert known.ask("GET", "plasma/administrators")[0] == 200
     assert known.kept.connection is not first
+
+
+def test_threads_have_the_context_of_the_caller():
+    """Salt's __salt__ is nothing outside of it."""
+    context = contextvars.ContextVar("context")
+    context.set("a loader")
+    assert api._each(["anna", "ben"], lambda name: context.get(None)) == {"anna": "a loader", "ben": "a loader"}

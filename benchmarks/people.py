@@ -127,7 +127,7 @@ def main() -> int:
             target.ssh(
                 "sudo tee /usr/local/sbin/setquota >/dev/null && sudo chmod 755 /usr/local/sbin/setquota", input=STUB
             )
-        figures = measure(target, counts, alone, {1: 3, 30: 3}, arguments.vm, Console())
+        figures = measure(target, counts, alone, {1: 3, 30: 2}, arguments.vm, Console())
     finally:
         target.down()
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}

@@ -45,7 +45,7 @@ def table(figures: dict) -> str:
             theirs = figures["ansible"].get(count, {}).get(phase)
             ratio = ""
             if theirs:
-                ratio = f"{statistics.median(t / o for t, o in zip(theirs, ours, strict=True)):.0f}"
+                ratio = f"{statistics.median(t / o for t, o in zip(theirs, ours, strict=True)):.2g}"
             lines.append(
                 f"| {int(count):,} | {PHASES[phase]} | {statistics.median(ours):.1f} s | "
                 + (f"{statistics.median(theirs):.0f} s" if theirs else "not measured")

@@ -35,3 +35,32 @@ def test_utilities_apply_and_then_nothing_more(vm):
     assert not first.failed
     assert first.changed
     assert vm.apply("utils").changed == {}
+
+
+def test_people_come_with_their_limits_in_one_apply(vm):
+    before = vm.pillar
+    vm.set_pillar(
+        {
+            **before,
+            "quota": {"soft": "20M", "hard": "30M"},
+            "groups": [{"name": "biology", "quota": {"hard": "60M"}}],
+            "users": [
+                {"name": "anna", "password": "a long enough phrase", "groups": ["biology"]},
+                {"name": "ben", "password": "another long phrase", "quota": {"soft": "5M", "hard": "8M"}},
+            ],
+        }
+    )
+    first = vm.apply("users")
+    assert first.failed == {}
+    assert {key.partition("|")[0] for key in first.changed} == {
+        "groups-managed",
+        "users-managed",
+        "quotas-enabled",
+        "quotas-limits",
+    }
+    for name, within, beyond in (("anna", 50, 70), ("ben", 7, 9)):
+        command = f"fallocate -l {within}M file && rm file && fallocate -l {beyond}M file"
+        tried = vm.target.sudo(["su", "-", name, "-c", command], check=False)
+        assert tried.stderr == "fallocate: fallocate failed: Disk quota exceeded\n"
+    assert vm.apply("users").changed == {}
+    vm.set_pillar(before)

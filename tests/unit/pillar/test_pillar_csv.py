@@ -482,6 +482,8 @@ people = st.fixed_dictionaries(
     mark=st.sampled_from(["", "\ufeff"]),
 )
 def test_what_was_written_is_read(files, rows, order, delimiter, quoting, mark):
+    # The group of a user's own name is refused: that has a test of its own.
+    assume(not {row["username"] for row in rows} & {group for row in rows for group in row["group"]})
     text = io.StringIO()
     writer = csv.writer(text, delimiter=delimiter, quoting=quoting)
     writer.writerow(order)

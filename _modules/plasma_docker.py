@@ -32,12 +32,30 @@ class _SocketConnection(http.client.HTTPConnection):
 
     def __init__(self, path, timeout):
         super().__init__("localhost", timeout=timeout)
-        self._path = path
+        self._path = str(path)
 
     def connect(self):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
+
+
+def connection(path=SOCKET, timeout=10):
+    """
+    Return a connection to the engine, as of ``http.client``, which is made with the first request; for other modules.
+
+    path
+        The engine's socket.
+    timeout
+        Seconds to wait for an answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_docker.connection  # not from the command line: what it returns is an object
+    """
+    return _SocketConnection(path, timeout)
 
 
 def info(path=SOCKET, timeout=10):
@@ -57,14 +75,14 @@ def info(path=SOCKET, timeout=10):
 
         salt-ssh '*' plasma_docker.info
     """
-    connection = _SocketConnection(path, timeout)
+    engine_api = connection(path, timeout)
     try:
-        connection.request("GET", "/info")
-        answer = json.loads(connection.getresponse().read())
+        engine_api.request("GET", "/info")
+        answer = json.loads(engine_api.getresponse().read())
     except (OSError, http.client.HTTPException, ValueError):
         return {}
     finally:
-        connection.close()
+        engine_api.close()
     return {
         "version": answer.get("ServerVersion", ""),
         "log_driver": answer.get("LoggingDriver", ""),

@@ -17,7 +17,6 @@ import json
 import os
 import pathlib
 import re
-import ssl
 import stat
 import threading
 import time
@@ -253,19 +252,12 @@ def _token(path):
 
 
 class _Hub:
-    """The hub's API behind the proxy, at the address that config.yaml says; the same as in ``tljh_service``."""
+    """The hub's API behind the proxy, at the address that config.yaml says."""
 
     def __init__(self, config, token):
-        def section(name):
-            return config.get(name) if isinstance(config.get(name), dict) else {}
-
-        self.secure = section("https").get("enabled") is True
-        place = section("https" if self.secure else "http")
-        address = place.get("address") or "127.0.0.1"
-        self.address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
-        self.port = int(place.get("port") or (443 if self.secure else 80))
-        self.base = f"/{str(config.get('base_url') or '').strip('/')}/hub/api/".replace("//", "/")
-        self.token = token
+        self.config, self.token = config, token
+        unconnected, path = __salt__["tljh_service.connection"](config, ANSWER)
+        self.address, self.port, self.base = unconnected.host, int(unconnected.port), f"{path}/"
         # One connection for each thread: thousands of them would take longer than the answers.
         self.kept = threading.local()
         self.stopped = {}  # name: names of servers
@@ -273,13 +265,7 @@ class _Hub:
 
     def _connect(self):
         """Connect, to root's program alone, which is looked up before and after, so that nobody slips in between."""
-        if self.secure:
-            context = ssl.create_default_context()
-            context.check_hostname = False  # asked by address, and the certificate may be on its way
-            context.verify_mode = ssl.CERT_NONE
-            connection = http.client.HTTPSConnection(self.address, self.port, timeout=ANSWER, context=context)
-        else:
-            connection = http.client.HTTPConnection(self.address, self.port, timeout=ANSWER)
+        connection, _ = __salt__["tljh_service.connection"](self.config, ANSWER)
         connection.auto_open = 0  # never again without these looks
         try:
             self._check_listeners()

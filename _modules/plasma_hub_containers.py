@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 import time
 import urllib.parse
 
@@ -103,22 +102,9 @@ def remove(names, path=SOCKET, timeout=60):
         time.sleep(POLL)
 
 
-class _SocketConnection(http.client.HTTPConnection):
-    """HTTP over the engine's Unix socket."""
-
-    def __init__(self, path, timeout):
-        super().__init__("localhost", timeout=timeout)
-        self._path = str(path)
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
 def _ask(path, method, target):
     """The content of the engine's answer; None where no engine is installed, or the container is gone or busy."""
-    connection = _SocketConnection(path, GRACE + 30)
+    connection = __salt__["plasma_docker.connection"](path, GRACE + 30)
     try:
         connection.request(method, target)
         answer = connection.getresponse()

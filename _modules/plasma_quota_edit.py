@@ -104,12 +104,10 @@ def entry(found):
     """
     point = found["mount_point"]
     lines = [
-        line
-        for line in __salt__["plasma_quota_fstab.entries"](_read())
-        if line["target"] == point and not line["bind"] and "noauto" not in line["options"]
-    ] or [
         line for line in __salt__["plasma_quota_fstab.entries"](_read()) if line["target"] == point and not line["bind"]
     ]
+    # Of several, the one that is mounted at boot.
+    lines = [line for line in lines if "noauto" not in line["options"]] or lines
     if not lines:
         return None
     numbers = " and ".join(str(line["number"]) for line in lines)

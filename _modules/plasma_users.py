@@ -219,7 +219,7 @@ def _stale(current, users, prefix):
     new = names[False]
     gone = [name for name in names[True] if name not in memory["forgotten"] and name not in memory["removing"]]
     found = {"new": [], "gone": [], "asked": [], "problems": [], "error": None}
-    if not (new or gone) or "plasma_hub_api.users" not in __salt__:
+    if not (new or gone):
         return found
     try:
         answer = __salt__["plasma_hub_api.users"](prefix=prefix)
@@ -315,11 +315,10 @@ def _leaving(current, users, admins, prefix, root):
 def _admins_now(prefix):
     """Who administers the hub: by config.yaml, which its next start reads, and by its database, which decides now."""
     names = {str(name) for name in __salt__["tljh_config.get"]("users.admin", prefix=prefix) or ()}
-    if "plasma_hub_api.administrators" in __salt__:
-        try:
-            names.update(__salt__["plasma_hub_api.administrators"](prefix=prefix) or ())
-        except CommandExecutionError:
-            pass  # it does not answer; where somebody leaves, that is told when it is to forget them
+    try:
+        names.update(__salt__["plasma_hub_api.administrators"](prefix=prefix) or ())
+    except CommandExecutionError:
+        pass  # it does not answer; where somebody leaves, that is told when it is to forget them
     return sorted(names)
 
 

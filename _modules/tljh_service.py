@@ -315,8 +315,20 @@ def _journal(unit):
     return _COLOURS.sub("", out).splitlines()[-JOURNAL_LINES:]
 
 
-def _answer(config, timeout):
-    """Ask the hub for its version: ``(version, None)``, or ``(None, why not)``."""
+def connection(config, timeout):
+    """
+    Return how the hub is reached from this machine, through the proxy: ``(connection, path)``, a connection as of
+    ``http.client`` that is made with the first request, and the path of the hub's API without a slash at its end.
+
+    config, timeout
+        As for ``ready``; the timeout, in seconds, holds for one answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' tljh_service.connection '{}' 10  # not from the command line: what it returns is an object
+    """
 
     def section(name):
         return config.get(name) if isinstance(config.get(name), dict) else {}
@@ -327,17 +339,22 @@ def _answer(config, timeout):
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
     port = place.get("port") or (443 if secure else 80)
     path = f"/{str(config.get('base_url') or '').strip('/')}/hub/api".replace("//", "/")
-    url = f"{'https' if secure else 'http'}://{address}:{port}{path}"
-    if secure:
-        context = ssl.create_default_context()
-        context.check_hostname = False  # asked by address, and the certificate may be on its way
-        context.verify_mode = ssl.CERT_NONE
-        connection = http.client.HTTPSConnection(address, port, timeout=timeout, context=context)
-    else:
-        connection = http.client.HTTPConnection(address, port, timeout=timeout)
+    if not secure:
+        return http.client.HTTPConnection(address, port, timeout=timeout), path
+    context = ssl.create_default_context()
+    context.check_hostname = False  # asked by address, and the certificate may be on its way
+    context.verify_mode = ssl.CERT_NONE
+    return http.client.HTTPSConnection(address, port, timeout=timeout, context=context), path
+
+
+def _answer(config, timeout):
+    """Ask the hub for its version: ``(version, None)``, or ``(None, why not)``."""
+    hub, path = connection(config, timeout)
+    scheme = "https" if isinstance(hub, http.client.HTTPSConnection) else "http"
+    url = f"{scheme}://{hub.host}:{hub.port}{path}"
     try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
+        hub.request("GET", path)
+        answer = hub.getresponse()
         if answer.status != 200:
             return None, f"{url} answers with HTTP status {answer.status}"
         return str(json.loads(answer.read())["version"]), None
@@ -346,4 +363,4 @@ def _answer(config, timeout):
     except (ValueError, KeyError, TypeError):
         return None, f"{url} is not answered by JupyterHub"
     finally:
-        connection.close()
+        hub.close()

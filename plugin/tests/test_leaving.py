@@ -36,8 +36,12 @@ def leaving(hub, docker_host, monkeypatch):
     monkeypatch.setitem(sys.modules, "salt.exceptions", errors)
     api, containers, sockets = (_load(f"plasma_hub_{name}") for name in ("api", "containers", "sockets"))
     engine = os.environ["DOCKER_HOST"].removeprefix("unix://")
-    containers.__salt__ = {"plasma_docker.engine": lambda: "docker"}
+    containers.__salt__ = {
+        "plasma_docker.engine": lambda: "docker",
+        "plasma_docker.connection": _load("plasma_docker").connection,
+    }
     api.__salt__ = {
+        "tljh_service.connection": _load("tljh_service").connection,
         "tljh_service.running": lambda: True,
         "tljh_config.show": lambda prefix: {"http": {"address": "127.0.0.1", "port": hub.port}},
         "tljh_config.get": lambda key, prefix: None,

@@ -25,6 +25,7 @@ from tests.unit.modules.stand_in_hub_api import TOKEN, StandInHubApi
 def functions():
     return {
         "tljh_service.running": create_autospec(tljh_service.running, return_value=True),
+        "tljh_service.connection": tljh_service.connection,
         "tljh_config.show": create_autospec(tljh_config.show, return_value={}),
         "tljh_config.get": create_autospec(tljh_config.get, return_value=None),
         "tljh_config.update": create_autospec(tljh_config.update),

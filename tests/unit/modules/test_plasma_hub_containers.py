@@ -74,7 +74,8 @@ def installed():
 @pytest.fixture
 def configure_loader_modules(installed, monkeypatch):
     monkeypatch.setattr(containers, "POLL", 0.01)
-    return {containers: {"__salt__": {"plasma_docker.engine": installed}}}
+    functions = {"plasma_docker.engine": installed, "plasma_docker.connection": plasma_docker.connection}
+    return {containers: {"__salt__": functions}}
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from unittest.mock import create_autospec
 import pytest
 from salt.exceptions import CommandExecutionError
 
+import _modules.plasma_hub_api as api
 import _modules.plasma_users as users
 import _modules.plasma_users_edit as edit
 import _modules.plasma_users_homes as homes
@@ -24,10 +25,6 @@ ANNA = user("anna", password_hash=HASH, groups=["biology", "video"], fullname="A
 GONE = {"name": "anna", "absent": True}
 
 
-def forget(names, prefix="/opt/tljh", timeout=60):
-    """Signature of ``plasma_hub_api.forget``."""
-
-
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     return StandInServer(tmp_path, monkeypatch)
@@ -37,7 +34,9 @@ def server(tmp_path, monkeypatch):
 def hub():
     """What the hub is asked."""
     return {
-        "plasma_hub_api.forget": create_autospec(forget),
+        "plasma_hub_api.forget": create_autospec(api.forget),
+        "plasma_hub_api.users": create_autospec(api.users, return_value={}),
+        "plasma_hub_api.administrators": create_autospec(api.administrators, return_value=None),
         "tljh_config.get": create_autospec(tljh_config.get, return_value=None),
     }
 

@@ -60,6 +60,20 @@ plasma:
   # docker:
   #   source: docker-ce
 
+  # Certificates: from Let's Encrypt for `name_server` (a name of each server: put it in servers/ID.sls), or an existing
+  # pair in `tls: {key: ..., cert: ...}`. docs/configuration/https.md
+  # https: {}
+
+  # Cockpit for administrators, behind the hub. Needs https.
+  # cockpit:
+  #   enabled: false
+
+  # Backups by a timer, with or without homes and images. docs/keeping/backup.md
+  # backup:
+  #   enabled: false
+  #   schedule: '*-*-* 03:30:00'
+  #   keep: 7
+
   # Tools for debugging on the server; `monitor: none` leaves out ctop.
   # utils:
   #   packages:

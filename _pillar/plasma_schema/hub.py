@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from .base import Found, Section, option
+from .keeping import Prune
 from .rules import (
     BaseUrl,
     DiskSize,
@@ -217,6 +218,7 @@ class Docker(Section):
         example="local",
         description="Where containers log to. User servers are no part of it: each keeps the last 10 MB of its output.",
     )
+    prune: Prune = option(Prune, example={"enabled": True}, description="Care for the engine's disk.")
 
 
 class CtopChecksums(Section):

@@ -273,6 +273,12 @@ HomePath = Annotated[
     AfterValidator(lambda text: text if text == "/home" else _directory(text)),
     Rule("/home, or an absolute path without spaces, not a directory of the system, such as /srv/homes"),
 ]
+Calendar = pattern(
+    r"[A-Za-z0-9*][A-Za-z0-9*:.,/~ -]*",
+    "when a timer of systemd runs (OnCalendar), such as `daily` or `Mon *-*-* 03:30:00`",
+    longest=100,
+    hint="is not what systemd takes for OnCalendar",
+)
 DataDirectory = Annotated[
     str,
     AfterValidator(_directory),

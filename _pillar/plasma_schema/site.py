@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from .base import Found, Section, option
 from .csv_file import CsvItem
 from .hub import Docker, Hub, Preflight, Utils
+from .keeping import Backup, Uninstall, Upgrade
 from .names import Membership, UserName
 from .people import GroupEntry, PasswordPolicy, User, repeated
 from .quotas import DefaultQuota, Quotas, limits
@@ -91,6 +92,26 @@ class Https(Section):
         example="https://acme.example.org/directory",
         description="Directory of another certificate authority that speaks ACME; null is Let's Encrypt.",
     )
+    acme_ca: CertificateFile | None = option(
+        None,
+        example="/etc/ssl/certs/own-ca.pem",
+        description="Certificate of the authority that signed `acme_server`'s own certificate, in PEM, where the "
+        "system does not trust it.",
+    )
+    timeout: int = option(
+        180,
+        ge=10,
+        le=3600,
+        unit="seconds",
+        example=300,
+        description="How long the certificate may take to arrive before the configuration of before is restored.",
+    )
+    check: bool = option(
+        True,
+        example=False,
+        description="Whether the names must lead to this server before it switches: for a server that is seen under "
+        "its names from outside only, `false` leaves that check out.",
+    )
     tls: Tls | None = option(
         None,
         example={"key": "/etc/ssl/private/hub.key", "cert": "/etc/ssl/certs/hub.pem"},
@@ -101,15 +122,18 @@ class Https(Section):
         names = [*([self.name_server] if self.name_server else []), *self.domains]
         yield from repeated(self.domains, "domains")
         if self.tls:
-            for name in ("letsencrypt_email", "staging", "acme_server"):
+            for name in ("letsencrypt_email", "staging", "acme_server", "acme_ca"):
                 if getattr(self, name):
                     yield Found((name,), "is set beside plasma.https.tls: keep one of the two ways to a certificate")
         elif self.letsencrypt_email and not names:
             yield Found(("domains",), "is required with letsencrypt_email (or name_server, for one domain)")
         elif names and not self.letsencrypt_email:
             yield Found(("letsencrypt_email",), "is required with a domain (or tls, for an existing certificate)")
-        elif not names and (self.staging or self.acme_server):
+        elif not names and (self.staging or self.acme_server or self.acme_ca):
             yield Found(("domains",), "is required, together with letsencrypt_email, as other keys of https are set")
+
+        if self.acme_ca and not self.acme_server:
+            yield Found(("acme_ca",), "has nothing to check: plasma.https.acme_server names no other authority")
 
     def complete(self) -> None:
         if self.name_server and self.name_server not in self.domains:
@@ -239,6 +263,13 @@ class Plasma(Section):
     )
     builder: Builder = option(Builder, example={"parallel": 1}, description="Building environments.")
     utils: Utils = option(Utils, example={"monitor": "none"}, description="Tools for debugging on the server.")
+    backup: Backup = option(Backup, example={"enabled": True}, description="Backups of the hub.")
+    upgrade: Upgrade = option(Upgrade, example={"wait": 300}, description="What `state.apply upgrade` does first.")
+    uninstall: Uninstall = option(
+        Uninstall,
+        example={"quotas": True},
+        description="What `state.apply uninstall` removes beside the hub. Each needs to be asked for by name.",
+    )
     preflight: Preflight = option(
         Preflight, example={"min_disk": "20G"}, description="What the server must have before anything is changed."
     )
@@ -265,6 +296,16 @@ class Plasma(Section):
             yield Found(("home_path",), f"is in plasma.shared_data ({self.shared_data}), which every user would see")
         if self.quotas.unmanaged and not limits(self.quota, 0):
             yield Found(("quotas", "unmanaged"), "needs plasma.quota: there is nothing to limit people with")
+        for name, needed in (("homes", "users"), ("docker", "environments")):
+            if getattr(self.uninstall, name) and not getattr(self.uninstall, needed):
+                yield Found(("uninstall", name), f"needs plasma.uninstall.{needed}")
+        for name in ("shared_data", "home_path"):
+            if within(self.backup.directory, getattr(self, name)):
+                yield Found(
+                    ("backup", "directory"), f"is in plasma.{name} ({getattr(self, name)}), where users have access"
+                )
+        if overlap(self.backup.directory, self.hub.prefix):
+            yield Found(("backup", "directory"), f"overlaps plasma.hub.prefix ({self.hub.prefix})")
         if self.cockpit.enabled and not self.https.wanted:
             yield Found(("cockpit", "enabled"), "needs plasma.https: passwords would travel in plain text without it")
 

@@ -60,6 +60,43 @@ def site(target, tmp_path_factory):
     return Site(target, tmp_path_factory.mktemp("site"), site_pillar())
 
 
+@dataclass
+class Kept:
+    """A second server, for what lasts years: its capabilities are switched on and off again."""
+
+    target: ContainerTarget
+    site: Site
+
+    def with_pillar(self, **keys) -> None:
+        """Set keys of the pillar over those that every server of the suite has."""
+        self.site.set_pillar({**site_pillar(), **keys})
+
+
+@pytest.fixture(scope="session")
+def kept_server(tmp_path_factory):
+    """One server for all of `kept`, deployed once. PLASMA_KEPT=name takes that one, as it is, if it is up already."""
+    name = os.environ.get("PLASMA_KEPT", "kept")
+    target = ContainerTarget(name)
+    ensure_engine()
+    if not (os.environ.get("PLASMA_KEPT") and target.is_up()):
+        target = fresh_target(name)
+    else:
+        target.up()
+    server = Kept(target, Site(target, tmp_path_factory.mktemp(name), site_pillar()))
+    first = server.site.apply()
+    assert not first.failed, "\n".join(f"{key}: {comment}" for key, comment in first.failed.items())
+    yield server
+    if not os.environ.get("PLASMA_KEEP"):
+        target.down()
+
+
+@pytest.fixture
+def kept(kept_server):
+    """That server, with the pillar of the suite at first. Tests leave it with a hub that works."""
+    kept_server.with_pillar()
+    return kept_server
+
+
 @pytest.fixture
 def pillar(site):
     """Changes to the pillar for one test; what was there comes back afterwards."""

@@ -103,6 +103,24 @@ _COMMON = {
         },
     },
     "preflight": {"min_disk": "20G", "min_memory": "3.5G"},
+    "backup": {
+        "enabled": True,
+        "schedule": "Mon,Thu *-*-* 02:00:00",
+        "directory": "/srv/backups",
+        "keep": 30,
+        "homes": True,
+        "images": True,
+    },
+    "upgrade": {"message": "Upgrade from 18:00 to 18:10", "wait": 300},
+    "uninstall": {
+        "data": True,
+        "users": True,
+        "homes": True,
+        "environments": True,
+        "docker": True,
+        "quotas": True,
+        "backups": True,
+    },
 }
 _SOURCES = {
     "pip_index_url": "https://reader:token@pypi.example.org/simple",
@@ -138,6 +156,7 @@ FULL_TLJH = {
             "key_sha256": SHA["f"],
         },
         "log_driver": "local",
+        "prune": {"enabled": True, "schedule": "daily", "min_age": 24, "warn_at": 90},
     },
     "https": {
         "name_server": "hub.example.org",
@@ -145,6 +164,9 @@ FULL_TLJH = {
         "letsencrypt_email": "admin@example.org",
         "staging": True,
         "acme_server": "https://acme.example.org/directory",
+        "acme_ca": "/etc/ssl/certs/own-ca.pem",
+        "timeout": 300,
+        "check": False,
     },
 }
 FULL_PYPI = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import time
 
 from salt.exceptions import SaltInvocationError
 
@@ -22,6 +23,8 @@ _DOCKER_DATA = "/var/lib/docker"
 _ARCHITECTURES = ("x86_64", "aarch64")
 _UNITS = {"traefik.service", "jupyterhub.service"}
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)([KMGT]?)$", re.IGNORECASE)
+# Rendering and sending take seconds; certificates are dated back by minutes at most.
+_CLOCK_TOLERANCE = 600
 _TCP_LISTEN = "0A"  # include/net/tcp_states.h
 
 
@@ -215,7 +218,29 @@ def _port_problems(ports):
     return found
 
 
-def problems(provider, prefix="/opt/tljh", min_disk="10G", min_memory="1G", ports=(80,)):
+def _clock_problems(controller_time):
+    """A wrong clock makes good certificates bad, apt refuse its lists, and logins end at once or never."""
+    if controller_time is None:
+        return []
+    ahead = time.time() - float(controller_time)
+    if abs(ahead) <= _CLOCK_TOLERANCE:
+        return []
+    here = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(time.time()))
+    side = "ahead of" if ahead > 0 else "behind"
+    return [
+        f"the clock says {here} UTC, {_duration(abs(ahead))} {side} that of the machine salt-ssh runs on: set the "
+        "wrong one of the two, on a server with `timedatectl set-ntp true`"
+    ]
+
+
+def _duration(seconds):
+    for size, unit in ((86400, "days"), (3600, "hours")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 60:.0f} minutes"
+
+
+def problems(provider, prefix="/opt/tljh", min_disk="10G", min_memory="1G", ports=(80,), controller_time=None):
     """
     Return every reason why this server cannot take Plasma, one sentence each; an empty list is good.
 
@@ -229,6 +254,9 @@ def problems(provider, prefix="/opt/tljh", min_disk="10G", min_memory="1G", port
         Memory of the machine, as a size.
     ports
         TCP ports that nobody but the hub's own proxy may hold.
+    controller_time
+        Seconds since 1970 by the clock of the machine that the states come from; the server's must agree with it.
+        Without it, no clock is looked at.
 
     CLI Example:
 
@@ -240,6 +268,7 @@ def problems(provider, prefix="/opt/tljh", min_disk="10G", min_memory="1G", port
     found = _system_problems()
     found += _resource_problems(prefix, bool(current), min_disk, min_memory)
     found += _port_problems(ports)
+    found += _clock_problems(controller_time)
     if current and current != provider:
         found.append(
             f"{prefix} holds a hub of the provider {current!r}, and pillar asks for {provider!r}: set "

@@ -8,6 +8,8 @@ preflight-server-is-fit:
     - min_disk: {{ plasma.preflight.min_disk | json }}
     - min_memory: {{ plasma.preflight.min_memory | json }}
     - ports: [80]
+    # Rendered on the controller: its own clock, to compare the server's with.
+    - controller_time: {{ None | strftime('%s') }}
     - order: first
     - failhard: true
 

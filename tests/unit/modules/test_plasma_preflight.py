@@ -357,3 +357,30 @@ def test_nothing_is_written_or_started(tmp_path):
     )
     assert done.stdout.strip() == "[]"
     assert not (tmp_path / "prefix").exists()
+
+
+@pytest.mark.parametrize(
+    ("ahead", "said"),
+    [
+        (0, None),
+        (599, None),
+        (-599, None),
+        (1800, "30 minutes ahead of"),
+        (-3 * 3600, "3 hours behind"),
+        (-400 * 86400, "400 days behind"),
+    ],
+)
+def test_a_wrong_clock(system, monkeypatch, ahead, said):
+    monkeypatch.setattr(plasma_preflight.time, "time", lambda: 1_800_000_000.0)
+    found = plasma_preflight.problems("pypi", ports=[], controller_time=str(1_800_000_000 - ahead))
+    clock = [problem for problem in found if "clock" in problem]
+    assert len(clock) == (1 if said else 0)
+    if said:
+        assert "2027-01-15 08:00:00 UTC" in clock[0]
+        assert said in clock[0]
+        assert "timedatectl" in clock[0]
+
+
+def test_without_the_time_of_a_controller_no_clock_is_wrong(system, monkeypatch):
+    monkeypatch.setattr(plasma_preflight.time, "time", lambda: 0.0)
+    assert not [problem for problem in plasma_preflight.problems("pypi", ports=[]) if "clock" in problem]

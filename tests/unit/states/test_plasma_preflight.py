@@ -27,9 +27,10 @@ def configure_loader_modules(request, problems):
 
 
 def test_fit(problems):
-    ret = plasma_preflight.passed("fit", "pypi", prefix="/srv/hub", min_disk="20G", min_memory="2G", ports=[80, 443])
+    wanted = {"prefix": "/srv/hub", "min_disk": "20G", "min_memory": "2G", "ports": [80, 443], "controller_time": 1e9}
+    ret = plasma_preflight.passed("fit", "pypi", **wanted)
     assert (ret["name"], ret["result"], ret["changes"]) == ("fit", True, {})
-    problems.assert_called_once_with("pypi", prefix="/srv/hub", min_disk="20G", min_memory="2G", ports=[80, 443])
+    problems.assert_called_once_with("pypi", **wanted)
 
 
 def test_every_problem_is_in_one_message_and_a_dry_run_fails_as_well(problems):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import subprocess
 
 import pytest
 
+from tests.support.shell import wait_for
 from tests.support.site import Site
 from tests.support.vm import VMTarget
 
@@ -63,4 +67,54 @@ def test_people_come_with_their_limits_in_one_apply(vm):
         tried = vm.target.sudo(["su", "-", name, "-c", command], check=False)
         assert tried.stderr == "fallocate: fallocate failed: Disk quota exceeded\n"
     assert vm.apply("users").changed == {}
+    vm.set_pillar(before)
+
+
+@pytest.mark.parametrize(("shift", "said"), [("-400 days", "400 days behind"), ("+3 hours", "3 hours ahead of")])
+def test_a_wrong_clock_is_refused_and_named(vm, shift, said):
+    """A clock that a virtual machine lost while it was suspended, or that nobody ever set."""
+    vm.target.sudo(f"date --set '{shift}'")
+    try:
+        result = vm.apply("utils")
+    finally:
+        vm.target.sudo("hwclock --hctosys")
+    comment = result.failed["preflight-server-is-fit|preflight-server-is-fit"]
+    assert said in comment
+    assert "timedatectl set-ntp true" in comment
+    assert vm.apply("utils").failed == {}
+
+
+def test_the_machine_reboots_while_packages_are_installed(vm):
+    before = vm.pillar
+    vm.set_pillar({**before, "utils": {"monitor": "none", "packages": ["jq", "tree", "mc"]}})
+    log = vm.directory / "rebooted.log"
+    with log.open("w", encoding="utf-8") as output:
+        process = vm.start("state.apply", "utils", stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    unpacking = "pgrep -f '[d]pkg .*--unpack'"
+    wait_for(
+        lambda: vm.target.ssh(unpacking, check=False).returncode == 0 or process.poll() is not None,
+        timeout=300,
+        what="dpkg",
+        interval=0.1,
+    )
+    assert process.poll() is None, log.read_text(encoding="utf-8")
+    boot = vm.target.ssh("cat /proc/sys/kernel/random/boot_id").stdout
+    # At once: nothing is written back first.
+    vm.target.sudo("sh -c 'echo 1 > /proc/sys/kernel/sysrq; (sleep 0.2; echo b > /proc/sysrq-trigger) &'", check=False)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    vm.target.disconnect()
+    wait_for(
+        lambda: (
+            vm.target.ssh("cat /proc/sys/kernel/random/boot_id", check=False).stdout.strip() not in ("", boot.strip())
+        ),
+        timeout=300,
+        what="the machine",
+        interval=2,
+    )
+    result = vm.apply("utils")
+    assert result.failed == {}, result.failed
+    assert vm.target.ssh("dpkg-query -W -f '${Status}' mc").stdout == "install ok installed"
+    assert vm.apply("utils").changed == {}
     vm.set_pillar(before)

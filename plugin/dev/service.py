@@ -16,7 +16,7 @@ class Current:
     """What the files are called in pages, for browsers that keep them: another name after each change."""
 
     def __str__(self) -> str:
-        return app.version_hash(theme.STATIC)
+        return theme.version_hash()
 
 
 class DevService(app.PlasmaService):

@@ -13,6 +13,7 @@ from . import network, operators, settings, theme
 from .access import Store
 
 SERVICE = "plasma"
+COCKPIT = "cockpit"
 # From this length on, a password was made by a program.
 RANDOM_PASSWORD = 64
 # How a Docker client finds its engine; managed services inherit next to nothing.
@@ -87,6 +88,31 @@ def add_service(c: Any, values: settings.Settings) -> None:
     add_role(c, {"name": "user", "scopes": ["self", f"access:services!service={SERVICE}"]})
 
 
+def add_cockpit(c: Any, values: settings.Settings) -> None:
+    """Register the service that leads to Cockpit, where it is wanted and HTTPS is on.
+
+    No role gives access to it: JupyterHub's own role "admin" has that for every service, and nobody else has.
+
+    Args:
+        c: the traitlets ``Config`` object.
+        values: the settings.
+    """
+    if not values.cockpit:
+        return
+    c.JupyterHub.services.append(
+        {
+            "name": COCKPIT,
+            "url": f"http://127.0.0.1:{values.cockpit_port}",
+            "command": [sys.executable, "-m", "tljh_plasma.cockpit"],
+            "cwd": str(values.state_dir),
+            "environment": {name: os.environ[name] for name in ("TLJH_INSTALL_PREFIX",) if name in os.environ},
+            # The navigation has an entry of its own.
+            "display": False,
+            "oauth_no_confirm": True,
+        }
+    )
+
+
 def quicken_proxy(c: Any) -> None:
     """Let Traefik check the password of its API in a millisecond, and not in a quarter of a second.
 
@@ -126,6 +152,7 @@ def configure(c: Any) -> None:
     values = settings.load()
     Store(values.database).upgrade()
     add_service(c, values)
+    add_cockpit(c, values)
     add_role(c, operators.register(c, values.state_dir))
 
     # Who gets in.

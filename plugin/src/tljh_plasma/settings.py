@@ -19,6 +19,11 @@ DEFAULT_BUILDER_PARALLEL = 2
 DEFAULT_BUILDER_TIMEOUT = 7200
 DEFAULT_NETWORK_NAME = "plasma"
 DEFAULT_SERVICE_PORT = 15002
+# Passwords of the system pass through it. Only root can listen on a port below 1024, so nobody else can stand in for it
+# while the hub is down; and above 511 the kernel hands out ports below 1024 to whoever asks for one.
+DEFAULT_COCKPIT_PORT = 301
+# Where Cockpit itself listens. In a directory of root's, for root alone.
+DEFAULT_COCKPIT_SOCKET = "/run/plasma-cockpit.sock"
 
 # Least and most of the numbers; `config_schema` holds the file to the same ones.
 NAMED_SERVER_LIMIT = (0, None)
@@ -26,6 +31,7 @@ BUILDER_PARALLEL = (1, 16)
 BUILDER_TIMEOUT = (60, 86400)
 # Those below belong to the system's own services.
 SERVICE_PORT = (1024, 65535)
+COCKPIT_PORT = (1, 65535)
 
 POLICIES = ("open", "closed")
 
@@ -77,6 +83,7 @@ LINK = TextRule(
     2000,
     shown=False,
 )
+SOCKET = TextRule("an absolute path of at most 100 characters", r"/[^\x00-\x1f\x7f]+", 100)
 
 
 class SettingsError(Exception):
@@ -103,6 +110,9 @@ class Settings:
         network_name: Docker network of the user servers.
         service_port: port of the service "plasma" on 127.0.0.1.
         monitoring_url: where the monitoring link leads, a URL or a path of this server; empty for no link.
+        cockpit: whether Cockpit is offered at /services/cockpit/. Never without HTTPS.
+        cockpit_port: port of the service "cockpit" on 127.0.0.1.
+        cockpit_socket: Unix socket of Cockpit's own web service.
     """
 
     prefix: Path = Path(DEFAULT_PREFIX)
@@ -120,6 +130,15 @@ class Settings:
     network_name: str = DEFAULT_NETWORK_NAME
     service_port: int = DEFAULT_SERVICE_PORT
     monitoring_url: str = ""
+    cockpit: bool = False
+    cockpit_port: int = DEFAULT_COCKPIT_PORT
+    cockpit_socket: str = DEFAULT_COCKPIT_SOCKET
+
+    @property
+    def cockpit_url(self) -> str:
+        """Path at which people open Cockpit, empty where it is not offered."""
+        base = str(self.config.get("base_url") or "/").strip("/")
+        return f"/{base}/services/cockpit/".replace("//", "/") if self.cockpit else ""
 
     @property
     def config_dir(self) -> Path:
@@ -247,6 +266,14 @@ def _open_by_default(config: dict[str, Any]) -> bool:
     return policy == "open"
 
 
+def _cockpit(config: dict[str, Any]) -> bool:
+    """Whether Cockpit is wanted and can be had: passwords of the system never travel in plain text."""
+    enabled = section(config, "plasma", "cockpit").get("enabled", False)
+    if not isinstance(enabled, bool):
+        raise _wrong(("plasma", "cockpit", "enabled"), "true or false", enabled)
+    return enabled and section(config, "https").get("enabled") is True
+
+
 def load(prefix: Path | None = None) -> Settings:
     """Read ``<prefix>/config/config.yaml`` and fill in the defaults.
 
@@ -292,4 +319,7 @@ def load(prefix: Path | None = None) -> Settings:
         network_name=_text(config, "plasma", "network", "name", default=DEFAULT_NETWORK_NAME, rule=NETWORK),
         service_port=_number(config, "plasma", "service_port", default=DEFAULT_SERVICE_PORT, within=SERVICE_PORT),
         monitoring_url=_text(config, "plasma", "monitoring_url", default="", rule=LINK),
+        cockpit=_cockpit(config),
+        cockpit_port=_number(config, "plasma", "cockpit", "port", default=DEFAULT_COCKPIT_PORT, within=COCKPIT_PORT),
+        cockpit_socket=_text(config, "plasma", "cockpit", "socket", default=DEFAULT_COCKPIT_SOCKET, rule=SOCKET),
     )

@@ -6,6 +6,7 @@ Nothing here replaces what others have configured: an administrator's own templa
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,15 @@ PAGE_POLICY = "; ".join(
 )
 
 
+def version_hash(directory: Path = STATIC) -> str:
+    """Return what changes with the content of a directory's files: browsers keep files under this name."""
+    digest = hashlib.sha256()
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            digest.update(str(path.relative_to(directory)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
 def _plain(section: Any, name: str) -> dict[str, Any]:
     """Return a dict trait of a section of the configuration as it stands, without changing it."""
     value = section.get(name, {})
@@ -72,6 +82,7 @@ def apply(c: Any, settings: Settings) -> None:
     hub.template_vars.update(
         {
             "plasma_monitoring_url": settings.monitoring_url,
+            "plasma_cockpit_url": settings.cockpit_url,
             "plasma_page_policy": PAGE_POLICY,
             # JupyterHub calls it with the visitor for every page; the pages that show it call what it returns.
             "plasma_notice": notices.asked_for,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 import signal
@@ -39,15 +38,6 @@ from .waiting import Waiting
 
 # JupyterHub tells "tornado.application" of every login, with the ids of sessions.
 LOGGERS = {"tornado.access": logging.INFO, "tornado.application": logging.WARNING, "tornado.general": logging.INFO}
-
-
-def version_hash(directory: Path) -> str:
-    """Return what changes with the content of a directory's files: browsers keep files under this name."""
-    digest = hashlib.sha256()
-    for path in sorted(directory.rglob("*")):
-        if path.is_file():
-            digest.update(str(path.relative_to(directory)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
 
 
 class PlasmaService(TljhRepo2Docker):
@@ -138,7 +128,7 @@ class PlasmaService(TljhRepo2Docker):
             "jinja2_env": Environment(
                 loader=FileSystemLoader([str(path) for path in theme.SERVICE_TEMPLATES]), autoescape=True
             ),
-            "version_hash": version_hash(theme.STATIC),
+            "version_hash": theme.version_hash(),
             "default_handler_class": NotFoundHandler,
             "plasma": self.plasma,
             "engine": engine,

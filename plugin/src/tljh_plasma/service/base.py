@@ -266,6 +266,7 @@ class PageHandler(Guarded):
                 "admin": bool((self._visitor or {}).get("admin")),
                 "token": True,
                 "monitoring_url": self.settings["plasma"].monitoring_url if administrator else "",
+                "cockpit_url": self.settings["plasma"].cockpit_url,
             },
             "page": page,
         }

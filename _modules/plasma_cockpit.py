@@ -1,0 +1,447 @@
+"""
+Cockpit behind the hub: where it listens, what its configuration says, and what was here before.
+
+Cockpit's web service gets a Unix socket of root's in place of its port, so that nobody reaches it but the hub's service
+"cockpit", which lets administrators in (``tljh_plasma.cockpit``). cockpit-tls takes such a socket from systemd in all
+releases from 264 (Ubuntu 22.04) on, and treats it as a connection of this machine (its src/tls/connection.c).
+
+What was here before is noted in /var/lib/plasma/cockpit.json, and the configuration of before is kept below
+/var/backups/plasma; both are root's alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import time
+
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "plasma_cockpit"
+
+CONF = pathlib.Path("/etc/cockpit/cockpit.conf")
+DROP_IN = pathlib.Path("/etc/systemd/system/cockpit.socket.d/zz-plasma.conf")  # after everybody else's
+PAGE = pathlib.Path("/usr/local/share/cockpit/plasma")
+NOTE = pathlib.Path("/var/lib/plasma/cockpit.json")
+BACKUPS = pathlib.Path("/var/backups/plasma/cockpit")
+SOCKET = "/run/plasma-cockpit.sock"
+PORT = 301  # of the hub's service, as in tljh_plasma.settings
+UNIX_SOCKETS = pathlib.Path("/proc/net/unix")
+UNIT = "cockpit.socket"
+IDLE = 15  # minutes after which Cockpit logs people out
+_LISTENING = 1 << 16  # __SO_ACCEPTCON of the kernel
+
+_CONF_TEXT = """\
+# Written by Plasma's state "cockpit": changes here are lost at its next apply.
+# `state.apply cockpit.disabled` brings back what was here before.
+[WebService]
+UrlRoot = {root}
+ProtocolHeader = X-Forwarded-Proto
+ForwardedForHeader = X-Forwarded-For
+# TLS ends at the hub's proxy, and nothing else than the hub reaches this Cockpit.
+AllowUnencrypted = true
+# To other machines, people go by themselves.
+LoginTo = false
+
+[Session]
+IdleTimeout = {idle}
+"""
+_DROP_IN_TEXT = f"""\
+# Written by Plasma's state "cockpit": the hub leads here, and there is no port.
+[Socket]
+ListenStream=
+ListenStream={SOCKET}
+SocketUser=root
+SocketGroup=root
+SocketMode=0600
+RemoveOnStop=yes
+# The message at login would name the port.
+ExecStartPost=
+ExecStartPost=-/bin/ln -snf /dev/null /run/cockpit/motd
+"""
+
+
+def __virtual__():
+    return __virtualname__
+
+
+def refusal(prefix="/opt/tljh"):
+    """
+    Return why Cockpit cannot be offered, as a sentence, or None.
+
+    prefix
+        Where the hub is installed.
+
+    Raises CommandExecutionError when config.yaml cannot be read.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_cockpit.refusal
+    """
+    config = __salt__["tljh_config.show"](prefix)
+    if _section(config, "https").get("enabled") is True:
+        return None
+    return (
+        "Cockpit asks for passwords of the server, so it needs HTTPS, which is not on: set plasma.https and apply the "
+        "state https, then this one."
+    )
+
+
+def compare(prefix="/opt/tljh"):
+    """
+    Return what ``prepare`` would write, ``{path: {"old": ..., "new": ...}}``. Nothing is changed.
+
+    prefix
+        Where the hub is installed; its ``base_url`` is part of the configuration.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_cockpit.compare
+    """
+    found = {}
+    for path, text in _files(prefix).items():
+        old = _read(path)
+        if old != text:
+            found[str(path)] = {"old": None if old is None else "other content", "new": "content of Plasma"}
+    return found
+
+
+def prepare(packages, prefix="/opt/tljh"):
+    """
+    Write Cockpit's configuration and that of its socket, before or after it is installed; what was there is kept.
+
+    packages
+        Names of the packages that are going to be installed: those that are not there yet are removed again by
+        ``disable``.
+
+    prefix
+        As for ``compare``.
+
+    Returns what ``compare`` returned before.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_cockpit.prepare '[cockpit-ws, cockpit-system]'
+    """
+    changes = compare(prefix)
+    note = _note()
+    if note is None:
+        installed = __salt__["pkg.list_pkgs"]()
+        state = _unit()
+        note = {
+            "packages": sorted(name for name in packages if name not in installed),
+            "conf": CONF.exists(),
+            "enabled": state["enabled"],
+            "active": state["active"],
+            "written": [],
+        }
+        if note["conf"]:
+            _keep(CONF, "cockpit.conf")
+        _write(NOTE, json.dumps(note), 0o600)
+    for path, text in _files(prefix).items():
+        if str(path) not in changes:
+            continue
+        if path == CONF and CONF.exists() and _read(CONF) not in (*note["written"], _backup()):
+            # Edited since: a copy for the operator, while the one of before stays what comes back.
+            _keep(CONF, f"cockpit.conf.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+        if path == CONF:
+            _write(NOTE, json.dumps({**note, "written": [text]}), 0o600)
+        _write(path, text, 0o644)
+    return changes
+
+
+def listening():
+    """
+    Return whether Cockpit listens where it should, as ``{"socket": bool, "enabled": bool}``.
+
+    socket
+        The Unix socket takes connections, and systemd has no newer instructions.
+
+    enabled
+        It does so after a reboot too.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_cockpit.listening
+    """
+    state = _unit()
+    return {"socket": state["active"] and not state["stale"] and _accepts(SOCKET), "enabled": state["enabled"]}
+
+
+def listen():
+    """
+    Make Cockpit listen where it should, now and after reboots. Who is in Cockpit by another way is cut off.
+
+    Returns what ``listening`` returns. Raises CommandExecutionError when systemd fails, with its words.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_cockpit.listen
+    """
+    _systemctl("daemon-reload")
+    # A socket does not start while its service runs.
+    _systemctl("stop", UNIT, "cockpit.service")
+    _systemctl("enable", UNIT)
+    _systemctl("start", UNIT)
+    now = listening()
+    if not now["socket"]:
+        raise CommandExecutionError(f"Cockpit does not listen on {SOCKET}: see `journalctl --unit={UNIT}`.")
+    return now
+
+
+def compare_disabled(prefix="/opt/tljh"):
+    """
+    Return what ``disable`` would change, ``{what: {"old": ..., "new": ...}}``; empty where nothing of ours is left.
+
+    prefix
+        Where the hub is installed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_cockpit.compare_disabled
+    """
+    note, changes = _note() or {}, {}
+    if "cockpit" in _section(__salt__["tljh_config.show"](prefix), "plasma"):
+        changes["plasma.cockpit"] = {"old": "in config.yaml", "new": None}
+    if DROP_IN.exists():
+        changes[str(DROP_IN)] = {"old": "content of Plasma", "new": None}
+    if note and (CONF.exists() or note["conf"]):
+        changes[str(CONF)] = {"old": "content of Plasma", "new": "as before" if note["conf"] else None}
+    if PAGE.exists():
+        changes[str(PAGE)] = {"old": "page of Plasma", "new": None}
+    removed = _removable(note)
+    if removed:
+        changes["packages"] = {"old": removed, "new": None}
+    if note and not changes:
+        changes[str(NOTE)] = {"old": "note of Plasma", "new": None}
+    return changes
+
+
+def kept_packages():
+    """
+    Return the packages that ``disable`` leaves although this state installed them, and those that need them, as
+    ``{"kept": [names], "for": [names]}``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_cockpit.kept_packages
+    """
+    note = _note() or {}
+    ours, others = _installed(note)
+    return {"kept": ours, "for": others} if ours and others else {"kept": [], "for": []}
+
+
+def disable(prefix="/opt/tljh", timeout=120):
+    """
+    Take the hub's way to Cockpit, our configuration and the packages that were installed for it away; bring back what
+    was here before.
+
+    prefix
+        Where the hub is installed.
+
+    timeout
+        Seconds for the reload of the hub.
+
+    Returns what ``compare_disabled`` returned before. Raises CommandExecutionError when the hub does not come back, or
+    apt or systemd fails; a repetition goes on from there.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_cockpit.disable
+    """
+    changes, note = compare_disabled(prefix), _note()
+    if "plasma.cockpit" in changes:
+        __salt__["tljh_config.apply"]({}, prefix=prefix, unset=["plasma.cockpit"], timeout=timeout)
+    if PAGE.exists():
+        shutil.rmtree(PAGE)
+    if DROP_IN.exists():
+        # Otherwise it would listen on its port for a moment.
+        if _unit()["known"]:
+            _systemctl("stop", UNIT, "cockpit.service")
+        DROP_IN.unlink()
+        if not any(DROP_IN.parent.iterdir()):
+            DROP_IN.parent.rmdir()
+        _systemctl("daemon-reload")
+    if note:
+        _put_back(note)
+        removed = _removable(note)
+        if removed:
+            __salt__["pkg.remove"](pkgs=removed)
+            left = sorted(set(removed) & set(__salt__["pkg.list_pkgs"]()))
+            if left:
+                raise CommandExecutionError(f"apt did not remove {', '.join(left)}: see /var/log/apt/term.log.")
+        if _unit()["known"]:
+            # A package that stays, with nothing of ours: as it was, or off.
+            _systemctl("enable" if note["enabled"] else "disable", UNIT)
+            _systemctl("start" if note["active"] else "stop", UNIT)
+        NOTE.unlink(missing_ok=True)
+    return changes
+
+
+def health(prefix="/opt/tljh"):
+    """
+    Return how Cockpit is, for the status: ``{"installed": version or None, "running": bool, "problem": str or None}``.
+
+    prefix
+        Where the hub is installed.
+
+    running
+        Whether it is offered and can be reached through the hub.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_cockpit.health
+    """
+    version = __salt__["pkg.list_pkgs"]().get("cockpit-ws")
+    found = {"installed": version or None, "running": False, "problem": None}
+    try:
+        config = __salt__["tljh_config.show"](prefix)
+    except CommandExecutionError:
+        return found  # somebody else's problem, and said there
+    if not _section(config, "plasma", "cockpit").get("enabled"):
+        return found
+    port = _section(config, "plasma", "cockpit").get("port", PORT)
+    again = "run `state.apply cockpit`"
+    if refusal(prefix):
+        found["problem"] = "Cockpit is not offered because HTTPS is off: run `state.apply https`."
+    elif not version:
+        found["problem"] = f"Cockpit is not installed any more: {again}."
+    elif compare(prefix):
+        found["problem"] = f"Cockpit's configuration was changed: {again}."
+    elif not listening()["socket"]:
+        found["problem"] = f"Cockpit does not listen for the hub: {again}."
+    elif __salt__["plasma_hub_sockets.listeners"]("127.0.0.1", port) != [0]:
+        found["problem"] = "The hub's service cockpit does not run: see `journalctl --unit=jupyterhub`."
+    else:
+        found["running"] = True
+    return found
+
+
+def _section(config, *names):
+    for name in names:
+        config = config.get(name) if isinstance(config, dict) else None
+    return config if isinstance(config, dict) else {}
+
+
+def _files(prefix):
+    """The files of ours, path to text."""
+    base = str(__salt__["tljh_config.show"](prefix).get("base_url") or "").strip("/")
+    root = f"/{base}/services/cockpit".replace("//", "/")
+    return {DROP_IN: _DROP_IN_TEXT, CONF: _CONF_TEXT.format(root=root, idle=IDLE)}
+
+
+def _read(path):
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
+        return None
+
+
+def _write(path, text, mode):
+    path.parent.mkdir(mode=0o700 if mode == 0o600 else 0o755, parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+
+
+def _note():
+    try:
+        return json.loads(NOTE.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise CommandExecutionError(f"{NOTE} is damaged: move it away, then apply again.") from None
+
+
+def _backup():
+    return _read(BACKUPS / "cockpit.conf")
+
+
+def _keep(path, name):
+    """A copy below the backups, with owner and mode."""
+    for folder in (BACKUPS.parent, BACKUPS):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    shutil.copy2(path, BACKUPS / name)
+
+
+def _put_back(note):
+    now = _read(CONF)
+    if now is not None and now not in (*note["written"], _backup()):
+        _keep(CONF, f"cockpit.conf.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    if note["conf"]:
+        shutil.copy2(BACKUPS / "cockpit.conf", CONF)
+    else:
+        CONF.unlink(missing_ok=True)
+
+
+def _installed(note):
+    """(packages that we installed, other packages of Cockpit), of those that are installed."""
+    there = __salt__["pkg.list_pkgs"]()
+    ours = [name for name in note.get("packages", ()) if name in there]
+    # Comes with ours, and goes with them.
+    known = {*note.get("packages", ()), "cockpit-bridge"}
+    return ours, sorted(name for name in there if name.partition("-")[0] == "cockpit" and name not in known)
+
+
+def _removable(note):
+    ours, others = _installed(note)
+    return [] if others else ours
+
+
+def _unit():
+    """What systemd says of the socket's unit."""
+    done = __salt__["cmd.run_all"](
+        ["systemctl", "show", "--property=LoadState,ActiveState,UnitFileState,NeedDaemonReload", UNIT],
+        python_shell=False,
+        ignore_retcode=True,
+    )
+    found = dict(line.split("=", 1) for line in done["stdout"].splitlines() if "=" in line)
+    return {
+        "known": found.get("LoadState") == "loaded",
+        "active": found.get("ActiveState") == "active",
+        "enabled": found.get("UnitFileState") == "enabled",
+        "stale": found.get("NeedDaemonReload") == "yes",
+    }
+
+
+def _accepts(path):
+    """Whether somebody listens on a Unix socket: the file may be left over."""
+    try:
+        lines = UNIX_SOCKETS.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
+    except OSError:
+        return False
+    return any(
+        words[-1] == path and int(words[3], 16) & _LISTENING for words in map(str.split, lines) if len(words) > 7
+    )
+
+
+def _systemctl(*arguments):
+    done = __salt__["cmd.run_all"](["systemctl", *arguments], python_shell=False, ignore_retcode=True)
+    if done["retcode"]:
+        said = (done["stderr"].strip() or done["stdout"].strip() or "no output").splitlines()[-1]
+        raise CommandExecutionError(f"`systemctl {' '.join(arguments)}` failed: {said.rstrip('.')}.")

@@ -1,0 +1,7 @@
+# Takes Cockpit away from the hub, and brings back what was here before the state cockpit.
+{% set plasma = pillar['plasma'] %}
+
+cockpit-disabled:
+  plasma_cockpit.disabled:
+    - prefix: {{ plasma.hub.prefix }}
+    - timeout: {{ plasma.hub.ready_timeout }}

@@ -107,7 +107,7 @@ class CockpitHandler(Administrators, WebSocketHandler):
         # As it was written. The name in it is nobody's: the connection is to a Unix socket.
         return URL(f"http://cockpit{self.request.uri}", encoded=True)
 
-    def _headers(self) -> dict[str, str]:
+    def _sent(self) -> dict[str, str]:
         return headers.for_cockpit(self.request.headers, self.request.host, self.request.remote_ip or "")
 
     def set_default_headers(self) -> None:
@@ -143,7 +143,7 @@ class CockpitHandler(Administrators, WebSocketHandler):
     async def _hand_on(self) -> None:
         try:
             async with self._client.request(
-                self.request.method, self._address, headers=self._headers(), allow_redirects=False
+                self.request.method, self._address, headers=self._sent(), allow_redirects=False
             ) as answer:
                 self._begin(answer)
                 if self.request.method == "GET":
@@ -204,7 +204,7 @@ class CockpitHandler(Administrators, WebSocketHandler):
         try:
             self._cockpit = await self._client.ws_connect(
                 self._address,
-                headers=self._headers(),
+                headers=self._sent(),
                 origin=self.request.headers["Origin"],
                 protocols=[name.strip() for name in wanted.split(",") if name.strip()],
                 max_msg_size=MAX_MESSAGE,

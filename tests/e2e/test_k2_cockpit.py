@@ -49,10 +49,9 @@ def certificate(kept_server):
 def https(kept_server, certificate):
     """HTTPS with it; afterwards the hub is as it was."""
     target = kept_server.target
-    kept_server.site.salt(
-        "tljh_config.apply",
-        f"{{https: {{enabled: true, tls: {{key: {certificate['key']}, cert: {certificate['cert']}}}}}}}",
-    )
+    pair = f"{{key: {certificate['key']}, cert: {certificate['cert']}}}"
+    done = kept_server.site.salt("tljh_config.apply", f"{{https: {{enabled: true, tls: {pair}}}}}")
+    assert done.value["reloaded"] == "proxy"
     yield f"https://{target.host}"
     kept_server.site.salt("tljh_config.apply", "{}", "unset=[https]")
 

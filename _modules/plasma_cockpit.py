@@ -28,10 +28,7 @@ NOTE = pathlib.Path("/var/lib/plasma/cockpit.json")
 BACKUPS = pathlib.Path("/var/backups/plasma/cockpit")
 SOCKET = "/run/plasma-cockpit.sock"
 PORT = 301  # of the hub's service, as in tljh_plasma.settings
-UNIX_SOCKETS = pathlib.Path("/proc/net/unix")
-UNIT = "cockpit.socket"
 IDLE = 15  # minutes after which Cockpit logs people out
-_LISTENING = 1 << 16  # __SO_ACCEPTCON of the kernel
 
 _CONF_TEXT = """\
 # Written by Plasma's state "cockpit": changes here are lost at its next apply.
@@ -135,7 +132,7 @@ def prepare(packages, prefix="/opt/tljh"):
     note = _note()
     if note is None:
         installed = __salt__["pkg.list_pkgs"]()
-        state = _unit()
+        state = __salt__["plasma_cockpit_socket.unit"]()
         note = {
             "packages": sorted(name for name in packages if name not in installed),
             "conf": CONF.exists(),
@@ -156,49 +153,6 @@ def prepare(packages, prefix="/opt/tljh"):
             _write(NOTE, json.dumps({**note, "written": [text]}), 0o600)
         _write(path, text, 0o644)
     return changes
-
-
-def listening():
-    """
-    Return whether Cockpit listens where it should, as ``{"socket": bool, "enabled": bool}``.
-
-    socket
-        The Unix socket takes connections, and systemd has no newer instructions.
-
-    enabled
-        It does so after a reboot too.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-ssh '*' plasma_cockpit.listening
-    """
-    state = _unit()
-    return {"socket": state["active"] and not state["stale"] and _accepts(SOCKET), "enabled": state["enabled"]}
-
-
-def listen():
-    """
-    Make Cockpit listen where it should, now and after reboots. Who is in Cockpit by another way is cut off.
-
-    Returns what ``listening`` returns. Raises CommandExecutionError when systemd fails, with its words.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-ssh '*' plasma_cockpit.listen
-    """
-    _systemctl("daemon-reload")
-    # A socket does not start while its service runs.
-    _systemctl("stop", UNIT, "cockpit.service")
-    _systemctl("enable", UNIT)
-    _systemctl("start", UNIT)
-    now = listening()
-    if not now["socket"]:
-        raise CommandExecutionError(f"Cockpit does not listen on {SOCKET}: see `journalctl --unit={UNIT}`.")
-    return now
 
 
 def compare_disabled(prefix="/opt/tljh"):
@@ -274,12 +228,10 @@ def disable(prefix="/opt/tljh", timeout=120):
         shutil.rmtree(PAGE)
     if DROP_IN.exists():
         # Otherwise it would listen on its port for a moment.
-        if _unit()["known"]:
-            _systemctl("stop", UNIT, "cockpit.service")
+        __salt__["plasma_cockpit_socket.stop"]()
         DROP_IN.unlink()
         if not any(DROP_IN.parent.iterdir()):
             DROP_IN.parent.rmdir()
-        _systemctl("daemon-reload")
     if note:
         _put_back(note)
         removed = _removable(note)
@@ -288,10 +240,8 @@ def disable(prefix="/opt/tljh", timeout=120):
             left = sorted(set(removed) & set(__salt__["pkg.list_pkgs"]()))
             if left:
                 raise CommandExecutionError(f"apt did not remove {', '.join(left)}: see /var/log/apt/term.log.")
-        if _unit()["known"]:
-            # A package that stays, with nothing of ours: as it was, or off.
-            _systemctl("enable" if note["enabled"] else "disable", UNIT)
-            _systemctl("start" if note["active"] else "stop", UNIT)
+        # For a package that stays, with nothing of ours: as it was, or off.
+        __salt__["plasma_cockpit_socket.put_back"](note["enabled"], note["active"])
         NOTE.unlink(missing_ok=True)
     return changes
 
@@ -328,7 +278,7 @@ def health(prefix="/opt/tljh"):
         found["problem"] = f"Cockpit is not installed any more: {again}."
     elif compare(prefix):
         found["problem"] = f"Cockpit's configuration was changed: {again}."
-    elif not listening()["socket"]:
+    elif not (__salt__["plasma_cockpit_socket.listening"]() or {}).get("socket"):
         found["problem"] = f"Cockpit does not listen for the hub: {again}."
     elif __salt__["plasma_hub_sockets.listeners"]("127.0.0.1", port) != [0]:
         found["problem"] = "The hub's service cockpit does not run: see `journalctl --unit=jupyterhub`."
@@ -411,37 +361,3 @@ def _installed(note):
 def _removable(note):
     ours, others = _installed(note)
     return [] if others else ours
-
-
-def _unit():
-    """What systemd says of the socket's unit."""
-    done = __salt__["cmd.run_all"](
-        ["systemctl", "show", "--property=LoadState,ActiveState,UnitFileState,NeedDaemonReload", UNIT],
-        python_shell=False,
-        ignore_retcode=True,
-    )
-    found = dict(line.split("=", 1) for line in done["stdout"].splitlines() if "=" in line)
-    return {
-        "known": found.get("LoadState") == "loaded",
-        "active": found.get("ActiveState") == "active",
-        "enabled": found.get("UnitFileState") == "enabled",
-        "stale": found.get("NeedDaemonReload") == "yes",
-    }
-
-
-def _accepts(path):
-    """Whether somebody listens on a Unix socket: the file may be left over."""
-    try:
-        lines = UNIX_SOCKETS.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
-    except OSError:
-        return False
-    return any(
-        words[-1] == path and int(words[3], 16) & _LISTENING for words in map(str.split, lines) if len(words) > 7
-    )
-
-
-def _systemctl(*arguments):
-    done = __salt__["cmd.run_all"](["systemctl", *arguments], python_shell=False, ignore_retcode=True)
-    if done["retcode"]:
-        said = (done["stderr"].strip() or done["stdout"].strip() or "no output").splitlines()[-1]
-        raise CommandExecutionError(f"`systemctl {' '.join(arguments)}` failed: {said.rstrip('.')}.")

@@ -74,14 +74,18 @@ def listening(name):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "Cockpit listens for the hub."}
     try:
-        now = __salt__["plasma_cockpit.listening"]()
+        now = __salt__["plasma_cockpit_socket.listening"]()
+        if now is None and __opts__["test"]:
+            ret["comment"] = "Cockpit's package makes it listen."
+            return ret
+        now = now or {"socket": False, "enabled": False}
         if all(now.values()):
             return ret
         changes = {key: {"old": value, "new": True} for key, value in now.items() if not value}
         if __opts__["test"]:
             ret.update(result=None, changes=changes, comment="Cockpit would listen for the hub.")
             return ret
-        __salt__["plasma_cockpit.listen"]()
+        __salt__["plasma_cockpit_socket.listen"]()
         ret.update(changes=changes, comment="Cockpit now listens for the hub.")
     except _ERRORS as exc:
         ret.update(result=False, changes={}, comment=str(exc))

@@ -1,6 +1,6 @@
 # Cockpit at /services/cockpit/ of the hub, for its administrators. Taking it away again is `state.apply cockpit.disabled`.
 {% set plasma = pillar['plasma'] %}
-{% set packages = ['cockpit-ws', 'cockpit-system'] %}
+{% set packages = ['cockpit-bridge', 'cockpit-system', 'cockpit-ws'] %}
 
 {% if plasma.cockpit.enabled %}
 include:

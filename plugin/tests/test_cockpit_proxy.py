@@ -75,6 +75,7 @@ def test_strangers_are_sent_to_the_login_and_scripts_are_refused(world):
     assert answer.headers["Location"].startswith("/base/hub/api/oauth2/authorize?")
     assert world.get(headers=SCRIPT).status_code == 403
     assert refused(world) == 403
+    assert refused(world, Sec_Fetch_Mode=None, Sec_Fetch_Site=None) == 403
     assert world.seen == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
@@ -86,17 +87,15 @@ def offered(kept_server, https, certificate):
     site.apply("cockpit.disabled")
 
 
-def without_checks(url: str, person=None) -> requests.Session:
-    """A browser's session, after the login at the hub, that takes any certificate."""
-    if person is None:
-        session = requests.Session()
-        session.verify = False
-        return session
-    user = HubUser(url, person.name)
-    user.session.verify = False
-    user.login(person.password)
-    assert user.logged_in
-    return user.session
+def hub_user(url: str, person=None) -> HubUser:
+    """A person who is logged in at the hub, or a stranger, who takes any certificate."""
+    user = HubUser(url, person.name if person else "")
+    # With the environment's bundle of certificates, `verify` would mean nothing.
+    user.session.trust_env = user.session.verify = False
+    if person:
+        user.login(person.password)
+        assert user.logged_in
+    return user
 
 
 def test_without_https_it_is_refused_with_the_reason(kept):
@@ -146,7 +145,7 @@ PATHS = ("", "cockpit/login", "cockpit/@localhost/plasma/index.html", "cockpit/s
 
 
 def test_students_and_strangers_get_nothing(https, offered, people):
-    student, stranger = without_checks(https, people["student"]), without_checks(https)
+    student, stranger = hub_user(https, people["student"]).session, hub_user(https).session
     for path in PATHS:
         address = f"{https}/services/cockpit/{path}"
         assert student.get(address, timeout=30).status_code == 403, path
@@ -160,6 +159,12 @@ def test_students_and_strangers_get_nothing(https, offered, people):
         assert refused_websocket(https, session) == 403
 
 
+def run(coroutine):
+    """Run it to its end in a thread of its own: in this one, Playwright's loop is running."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result(180)
+
+
 async def open_websocket(url: str, session: requests.Session):
     """Cockpit's own WebSocket, as a page of the hub's origin opens it."""
     cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in session.cookies)
@@ -171,7 +176,7 @@ async def open_websocket(url: str, session: requests.Session):
 def refused_websocket(url: str, session: requests.Session) -> int:
     """The status with which it is refused."""
     with pytest.raises(HTTPClientError) as refused:
-        asyncio.run(open_websocket(url, session))
+        run(open_websocket(url, session))
     return refused.value.code
 
 
@@ -181,9 +186,7 @@ async def until_closed(connection) -> None:
 
 
 def test_an_administrator_sees_the_servers_of_users(kept_server, https, offered, people, course, browser, pictures):
-    student = HubUser(https, "student")
-    student.session.verify = False
-    student.login(people["student"].password)
+    student = hub_user(https, people["student"])
     student.start(course)
     teacher = people["teacher"]
     with new_page(browser, ignore_https_errors=True) as page:
@@ -224,15 +227,16 @@ def test_an_administrator_sees_the_servers_of_users(kept_server, https, offered,
 
 
 def administer(page, person) -> None:
-    """Turn on administrative access."""
+    """Turn on administrative access. The first time, sudo has something to say."""
     page.get_by_role("button", name="Limited access").click()
     page.get_by_label("Password").last.fill(person.password)
     page.get_by_role("button", name="Authenticate").click()
+    page.get_by_role("button", name="Close").click()
     expect(page.get_by_role("button", name="Administrative access")).to_be_visible()
 
 
 def test_a_revoked_administrator_is_out_at_once(kept_server, https, offered, people, certificate):
-    site, session = kept_server.site, without_checks(https, people["teacher"])
+    site, session = kept_server.site, hub_user(https, people["teacher"]).session
     assert session.get(f"{https}/services/cockpit/", timeout=30).status_code == 200
     other = {"https": {"tls": certificate}, "cockpit": {"enabled": True}}
 
@@ -244,7 +248,7 @@ def test_a_revoked_administrator_is_out_at_once(kept_server, https, offered, peo
         assert done.returncode == 0, done.stdout
         await asyncio.wait_for(until_closed(connection), 60)
 
-    asyncio.run(revoked_while_connected())
+    run(revoked_while_connected())
     try:
         for path in PATHS:
             headers = {"Sec-Fetch-Mode": "cors"}
@@ -269,7 +273,7 @@ def test_disabled_takes_it_away_and_brings_back_what_was_there(kept_server, http
         target.sudo("dpkg-query --show --showformat='${db:Status-Status}' cockpit-ws", check=False).stdout
         != "installed"
     )
-    session = without_checks(https, people["teacher"])
+    session = hub_user(https, people["teacher"]).session
     assert "/services/cockpit/" not in session.get(f"{https}/services/plasma/servers", timeout=30).text
     assert session.get(f"{https}/services/cockpit/", timeout=30).status_code == 404
     target.sudo(["rm", CONF])

@@ -14,7 +14,7 @@ from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 from yarl import URL
 
-from ..service.base import HEADERS, NOT_SAME_ORIGIN, CallbackHandler, PageHandler
+from ..service.base import HEADERS, NOT_LOGGED_IN, NOT_SAME_ORIGIN, CallbackHandler, PageHandler
 from ..service.errors import Refused
 from . import headers
 
@@ -127,9 +127,19 @@ class CockpitHandler(Administrators, WebSocketHandler):
             raise Refused(404)
         await super().prepare()
 
+    @property
+    def _is_websocket(self) -> bool:
+        return self.request.headers.get("Upgrade", "").lower() == "websocket"
+
+    def ask_to_log_in(self) -> None:
+        """Send pages to the hub's login, and nothing else."""
+        if self._is_websocket:
+            raise Refused(403, NOT_LOGGED_IN)
+        super().ask_to_log_in()
+
     async def get(self, *args: Any) -> None:
         """Hand a request on, or connect two WebSockets."""
-        if self.request.headers.get("Upgrade", "").lower() == "websocket":
+        if self._is_websocket:
             await self._open()
         else:
             await self._hand_on()

@@ -80,5 +80,6 @@ def test_the_link_is_for_administrators_of_the_hub():
 
 def test_hub_pages_know_where_it_is():
     c = Config()
+    c.JupyterHub.template_vars = {}
     theme.apply(c, Settings(cockpit=True))
     assert c.JupyterHub.template_vars["plasma_cockpit_url"] == "/services/cockpit/"

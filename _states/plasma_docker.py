@@ -25,6 +25,24 @@ def config_usable(name, log_driver="journald"):
     return {"name": name, "changes": {}, "result": problem is None, "comment": comment}
 
 
+def remembered(name):
+    """
+    What the engine's configuration says before it is changed for the first time is noted, so that the state
+    docker.disabled can give it back. Never changes the configuration.
+
+    name
+        An identifier.
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": "What the configuration said at first is noted."}
+    if __opts__["test"]:
+        return ret
+    try:
+        __salt__["plasma_docker_undo.remember"]()
+    except (CommandExecutionError, OSError) as exc:
+        ret.update(result=False, comment=str(exc))
+    return ret
+
+
 def running(name, log_driver="journald", live_restore=True, timeout=90):
     """
     The engine answers and works with these settings; it is reloaded or restarted only when it does not.

@@ -5,6 +5,7 @@
 
 include:
   - preflight
+  - docker.prune
 
 docker-configuration-is-usable:
   plasma_docker.config_usable:
@@ -12,6 +13,11 @@ docker-configuration-is-usable:
     - log_driver: {{ docker.log_driver }}
     - require:
       - plasma_apt: preflight-packages-are-settled
+
+docker-configuration-is-remembered:
+  plasma_docker.remembered:
+    - require:
+      - plasma_docker: docker-configuration-is-usable
 
 # Before the engine: so that its first start already has these settings and needs no restart.
 docker-configuration:
@@ -28,7 +34,7 @@ docker-configuration:
     - mode: '0644'
     - makedirs: true
     - require:
-      - plasma_docker: docker-configuration-is-usable
+      - plasma_docker: docker-configuration-is-remembered
 
 {% if docker.source == 'docker-ce' %}
 docker-repository-key:

@@ -23,6 +23,9 @@ hub-settings:
           permissions: {{ plasma.permissions | json }}
           builder: {{ plasma.builder | json }}
           monitoring_url: {{ plasma.monitoring_url | json }}
+          disk:
+            warn_at: {{ plasma.docker.prune.warn_at }}
+            homes: {{ plasma.home_path | json }}
     - timeout: {{ plasma.hub.ready_timeout }}
 
 # Made when it is missing. Who may write to it is the operator's business; servers see it read-only.

@@ -145,6 +145,7 @@ def test_settings_are_the_values_of_the_pillar(system, pillar):
     assert settings["settings"]["plasma"] == {
         "groups": [group["name"] for group in plasma["groups"] if not group["absent"]],
         **{key: plasma[key] for key in ("named_servers", "shared_data", "permissions", "builder", "monitoring_url")},
+        "disk": {"warn_at": plasma["docker"]["prune"]["warn_at"], "homes": plasma["home_path"]},
     }
     installed = states["hub-installed"]
     assert installed["name"] == plasma["hub"]["prefix"]
@@ -187,6 +188,8 @@ def test_the_hub_takes_the_settings(pillar, tmp_path, monkeypatch):
     assert settings.builder_timeout == plasma["builder"]["timeout"]
     assert settings.monitoring_url == plasma["monitoring_url"]
     assert settings.shared_data == plasma["shared_data"]
+    assert settings.disk_warn_at == plasma["docker"]["prune"]["warn_at"]
+    assert settings.homes == plasma["home_path"]
 
 
 @pytest.mark.parametrize("name", ["miniforge", "traefik"])

@@ -19,6 +19,8 @@ DEFAULT_BUILDER_PARALLEL = 2
 DEFAULT_BUILDER_TIMEOUT = 7200
 DEFAULT_NETWORK_NAME = "plasma"
 DEFAULT_SERVICE_PORT = 15002
+DEFAULT_DISK_WARN_AT = 85
+DEFAULT_HOMES = "/home"
 # Passwords of the system pass through it. Only root can listen on a port below 1024, so nobody else can stand in for it
 # while the hub is down; and above 511 the kernel hands out ports below 1024 to whoever asks for one.
 DEFAULT_COCKPIT_PORT = 301
@@ -31,6 +33,7 @@ BUILDER_PARALLEL = (1, 16)
 BUILDER_TIMEOUT = (60, 86400)
 # Those below belong to the system's own services.
 SERVICE_PORT = (1024, 65535)
+DISK_WARN_AT = (1, 100)
 COCKPIT_PORT = (1, 65535)
 
 POLICIES = ("open", "closed")
@@ -84,6 +87,7 @@ LINK = TextRule(
     shown=False,
 )
 SOCKET = TextRule("an absolute path of at most 100 characters", r"/[^\x00-\x1f\x7f]+", 100)
+DIRECTORY = TextRule("an absolute path", r"/[^\x00-\x1f]*", 4000)
 
 
 class SettingsError(Exception):
@@ -110,6 +114,8 @@ class Settings:
         network_name: Docker network of the user servers.
         service_port: port of the service "plasma" on 127.0.0.1.
         monitoring_url: where the monitoring link leads, a URL or a path of this server; empty for no link.
+        disk_warn_at: how full a disk may be before administrators are told, in percent.
+        homes: directory of people's homes, whose disk is one of them.
         cockpit: whether Cockpit is offered at /services/cockpit/. Never without HTTPS.
         cockpit_port: port of the service "cockpit" on 127.0.0.1.
         cockpit_socket: Unix socket of Cockpit's own web service.
@@ -130,6 +136,8 @@ class Settings:
     network_name: str = DEFAULT_NETWORK_NAME
     service_port: int = DEFAULT_SERVICE_PORT
     monitoring_url: str = ""
+    disk_warn_at: int = DEFAULT_DISK_WARN_AT
+    homes: str = DEFAULT_HOMES
     cockpit: bool = False
     cockpit_port: int = DEFAULT_COCKPIT_PORT
     cockpit_socket: str = DEFAULT_COCKPIT_SOCKET
@@ -319,6 +327,8 @@ def load(prefix: Path | None = None) -> Settings:
         network_name=_text(config, "plasma", "network", "name", default=DEFAULT_NETWORK_NAME, rule=NETWORK),
         service_port=_number(config, "plasma", "service_port", default=DEFAULT_SERVICE_PORT, within=SERVICE_PORT),
         monitoring_url=_text(config, "plasma", "monitoring_url", default="", rule=LINK),
+        disk_warn_at=_number(config, "plasma", "disk", "warn_at", default=DEFAULT_DISK_WARN_AT, within=DISK_WARN_AT),
+        homes=_text(config, "plasma", "disk", "homes", default=DEFAULT_HOMES, rule=DIRECTORY),
         cockpit=_cockpit(config),
         cockpit_port=_number(config, "plasma", "cockpit", "port", default=DEFAULT_COCKPIT_PORT, within=COCKPIT_PORT),
         cockpit_socket=_text(config, "plasma", "cockpit", "socket", default=DEFAULT_COCKPIT_SOCKET, rule=SOCKET),

@@ -1,0 +1,145 @@
+"""What builds leave behind goes, what anybody has use for stays; administrators are told of full disks."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+
+import pytest
+
+from tests.e2e.conftest import make_account
+from tests.support import browsing
+from tests.support.environment_image import environment_image, load_into
+from tests.support.shell import wait_for
+
+PRUNE = {"source": "distro", "prune": {"enabled": True, "schedule": "daily", "min_age": 0}}
+NOTE = "/var/lib/plasma/prune.json"
+
+
+def docker(target, *words, **options):
+    return target.sudo(["docker", *words], **options).stdout.strip()
+
+
+def image_of(target, text, *names, parent=None):
+    """An image of a few bytes, with these names or with none; with a parent, one layer over that one."""
+    if parent:
+        container = docker(target, "create", parent, "true")
+        made = docker(target, "commit", "--message", text, container, *names)
+        docker(target, "rm", container)
+        return made
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        content = text.encode() * 1000
+        entry = tarfile.TarInfo("text")
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content))
+    command = ["sudo", "-n", "--", "docker", "import", "-", *names]
+    return target.ssh(command, input=archive.getvalue()).stdout.decode().strip()
+
+
+def images(target):
+    return set(docker(target, "images", "--all", "--quiet", "--no-trunc").split())
+
+
+@pytest.fixture
+def pruning(kept):
+    kept.with_pillar(docker=PRUNE)
+    kept.target.sudo("true")
+    predicted = kept.site.apply("docker", "test=True")
+    first = kept.site.apply("docker")
+    assert not first.failed
+    yield {"predicted": predicted, "first": first, "second": kept.site.apply("docker")}
+    kept.with_pillar()
+    off = kept.site.apply("docker")
+    assert not off.failed
+    left = kept.target.sudo("ls /etc/systemd/system /usr/local/lib/plasma 2>/dev/null || true").stdout
+    assert "plasma-prune" not in left
+    assert "prune.py" not in left
+    assert not kept.site.apply("docker").changed
+
+
+def test_leftovers_go_and_everything_else_stays(kept, pruning):
+    target = kept.target
+    timer = {"docker-prune-program|/usr/local/lib/plasma/prune.py", "docker-prune-timer|docker-prune-timer"}
+    assert set(pruning["first"].changed) == timer
+    assert pruning["predicted"].predicted == timer
+    assert not pruning["second"].changed
+
+    named = image_of(target, "named", "k3/named:1")
+    nameless = image_of(target, "nameless")
+    stopped = image_of(target, "used by a container that does not run")
+    container = docker(target, "create", stopped, "/none")
+    builder = image_of(target, "of a build", "k3/builder:1")
+    building = docker(target, "create", "--label", "org.plasma.build.uid=k3", builder, "/none")
+    try:
+        # A builder counts while it runs; one that is created only does not.
+        target.sudo("systemctl start plasma-prune.service")
+        here = images(target)
+        assert nameless not in here
+        assert {named, stopped, builder} <= here
+        note = json.loads(target.sudo(["cat", NOTE]).stdout)
+        assert note["images"] == 1
+        assert note["freed"] > 0
+        assert note["error"] is None
+        assert target.sudo(["stat", "--format", "%a %U", NOTE]).stdout.split() == ["600", "root"]
+        health = kept.site.salt("plasma_prune.health").value
+        assert (health["timer"], health["problem"], health["images"]) == ("active", None, 1)
+        assert health["next"]
+    finally:
+        docker(target, "rm", "--force", container, building)
+        docker(target, "rmi", "--force", named, stopped, builder, check=False)
+
+
+def test_nothing_is_removed_while_an_environment_is_built(kept, pruning):
+    target = kept.target
+    course = environment_image()
+    load_into(target, course)
+    nameless = image_of(target, "under construction")
+    building = docker(
+        target, "run", "--detach", "--label", "org.plasma.build.uid=k3", "--entrypoint", "sleep", course, "600"
+    )
+    try:
+        target.sudo("systemctl start plasma-prune.service")
+        assert nameless in images(target)
+        assert json.loads(target.sudo(["cat", NOTE]).stdout)["skipped"] == "an environment is being built"
+    finally:
+        docker(target, "rm", "--force", building)
+    # By the timer this time: a time that comes soon stands in for tomorrow morning.
+    target.sudo("mkdir -p /run/systemd/system/plasma-prune.timer.d")
+    target.sudo(
+        'sh -c \'printf "[Timer]\\nRandomizedDelaySec=0\\nOnCalendar=*:*:0/5\\nAccuracySec=1\\n" '
+        "> /run/systemd/system/plasma-prune.timer.d/soon.conf; systemctl daemon-reload; "
+        "systemctl restart plasma-prune.timer'"
+    )
+    try:
+        wait_for(lambda: nameless not in images(target), 60, "the timer has removed the image")
+    finally:
+        target.sudo("rm -r /run/systemd/system/plasma-prune.timer.d")
+        target.sudo("systemctl daemon-reload")
+        target.sudo("systemctl restart plasma-prune.timer")
+    assert docker(target, "image", "inspect", "--format", "ok", course) == "ok"
+
+
+def test_administrators_are_told_of_full_disks(kept, browser):
+    kept.with_pillar(docker={"source": "distro", "prune": {"warn_at": 1}})
+    assert not kept.site.apply("tljh").failed
+    disks = kept.site.salt("plasma_prune.disks", "warn_at=1").value
+    assert any(disk["full"] for disk in disks)
+    people = [make_account(kept.target, name) for name in ("teacher", "k3student")]
+    url = f"http://{kept.target.host}"
+    try:
+        shown = {}
+        for person in people:
+            with browsing.new_page(browser) as page:
+                browsing.sign_in(page, url, person.name, person.password)
+                page.goto(f"{url}/hub/home")
+                shown[person.name] = page.locator("#plasma-disk-notice").all_inner_texts()
+        assert shown["k3student"] == []
+        assert len(shown["teacher"]) == 1
+        assert "nearly full" in shown["teacher"][0]
+    finally:
+        for person in people:
+            kept.target.sudo(["userdel", "--remove", person.name], check=False)
+        kept.with_pillar()
+        assert not kept.site.apply("tljh").failed

@@ -110,11 +110,11 @@ def compare(
         removed["groups"] = groups["empty"]
     if groups["used"]:
         left.append(f"the groups {', '.join(groups['used'])}, which have members")
-    _compare_extras(found, options, users, home_path, source, directory, engine)
+    _compare_extras(found, options, users, home_path, source, directory, engine, began)
     return found
 
 
-def _compare_extras(found, options, users, home_path, source, directory, engine):
+def _compare_extras(found, options, users, home_path, source, directory, engine, began):
     """What is removed only by name; what of it stays is told with its key."""
     removed, left = found["removed"], found["left"]
     if engine["images"]:
@@ -143,8 +143,8 @@ def _compare_extras(found, options, users, home_path, source, directory, engine)
         left.append(f"{what}; plasma.uninstall.users" if not options["users"] else f"{what}: {people['why']}")
     archives = _archives(directory)
     if options["backups"]:
-        # Where one is made before this, it is the last one.
-        spare = archives if _needs_backup(found) else archives[1:]
+        # Where one is going to be made before this, it is the last one.
+        spare = archives if _needs_backup(found) and not began else archives[1:]
         if spare:
             removed["backups"] = spare
         archives = archives[: len(archives) - len(spare)]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 
 import pytest
 
@@ -21,21 +19,10 @@ def docker(target, *words, **options):
     return target.sudo(["docker", *words], **options).stdout.strip()
 
 
-def image_of(target, text, *names, parent=None):
-    """An image of a few bytes, with these names or with none; with a parent, one layer over that one."""
-    if parent:
-        container = docker(target, "create", parent, "true")
-        made = docker(target, "commit", "--message", text, container, *names)
-        docker(target, "rm", container)
-        return made
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        content = text.encode() * 1000
-        entry = tarfile.TarInfo("text")
-        entry.size = len(content)
-        tar.addfile(entry, io.BytesIO(content))
-    command = ["sudo", "-n", "--", "docker", "import", "-", *names]
-    return target.ssh(command, input=archive.getvalue()).stdout.decode().strip()
+def image_of(target, text, name=""):
+    """An image of a few bytes, with a name or with none."""
+    script = f"mkdir -p /tmp/k3 && printf %s {text!r} > /tmp/k3/text && tar -C /tmp/k3 -c . | docker import - {name}"
+    return target.sudo(script).stdout.strip()
 
 
 def images(target):
@@ -45,7 +32,6 @@ def images(target):
 @pytest.fixture
 def pruning(kept):
     kept.with_pillar(docker=PRUNE)
-    kept.target.sudo("true")
     predicted = kept.site.apply("docker", "test=True")
     first = kept.site.apply("docker")
     assert not first.failed
@@ -113,7 +99,7 @@ def test_nothing_is_removed_while_an_environment_is_built(kept, pruning):
         "systemctl restart plasma-prune.timer'"
     )
     try:
-        wait_for(lambda: nameless not in images(target), 60, "the timer has removed the image")
+        wait_for(lambda: nameless not in images(target), timeout=60, what="the timer has removed the image")
     finally:
         target.sudo("rm -r /run/systemd/system/plasma-prune.timer.d")
         target.sudo("systemctl daemon-reload")

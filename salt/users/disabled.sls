@@ -4,7 +4,14 @@
 {% if plasma.uninstall.users %}
 users-removed:
   plasma_users.managed:
-    - users: [{% for user in plasma.users if not user.absent %}{{ {'name': user.name, 'absent': true, 'remove_home': plasma.uninstall.homes} | json }}, {% endfor %}]
+    - users:
+{% for name in plasma.users | rejectattr('absent', 'true') | map(attribute='name') %}
+      - name: {{ name | json }}
+        absent: true
+        remove_home: {{ plasma.uninstall.homes | json }}
+{% else %}
+      []
+{% endfor %}
     - home_path: {{ plasma.home_path | json }}
     - admins: {{ plasma.admins | json }}
     - prefix: {{ plasma.hub.prefix | json }}

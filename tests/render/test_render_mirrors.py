@@ -31,7 +31,7 @@ def test_people_are_removed_only_where_pillar_says_so(system, pillar):
     if not plasma["uninstall"]["users"]:
         assert (chunk["state"], chunk["fun"]) == ("test", "nop")
         return
-    there = [user["name"] for user in plasma["users"] if not user["absent"]]
+    there = [user["name"] for user in plasma["users"] if not user.get("absent")]
     assert [user["name"] for user in chunk["users"]] == there
     assert all(user["absent"] for user in chunk["users"])
     assert {user["remove_home"] for user in chunk["users"]} <= {plasma["uninstall"]["homes"]}
@@ -42,7 +42,7 @@ def test_uninstalling_gets_what_pillar_says(system, pillar):
     (chunk,) = low_state(system, "amd64", pillar, "uninstall")
     assert chunk["options"] == plasma["uninstall"]
     assert chunk["prefix"] == plasma["hub"]["prefix"]
-    assert chunk["users"] == [user["name"] for user in plasma["users"] if not user["absent"]]
+    assert chunk["users"] == [user["name"] for user in plasma["users"] if not user.get("absent")]
     assert chunk["directory"] == plasma["backup"]["directory"]
     assert chunk["source"] == plasma["docker"]["source"]
 

@@ -77,7 +77,7 @@ def test_a_file_of_ours_goes(test_mode, tmp_path):
 
 
 @pytest.mark.parametrize("sha256", [None, "0" * 64])
-def test_a_file_of_somebody_else_stays(tmp_path, sha256):
+def test_a_file_of_somebody_else_stays(test_mode, tmp_path, sha256):
     path = tmp_path / "ctop"
     path.write_bytes(b"program")
     ret = state.file_removed(str(path), sha256)
@@ -85,7 +85,7 @@ def test_a_file_of_somebody_else_stays(tmp_path, sha256):
     assert path.exists()
 
 
-def test_a_link_is_not_followed(tmp_path):
+def test_a_link_is_not_followed(test_mode, tmp_path):
     target = tmp_path / "target"
     target.write_bytes(b"program")
     (tmp_path / "ctop").symlink_to(target)

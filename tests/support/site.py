@@ -92,13 +92,13 @@ class Site:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as handle:
             yaml.safe_dump({"plasma": plasma}, handle)
 
-    def command(self, *arguments: str, out: str = "json") -> list[str]:
+    def command(self, *arguments: str, out: str | None = "json") -> list[str]:
         """The salt-ssh command line for this site."""
         return [
             str(SALT_SSH),
             f"--config-dir={self.directory / 'conf'}",
             f"--roster-file={self.directory / 'roster'}",
-            f"--out={out}",
+            *([f"--out={out}"] if out else []),
             self.target.name,
             *arguments,
         ]
@@ -107,11 +107,15 @@ class Site:
         """Start salt-ssh and return its process."""
         return subprocess.Popen(self.command(*arguments), cwd=REPOSITORY, **options)
 
-    def salt(self, *arguments: str, timeout: float = 1500) -> Result:
+    def salt_text(self, *arguments: str, **options) -> Result:
+        """The same as people see it, without colours."""
+        return self.salt("--no-color", *arguments, out=None, **options)
+
+    def salt(self, *arguments: str, timeout: float = 1500, out: str | None = "json") -> Result:
         """Run salt-ssh to its end."""
         started = time.monotonic()
         done = subprocess.run(
-            self.command(*arguments),
+            self.command(*arguments, out=out),
             cwd=REPOSITORY,
             capture_output=True,
             text=True,

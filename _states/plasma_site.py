@@ -1,0 +1,63 @@
+"""The record of the last complete apply, with which ``plasma.status`` tells what is pending."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__virtualname__ = "plasma_site"
+
+
+def __virtual__():
+    return __virtualname__
+
+
+def applied(name):
+    """
+    Put on record that the site was applied, for ``plasma.status``. It is the last state of the site: where one before
+    it failed, or where none ran, nothing is recorded. The time alone is no change.
+
+    name
+        The ID is enough.
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": ""}
+    # What Salt has seen of the run so far, frozen.
+    others = [state for state in __running__.values() if isinstance(state, Mapping)]
+    if not others:
+        ret["comment"] = "Nothing is recorded: this is the end of the whole site, `state.apply` without a name."
+        return ret
+    if any(state.get("result") is False for state in others):
+        ret["comment"] = "Nothing is recorded: a state before this one failed."
+        return ret
+    try:
+        sections = __salt__["plasma_site.digests"](__pillar__.get("plasma"))
+        ret["changes"] = __salt__["plasma_site.compare"](sections)
+        if __opts__["test"]:
+            ret["comment"] = "The settings are those on record."
+            if ret["changes"]:
+                ret.update(result=None, comment=f"These settings would be on record: {', '.join(ret['changes'])}.")
+            return ret
+        __salt__["plasma_site.write"](sections)
+    except OSError as exc:
+        ret.update(result=False, changes={}, comment=f"{exc.filename} cannot be written: {exc.strerror}.")
+        return ret
+    ret["comment"] = "The settings of this apply are on record."
+    return ret
+
+
+def forgotten(name):
+    """
+    Remove the record of the last complete apply.
+
+    name
+        The ID is enough.
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": "There is no record of an apply."}
+    if not __salt__["plasma_site.record"]():
+        return ret
+    ret["changes"] = {"record": {"old": "present", "new": None}}
+    if __opts__["test"]:
+        ret.update(result=None, comment="The record of the last apply would be removed.")
+        return ret
+    __salt__["plasma_site.forget"]()
+    ret["comment"] = "The record of the last apply is removed."
+    return ret

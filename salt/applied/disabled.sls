@@ -1,0 +1,3 @@
+# Forgets which settings were applied last.
+site-record-removed:
+  plasma_site.forgotten: []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -26,6 +28,10 @@ class Result:
     stderr: str
     seconds: float
     target: str
+
+    def of(self, server: str) -> Result:
+        """The same call, as one of several servers answered it."""
+        return dataclasses.replace(self, target=server)
 
     @property
     def states(self) -> dict[str, dict]:
@@ -65,11 +71,15 @@ class Result:
 
 @dataclass
 class Site:
-    """A controller for one target: a configuration directory of its own beside the repository's tree."""
+    """
+    A controller for one target: a configuration directory of its own beside the repository's tree. ``others`` are in
+    its roster, too.
+    """
 
     target: object
     directory: pathlib.Path
     pillar: dict = field(default_factory=dict)
+    others: tuple = ()
 
     def __post_init__(self):
         self.directory = pathlib.Path(self.directory)
@@ -79,27 +89,34 @@ class Site:
         master["root_dir"] = str(self.directory / "salt")
         master["pillar_roots"] = {"base": [str(self.directory / "pillar")]}
         (self.directory / "conf" / "master").write_text(yaml.safe_dump(master), encoding="utf-8")
-        (self.directory / "roster").write_text(
-            yaml.safe_dump({self.target.name: self.target.roster_entry()}), encoding="utf-8"
-        )
-        (self.directory / "pillar" / "top.sls").write_text("base:\n  '*':\n    - plasma\n", encoding="utf-8")
+        roster = {target.name: target.roster_entry() for target in (self.target, *self.others)}
+        (self.directory / "roster").write_text(yaml.safe_dump(roster), encoding="utf-8")
+        shutil.copy(REPOSITORY / "pillar" / "top.sls", self.directory / "pillar" / "top.sls")
         self.set_pillar(self.pillar)
 
     def set_pillar(self, plasma: dict) -> None:
         """Write what the operator would write under `plasma:`."""
         self.pillar = plasma
-        path = self.directory / "pillar" / "plasma.sls"
+        self._write_pillar("plasma", plasma)
+
+    def set_server_pillar(self, server: str, plasma: dict) -> None:
+        """Write what stands in the server's own file, over that."""
+        (self.directory / "pillar" / "servers").mkdir(exist_ok=True)
+        self._write_pillar(f"servers/{server.replace('.', '-')}", plasma)
+
+    def _write_pillar(self, name: str, plasma: dict) -> None:
+        path = self.directory / "pillar" / f"{name}.sls"
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as handle:
             yaml.safe_dump({"plasma": plasma}, handle)
 
-    def command(self, *arguments: str, out: str | None = "json") -> list[str]:
-        """The salt-ssh command line for this site."""
+    def command(self, *arguments: str, out: str | None = "json", everybody: bool = False) -> list[str]:
+        """The salt-ssh command line for this site: for its target, or for everybody in the roster."""
         return [
             str(SALT_SSH),
             f"--config-dir={self.directory / 'conf'}",
             f"--roster-file={self.directory / 'roster'}",
             *([f"--out={out}"] if out else []),
-            self.target.name,
+            *(["--static", "*"] if everybody else [self.target.name]),
             *arguments,
         ]
 
@@ -111,11 +128,11 @@ class Site:
         """The same as people see it, without colours."""
         return self.salt("--no-color", *arguments, out=None, **options)
 
-    def salt(self, *arguments: str, timeout: float = 1500, out: str | None = "json") -> Result:
+    def salt(self, *arguments: str, timeout: float = 1500, out: str | None = "json", everybody: bool = False) -> Result:
         """Run salt-ssh to its end."""
         started = time.monotonic()
         done = subprocess.run(
-            self.command(*arguments, out=out),
+            self.command(*arguments, out=out, everybody=everybody),
             cwd=REPOSITORY,
             capture_output=True,
             text=True,

@@ -213,14 +213,17 @@ def fingerprints(prefix="/opt/tljh"):
 
         salt-ssh '*' plasma_hub.fingerprints
     """
-    paths = _paths(prefix)
+    return _fingerprints(_paths(prefix))
+
+
+def _fingerprints(paths):
     return {
         name: hashlib.sha256(paths[name].read_bytes()).hexdigest() if paths[name].exists() else None
         for name in ("lock", "pyproject")
     }
 
 
-def compare(provider, prefix="/opt/tljh", version="", source=None):
+def compare(provider, prefix="/opt/tljh", version="", source=None, tree=None):
     """
     Return how what is installed differs from what is wanted, as ``{what: {"old", "new"}}``.
 
@@ -232,6 +235,8 @@ def compare(provider, prefix="/opt/tljh", version="", source=None):
         Version, branch or commit of TLJH; not used by ``pypi``.
     source
         Where TLJH comes from instead of its Git repository: a pip requirement, or a directory on this server.
+    tree
+        Directory with the plugin's source and the locks that are wanted, where they are not on the server yet.
 
     Keys of the result: ``hub`` (nothing complete is installed), ``tljh`` (another version or source),
     ``packages`` (these differ from the lock), ``plugin``, and alone ``restart`` (everything is installed, but an
@@ -244,6 +249,9 @@ def compare(provider, prefix="/opt/tljh", version="", source=None):
         salt-ssh '*' plasma_hub.compare pypi
     """
     paths = _paths(prefix)
+    if tree:
+        plugin = pathlib.Path(tree)
+        paths.update(plugin=plugin, pyproject=plugin / "pyproject.toml", lock=plugin / "requirements.txt")
     record = receipt(prefix)
     installed = packages(prefix)
     foreign = _made_for_another_python(paths, installed)
@@ -256,7 +264,7 @@ def compare(provider, prefix="/opt/tljh", version="", source=None):
         if _TLJH not in installed or current != (version, source):
             changes["tljh"] = {"old": _spell(*current) if _TLJH in installed else None, "new": _spell(version, source)}
     if paths["lock"].exists():
-        wanted = fingerprints(prefix)
+        wanted = _fingerprints(paths)
         changes.update(_package_changes(paths["lock"], wanted["lock"], record, installed))
         changes.update(_plugin_changes(paths, wanted["pyproject"], record, installed))
     if not changes and record.get("restart_due"):

@@ -1,4 +1,4 @@
-"""Notices about a person's disk: on the hub's pages, and in their JupyterLab.
+"""Notices about a person's disk, on the hub's pages and in their JupyterLab; there, the operator's announcements, too.
 
 Pages of users' servers are on the hub's own host, so JupyterHub lets their scripts ask neither hub nor services in the
 person's name. JupyterLab's small extension of ours (``labextension/``) therefore asks its own server, which answers
@@ -22,9 +22,10 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from . import disk_quota
+from . import announcement, disk_quota
 from .accounts import AccountError
 from .disk_quota import Notice
+from .settings import install_prefix
 
 NAME = "plasma-notice"
 FILE = "plasma_notice.json"
@@ -69,6 +70,7 @@ def refresh(base: str, name: str, uid: int) -> str:
         notice = disk_quota.notice_for(name)
     except AccountError:
         notice = None
+    notice = notice or _announced()
     text, path = json.dumps(asdict(notice) if notice else {}), directory / FILE
     try:
         if path.read_text(encoding="utf-8") == text:
@@ -88,6 +90,12 @@ def refresh(base: str, name: str, uid: int) -> str:
             beside.unlink()
         raise
     return str(directory)
+
+
+def _announced() -> Notice | None:
+    """What the operator tells everybody; somebody whose disk is full has to know that first."""
+    found = announcement.read(install_prefix() / "state")
+    return Notice("warning", "Announcement", found.message) if found and found.everyone else None
 
 
 def asked_for(user: Any) -> Callable[[], Awaitable[Notice | None]] | None:

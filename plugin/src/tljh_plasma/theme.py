@@ -12,7 +12,7 @@ from typing import Any
 
 from traitlets.config.loader import LazyConfigValue
 
-from . import disks, notices
+from . import announcement, disks, notices
 from .settings import Settings
 
 STATIC = Path(__file__).with_name("static")
@@ -87,6 +87,7 @@ def apply(c: Any, settings: Settings) -> None:
             # JupyterHub calls it with the visitor for every page; the pages that show it call what it returns.
             "plasma_notice": notices.asked_for,
             "plasma_disks": disks.Watch(settings).asked_for,
+            "plasma_announcement": announcement.shown_to(settings.state_dir),
         }
     )
     tornado = _plain(hub, "tornado_settings")

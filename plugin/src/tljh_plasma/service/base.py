@@ -13,6 +13,7 @@ from tljh_repo2docker import TLJH_R2D_ADMIN_SCOPE
 from tornado import web
 from traitlets import default
 
+from .. import announcement
 from .errors import HUB_SILENT, Refused, sentence_for
 from .requests import Body, Invalid, parse
 
@@ -269,6 +270,7 @@ class PageHandler(Guarded):
                 "cockpit_url": self.settings["plasma"].cockpit_url,
             },
             "page": page,
+            "plasma_announcement": announcement.visible(self.settings["plasma"].state_dir, administrator),
         }
 
     def render_page(self, template: str, page: str, **values: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,7 +13,7 @@ import requests
 from jinja2 import nodes
 from jupyterhub._data import DATA_FILES_PATH
 from support_hub import Hub
-from tljh_plasma import theme
+from tljh_plasma import announcement, theme
 from tljh_plasma.access import Store
 from tljh_plasma.settings import Settings
 from traitlets.config import Config
@@ -344,6 +345,30 @@ def test_what_others_add_later_comes_first():
     ]
     assert c.JupyterHub.tornado_settings["headers"] == theme.HEADERS
     assert c.JupyterHub.logo_file == str(theme.LOGO)
+
+
+# What the operator tells everybody.
+
+
+@pytest.mark.parametrize("audience", ["everyone", "administrators"])
+def test_announcements_are_on_every_page_at_once(site, sessions, audience):
+    path = site.prefix / "state" / announcement.FILE
+    paths = ["/hub/login", "/hub/home", "/hub/token", "/hub/nowhere", "/services/plasma/servers"]
+    try:
+        path.write_text(json.dumps({"message": EVIL, "level": "warning", "until": None, "for": audience}))
+        path.chmod(0o600)
+        for role, session in {**sessions, "nobody": requests.Session()}.items():
+            for place in paths if role != "nobody" else paths[:1]:
+                # Somebody who has logged in is sent on from the login page.
+                answer = session.get(f"{site.url}{place}", timeout=60)
+                page = Page(answer.text)
+                shown = [element for element in page.all("aside") if element.get("id") == "plasma-announcement"]
+                assert len(shown) == (audience == "everyone" or role == "admin"), (role, place)
+                assert EVIL not in answer.text
+                assert ("&lt;script&gt;alert(" in answer.text) == bool(shown)
+    finally:
+        path.unlink()
+    assert "plasma-announcement" not in sessions["admin"].get(f"{site.url}/hub/home", timeout=60).text
 
 
 # Scripts and pages of the service.

@@ -94,6 +94,13 @@ class Site:
         shutil.copy(REPOSITORY / "pillar" / "top.sls", self.directory / "pillar" / "top.sls")
         self.set_pillar(self.pillar)
 
+    def use_tree(self, directory: pathlib.Path = REPOSITORY) -> None:
+        """Take the states and the plugin of another tree (``tests.support.tree``), or those of this one again."""
+        path = self.directory / "conf" / "master"
+        master = yaml.safe_load(path.read_text(encoding="utf-8"))
+        master["file_roots"]["base"][0] = str(pathlib.Path(directory) / "salt")
+        path.write_text(yaml.safe_dump(master), encoding="utf-8")
+
     def set_pillar(self, plasma: dict) -> None:
         """Write what the operator would write under `plasma:`."""
         self.pillar = plasma

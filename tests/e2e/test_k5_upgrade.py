@@ -203,7 +203,7 @@ def test_a_version_that_does_not_come_up_is_undone(server, current, broken):
     if broken is migrates_and_dies:
         # The new version had really changed the data, and that is put aside, too.
         assert "Put back: state/jupyterhub.sqlite" in comment
-        kept = comment.rpartition("had made of them: ")[2].split()[0].rstrip(".")
+        kept = comment.rpartition("made of them is in ")[2].split()[0].rstrip(".")
         look = f"import sqlite3; d = sqlite3.connect('{kept}/state/jupyterhub.sqlite'); "
         migrated = server.python(look + "print(d.execute('SELECT version_num FROM alembic_version').fetchone()[0])")
         assert migrated.strip() != revision

@@ -355,7 +355,7 @@ def test_announcements_are_on_every_page_at_once(site, sessions, audience):
     path = site.prefix / "state" / announcement.FILE
     paths = ["/hub/login", "/hub/home", "/hub/token", "/hub/nowhere", "/services/plasma/servers"]
     try:
-        path.write_text(json.dumps({"message": EVIL, "level": "warning", "until": None, "for": audience}))
+        path.write_text(json.dumps({"message": f"Told: {EVIL}", "level": "warning", "until": None, "for": audience}))
         path.chmod(0o600)
         for role, session in {**sessions, "nobody": requests.Session()}.items():
             for place in paths if role != "nobody" else paths[:1]:
@@ -365,7 +365,7 @@ def test_announcements_are_on_every_page_at_once(site, sessions, audience):
                 shown = [element for element in page.all("aside") if element.get("id") == "plasma-announcement"]
                 assert len(shown) == (audience == "everyone" or role == "admin"), (role, place)
                 assert EVIL not in answer.text
-                assert ("&lt;script&gt;alert(" in answer.text) == bool(shown)
+                assert ("Told: &lt;script&gt;alert(" in answer.text) == bool(shown)
     finally:
         path.unlink()
     assert "plasma-announcement" not in sessions["admin"].get(f"{site.url}/hub/home", timeout=60).text

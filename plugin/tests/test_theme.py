@@ -12,7 +12,7 @@ import pytest
 import requests
 from jinja2 import nodes
 from jupyterhub._data import DATA_FILES_PATH
-from support_hub import Hub
+from support_hub import Hub, wait_until
 from tljh_plasma import announcement, theme
 from tljh_plasma.access import Store
 from tljh_plasma.settings import Settings
@@ -353,6 +353,9 @@ def test_what_others_add_later_comes_first():
 @pytest.mark.parametrize("audience", ["everyone", "administrators"])
 def test_announcements_are_on_every_page_at_once(site, sessions, audience):
     path = site.prefix / "state" / announcement.FILE
+    # The service starts a little after the hub.
+    service = f"{site.url}/services/plasma/servers"
+    wait_until(lambda: sessions["admin"].get(service, timeout=60).status_code == 200, 30, "the service")
     paths = ["/hub/login", "/hub/home", "/hub/token", "/hub/nowhere", "/services/plasma/servers"]
     try:
         path.write_text(json.dumps({"message": f"Told: {EVIL}", "level": "warning", "until": None, "for": audience}))

@@ -91,7 +91,7 @@ def prepare(
     install_timeout
         Seconds that the upgrade itself may take; the announcement ends by itself some time after.
 
-    Returns ``{"resumed": bool, "backup": path or None, "snapshot": bool}``. Raises CommandExecutionError with one
+    Returns ``{"resumed": bool, "backup": path of the data or None, "snapshot": bool}``. Raises CommandExecutionError with one
     sentence when something is missing for a way back; nothing of the hub has changed then.
 
     CLI Example:
@@ -110,7 +110,7 @@ def prepare(
         _write(prefix, {**record, "packages": planned.get("packages", {}), "jumps": planned.get("jumps", [])})
         return {"resumed": True, "backup": record.get("backup"), "snapshot": True}
     if planned.get("kind") == "broken":
-        return {"resumed": False, "backup": _archive(prefix, directory), "snapshot": False}
+        return {"resumed": False, "backup": _data_alone(prefix, directory), "snapshot": False}
     __salt__["plasma_upgrade_snapshot.check_room"](prefix)
     record = {
         "status": "preparing",
@@ -146,6 +146,19 @@ def _archive(prefix, directory):
     if not pathlib.Path(__salt__["plasma_backup.program"](prefix)[-1]).exists():
         return None
     return __salt__["plasma_backup.create"](reason="upgrade", prefix=prefix, directory=directory)["path"]
+
+
+def _data_alone(prefix, directory):
+    """Path of an archive, or of a copy where the hub is too broken for one."""
+    try:
+        made = _archive(prefix, directory)
+    except CommandExecutionError:
+        made = None
+    if not made:
+        __salt__["plasma_upgrade_snapshot.take"](prefix, data_alone=True)
+        made = __salt__["plasma_upgrade_snapshot.keep_data"](prefix)
+        __salt__["plasma_upgrade_snapshot.drop"](prefix)
+    return made
 
 
 def _close(prefix, record, status, problem=None):

@@ -121,12 +121,14 @@ def check_room(prefix="/opt/tljh"):
         )
 
 
-def take(prefix="/opt/tljh"):
+def take(prefix="/opt/tljh", data_alone=False):
     """
     Copy the hub that is installed, and its data, while it runs; what an interrupted call left is replaced.
 
     prefix
         Where the hub is installed.
+    data_alone
+        Whether to leave the hub itself out.
 
     Raises CommandExecutionError when the copy fails; nothing of the hub has changed then.
 
@@ -138,15 +140,16 @@ def take(prefix="/opt/tljh"):
     """
     paths = _paths(prefix)
     drop(prefix)
-    check_room(prefix)
+    if not data_alone:
+        check_room(prefix)
     with _guard(paths):
         paths["snapshot"].mkdir(mode=0o700)
         (paths["snapshot"] / "units").mkdir()
         paths["data"].mkdir()
-        for copy, place in paths["parts"]:
+        for copy, place in [] if data_alone else paths["parts"]:
             if place.exists():
                 _copy(place, copy)
-        for unit in UNITS:
+        for unit in () if data_alone else UNITS:
             for name in (unit, f"{unit}.d"):
                 if os.path.lexists(place := pathlib.Path(UNITS_DIRECTORY, name)):
                     _copy(place, paths["snapshot"] / "units" / name)

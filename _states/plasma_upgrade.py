@@ -69,9 +69,9 @@ def prepared(
             install_timeout=install_timeout,
         )
         if done["backup"]:
-            said += f" The archive of its data is {done['backup']}."
+            said += f" Its data of before is in {done['backup']}."
         elif not unfinished:
-            said += " The installed version makes no archives; its data is kept beside them."
+            said += " The installed version makes no archives: its data is kept with the snapshot."
         ret["comment"] = f"The hub is upgraded. {said}"
     except (CommandExecutionError, SaltInvocationError) as exc:
         ret.update(result=False, changes={}, comment=str(exc))

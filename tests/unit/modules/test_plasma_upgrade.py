@@ -152,6 +152,15 @@ def test_a_broken_hub_has_its_data_saved_and_no_way_back(prefix, calls):
     assert plasma_upgrade.open_upgrade(prefix) == {}
 
 
+def test_the_data_of_a_hub_too_broken_for_an_archive_is_copied(prefix, functions, calls):
+    def fail(**options):
+        raise CommandExecutionError("The hub's Python is gone.")
+
+    functions["plasma_backup.create"] = fail
+    assert plasma_upgrade.prepare(prefix, {**PLANNED, "kind": "broken"})["backup"] == "/kept-data"
+    assert calls == ["taken", "kept", "dropped"]
+
+
 def test_what_works_is_done(prefix, functions, calls):
     write(prefix, installed={"jupyterhub": "5.3.0", "same": "1"}, databases={"jupyterhub.sqlite": "a"})
     functions["plasma_hub.packages"].return_value = {"jupyterhub": "6.1.1", "same": "1", "more": "2"}

@@ -192,6 +192,14 @@ def test_an_installation_that_goes_on_is_waited_for(hub, monkeypatch):
             snapshot.take(hub.root)
 
 
+def test_data_alone(hub):
+    snapshot.take(hub.root, data_alone=True)
+    assert os.listdir(hub.path / "plasma" / "upgrade" / "units") == []
+    assert sorted(os.listdir(hub.path / "plasma" / "upgrade")) == ["data", "units"]
+    copy = hub.path / "plasma" / "upgrade" / "data" / "state" / "jupyterhub.sqlite"
+    assert execute(copy, "SELECT name FROM users") == [("ada",)]
+
+
 def test_data_without_an_archive_is_kept(hub):
     snapshot.take(hub.root)
     kept = pathlib.Path(snapshot.keep_data(hub.root))

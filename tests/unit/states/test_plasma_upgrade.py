@@ -84,7 +84,7 @@ def test_an_upgrade_is_prepared_or_predicted(functions, test_mode):
         assert (after["result"], after["changes"]) == (None, UPGRADE["packages"])
     else:
         assert ret["result"] is True
-        assert ret["comment"] == f"The hub is upgraded. {SAID} The archive of its data is /b.tar.gz."
+        assert ret["comment"] == f"The hub is upgraded. {SAID} Its data of before is in /b.tar.gz."
         functions["plasma_upgrade.prepare"].assert_called_once_with(
             prefix="/opt/tljh",
             planned=UPGRADE,

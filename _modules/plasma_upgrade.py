@@ -91,8 +91,8 @@ def prepare(
     install_timeout
         Seconds that the upgrade itself may take; the announcement ends by itself some time after.
 
-    Returns ``{"resumed": bool, "backup": path of the data or None, "snapshot": bool}``. Raises CommandExecutionError with one
-    sentence when something is missing for a way back; nothing of the hub has changed then.
+    Returns ``{"resumed": bool, "backup": path of the data or None, "snapshot": bool}``. Raises CommandExecutionError
+    with one sentence when something is missing for a way back; nothing of the hub has changed then.
 
     CLI Example:
 

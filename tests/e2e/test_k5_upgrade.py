@@ -170,7 +170,8 @@ def has_a_wrong_hash(tree):
 
 def answers_with_errors(tree):
     """The hub starts, and its API answers; people get no login page."""
-    tree.append("plugin/src/tljh_plasma/templates/hub/login.html", "{{ there.is.no.such.thing }}")
+    path = "plugin/src/tljh_plasma/templates/hub/login.html"
+    tree.edit(path, "<h1>Sign in to Plasma</h1>", "<h1>{{ there.is.no.such.thing }}</h1>")
     return "the login page /hub/login answers with HTTP status 500"
 
 

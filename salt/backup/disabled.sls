@@ -1,0 +1,4 @@
+# No timer makes backups any more. The archives stay.
+backup-scheduled:
+  plasma_backup.scheduled:
+    - schedule: null

@@ -9,7 +9,6 @@ stay as they are.
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import pathlib
 import shutil
@@ -42,9 +41,9 @@ def plan(archive, other_machine=False, prefix="/opt/tljh", home_path="/home", hu
     hub, people
         Whether the hub's data, and people's accounts and homes, are to be restored.
 
-    Returns ``{"changes": {what: {"old", "new"}}, "about": what the archive says of itself, "people": {...}}``; the
-    changes are empty when this archive was the last one restored, and nobody in it is missing. Raises
-    CommandExecutionError with one sentence for an archive that is not to be used.
+    Returns ``{"changes": {what: {"old", "new"}}, "about": what the archive says of itself, "people": {...}}``. The hub's
+    data is restored as often as that is asked for. Raises CommandExecutionError with one sentence for an archive that is
+    not to be used.
 
     CLI Example:
 
@@ -66,21 +65,13 @@ def plan(archive, other_machine=False, prefix="/opt/tljh", home_path="/home", hu
             "plasma.hub.prefix to it first."
         )
     changes = {}
-    if hub and _note(prefix) != about["sha256"]:
+    if hub:
         changes["hub"] = {"old": "as it is", "new": f"as of {about['created']}"}
     found = __salt__["plasma_restore_people.missing"](archive, about, prefix, home_path, root) if people else {}
     for kind in ("groups", "users", "homes"):
         if found.get(kind):
             changes[kind] = {"old": None, "new": sorted(found[kind])}
     return {"changes": changes, "about": about, "people": found}
-
-
-def _note(prefix):
-    """The SHA-256 of the archive that was restored last, while nothing newer was: a second apply finds it."""
-    try:
-        return json.loads((pathlib.Path(prefix) / "plasma" / "restored.json").read_text(encoding="utf-8"))["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def apply(
@@ -116,14 +107,13 @@ def apply(
     planned = plan(archive, other_machine, prefix, home_path, hub, people, root)
     changes, said, kept = planned["changes"], [], None
     if not changes:
-        return {"changes": {}, "comment": f"{archive} is what was restored last.", "kept": None}
+        return {"changes": {}, "comment": f"Nobody in {archive} is missing here.", "kept": None}
     if changes.keys() & {"users", "groups", "homes"}:
         done = __salt__["plasma_restore_people.add"](archive, planned["people"], prefix, home_path, root)
         said.append(f"{len(done['users'])} accounts and {len(done['homes'])} homes were added.")
     if "hub" in changes:
         before = __salt__["plasma_backup.create"]("restore", prefix=prefix, directory=directory)
         kept = hub_data(archive, prefix=prefix, timeout=timeout)
-        _remember(prefix, planned["about"]["sha256"])
         said.append(
             f"The hub has the data of {planned['about']['created']}. What was there before is in {before['path']} and "
             f"{kept}."
@@ -218,11 +208,3 @@ def _started(prefix, timeout):
 
 def _systemctl(*words):
     __salt__["cmd.run_all"](["systemctl", *words], python_shell=False, ignore_retcode=True)
-
-
-def _remember(prefix, digest):
-    path = pathlib.Path(prefix) / "plasma" / "restored.json"
-    temporary = path.with_suffix(".new")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        json.dump({"sha256": digest}, file)
-    os.replace(temporary, path)

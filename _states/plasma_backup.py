@@ -115,7 +115,7 @@ def restored(name, archive=None, other_machine=False, prefix="/opt/tljh", **opti
             )
         plan = __salt__["plasma_restore.plan"](archive, other_machine=other_machine, prefix=prefix, **options)
         if not plan["changes"]:
-            ret["comment"] = f"{archive} is what was restored last."
+            ret["comment"] = f"Nobody in {archive} is missing here."
         elif __opts__["test"]:
             ret.update(result=None, changes=plan["changes"], comment=f"{archive} would be restored.")
         else:

@@ -41,9 +41,9 @@ def plan(archive, other_machine=False, prefix="/opt/tljh", home_path="/home", hu
     hub, people
         Whether the hub's data, and people's accounts and homes, are to be restored.
 
-    Returns ``{"changes": {what: {"old", "new"}}, "about": what the archive says of itself, "people": {...}}``. The hub's
-    data is restored as often as that is asked for. Raises CommandExecutionError with one sentence for an archive that is
-    not to be used.
+    Returns ``{"changes": {what: {"old", "new"}}, "about": what the archive says of itself, "people": {...}}``. The
+    hub's data is restored as often as that is asked for. Raises CommandExecutionError with one sentence for an archive
+    that is not to be used.
 
     CLI Example:
 

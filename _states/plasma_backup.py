@@ -113,7 +113,8 @@ def restored(name, archive=None, other_machine=False, prefix="/opt/tljh", **opti
                 "Nothing was restored: name the archive, pillar='{restore: {archive: /var/opt/plasma/backups/...}}' "
                 "(salt-ssh ID plasma_backup.list shows them)."
             )
-        plan = __salt__["plasma_restore.plan"](archive, other_machine=other_machine, prefix=prefix, **options)
+        looked_at = {key: options[key] for key in ("home_path", "hub", "people") if key in options}
+        plan = __salt__["plasma_restore.plan"](archive, other_machine=other_machine, prefix=prefix, **looked_at)
         if not plan["changes"]:
             ret["comment"] = f"Nobody in {archive} is missing here."
         elif __opts__["test"]:

@@ -35,6 +35,7 @@ def parts(path: Path, into: Path, wanted: list[str]) -> dict[str, int]:
             directories = []
             for info, file in members(path, part):
                 place = into / info.name
+                place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # not every part is a directory of a server
                 if info.isdir():
                     place.mkdir(mode=0o700)
                     directories.append((place, info))

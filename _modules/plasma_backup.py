@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import pathlib
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
@@ -18,7 +17,7 @@ __virtualname__ = "plasma_backup"
 __func_alias__ = {"list_": "list"}
 
 DIRECTORY = "/var/opt/plasma/backups"
-TIMER, SERVICE = "plasma-backup.timer", "plasma-backup.service"
+TIMER, SERVICE = "plasma-backup.timer", "plasma-backup.service"  # plasma_backup_timer makes them
 _PYTHON = "/usr/bin/python3"
 _TIMEOUT = 6 * 3600  # of one call: homes may be large
 
@@ -90,15 +89,13 @@ def create(
 
         salt-ssh '*' plasma_backup.create homes=true
     """
-    words = arguments(reason, prefix, directory, homes, images, home_path, keep or 0)
-    tls = (__salt__["tljh_config.show"](prefix).get("https") or {}).get("tls") or {}
-    words += [f"--tls-{name}={tls[name]}" for name in ("key", "cert") if tls.get(name)]
-    return _run(prefix, words)
+    return _run(prefix, arguments(reason, prefix, directory, homes, images, home_path, keep or 0))
 
 
 def list_(directory=DIRECTORY, prefix="/opt/tljh"):
     """
-    Return the archives, newest first: ``[{"path", "host", "reason", "created" (ISO 8601, UTC), "bytes"}]``.
+    Return the archives, newest first: ``[{"path", "host", "reason", "created" (ISO 8601, UTC), "bytes", "versions",
+    "provider", "parts", "this_machine"}]``; of one that is damaged at its beginning, only the first five.
 
     directory
         Where they are kept.
@@ -137,7 +134,7 @@ def verify(path, prefix="/opt/tljh"):
         return {"ok": False, "problem": str(exc)}
 
 
-def extract(path, into, parts, prefix="/opt/tljh"):
+def extract(path, into, parts, prefix="/opt/tljh", seen="", room=0):
     """
     Verify an archive and write parts of it below a new directory of root's; return their numbers of members.
 
@@ -149,6 +146,10 @@ def extract(path, into, parts, prefix="/opt/tljh"):
         Names at the root of the archive, such as ``state``, or below it, such as ``homes/ada``.
     prefix
         Where the hub is installed.
+    seen
+        What ``verify`` said under this name: the archive is not read again to be verified while it is that file.
+    room
+        Bytes that will be written; refused when they are not free.
 
     CLI Example:
 
@@ -158,7 +159,52 @@ def extract(path, into, parts, prefix="/opt/tljh"):
     """
     if not parts:
         raise SaltInvocationError("parts must name something, such as [state].")
-    return _run(prefix, ["extract", str(path), f"--into={into}", *(f"--part={part}" for part in parts)])
+    words = ["extract", str(path), f"--into={into}", f"--seen={seen}", f"--room={int(room)}"]
+    return _run(prefix, [*words, *(f"--part={part}" for part in parts)])
+
+
+def load(path, prefix="/opt/tljh", seen=""):
+    """
+    Give the engine those images of an archive that it does not have; return their tags.
+
+    path, prefix, seen
+        As for ``extract``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_backup.load /srv/archive.tar.gz
+    """
+    return _run(prefix, ["load", str(path), f"--seen={seen}"])
+
+
+def restore(path, prefix="/opt/tljh", what=("hub",), **options):
+    """
+    Bring an archive back: see ``plasma_restore``, which does it.
+
+    path
+        The archive.
+    prefix
+        Where the hub is installed.
+    what
+        ``hub`` (configuration, databases, secrets), ``people`` (accounts and homes that are missing), ``images``.
+    options
+        What ``plasma_restore.apply`` takes besides, such as ``other_machine`` and ``timeout``.
+
+    Returns ``{"changes", "comment", "kept"}``. Raises CommandExecutionError with one sentence.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_backup.restore /var/opt/plasma/backups/plasma-hub-20261125T033000Z-manual.tar.gz
+    """
+    parts = {name: name in what for name in ("hub", "people", "images")}
+    if not any(parts.values()):
+        raise SaltInvocationError("what must name hub, people or images.")
+    options = {key: value for key, value in options.items() if not key.startswith("__")}
+    return __salt__["plasma_restore.apply"](path, prefix=prefix, **parts, **options)
 
 
 def _run(prefix, words):
@@ -204,11 +250,11 @@ def health(directory=DIRECTORY, prefix="/opt/tljh"):
         age = datetime.datetime.now(datetime.timezone.utc) - made
         found.update(last=archives[0]["created"], path=archives[0]["path"])
         found["age_hours"] = round(age.total_seconds() / 3600, 1)
-    timer = _unit(TIMER, "LoadState,ActiveState,NextElapseUSecRealtime")
+    timer = unit(TIMER, "LoadState,ActiveState,NextElapseUSecRealtime")
     if timer.get("LoadState") != "loaded":
         return found
     found.update(timer=timer["ActiveState"], next=timer.get("NextElapseUSecRealtime") or None)
-    service = _unit(SERVICE, "Result,ExecMainStatus,ActiveState")
+    service = unit(SERVICE, "Result,ExecMainStatus,ActiveState")
     if service.get("Result") not in ("success", None):
         found["last_error"] = _last_line()
         found["problem"] = (
@@ -219,7 +265,21 @@ def health(directory=DIRECTORY, prefix="/opt/tljh"):
     return found
 
 
-def _unit(name, properties):
+def unit(name, properties):
+    """
+    Return properties of a unit of systemd, ``{property: text}``.
+
+    name
+        The unit.
+    properties
+        Their names, with commas.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_backup.unit plasma-backup.timer ActiveState
+    """
     done = __salt__["cmd.run_stdout"](["systemctl", "show", f"--property={properties}", name], python_shell=False)
     return dict(line.split("=", 1) for line in done.splitlines() if "=" in line)
 
@@ -231,121 +291,3 @@ def _last_line():
     )
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("{")]
     return lines[-1].rstrip(".") if lines else "its journal says why"
-
-
-def units(schedule, **options):
-    """
-    Return the texts of the timer and of the service, ``{name: text}``.
-
-    schedule
-        As systemd's OnCalendar.
-    options
-        What ``arguments`` takes.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-ssh '*' plasma_backup.units '*-*-* 03:30:00'
-    """
-    command = [*program(options.get("prefix", "/opt/tljh")), *arguments("scheduled", **options)]
-    line = " ".join('"' + word.replace("%", "%%").replace("$", "$$") + '"' for word in command)
-    return {
-        SERVICE: (
-            "# Managed by Plasma on Salt (plasma.backup).\n[Unit]\nDescription=Backup of the hub (Plasma)\n\n"
-            f"[Service]\nType=oneshot\nExecStart={line}\nUMask=0077\nNice=10\nIOSchedulingClass=idle\nPrivateTmp=yes\n"
-        ),
-        TIMER: (
-            "# Managed by Plasma on Salt (plasma.backup).\n[Unit]\nDescription=Backups of the hub (Plasma)\n\n[Timer]\n"
-            f"OnCalendar={schedule}\nPersistent=true\nRandomizedDelaySec=60\n\n[Install]\nWantedBy=timers.target\n"
-        ),
-    }
-
-
-def compare(schedule=None, directory_of_units="/etc/systemd/system", **options):
-    """
-    Return what ``schedule`` would change, ``{what: {"old", "new"}}``.
-
-    schedule
-        As systemd's OnCalendar; None: no timer.
-    options
-        What ``arguments`` takes.
-
-    Raises CommandExecutionError when systemd does not understand the schedule.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-ssh '*' plasma_backup.compare '*-*-* 03:30:00'
-    """
-    folder = pathlib.Path(directory_of_units)
-    changes = {}
-    if schedule:
-        _check(schedule)
-    wanted = units(schedule, **options) if schedule else dict.fromkeys((SERVICE, TIMER))
-    for name, text in wanted.items():
-        path = folder / name
-        old = path.read_text(encoding="utf-8") if path.exists() else None
-        if old != text:
-            changes[name] = {"old": "present" if old else None, "new": "written" if text else None}
-    timer = _unit(TIMER, "ActiveState,UnitFileState") if schedule and not changes else {}
-    if timer and (timer.get("ActiveState") != "active" or timer.get("UnitFileState") != "enabled"):
-        changes["timer"] = {"old": timer.get("ActiveState"), "new": "active"}
-    return changes
-
-
-def _check(schedule):
-    done = __salt__["cmd.run_all"](
-        ["systemd-analyze", "calendar", "--", schedule],
-        python_shell=False,
-        ignore_retcode=True,
-        output_loglevel="quiet",
-    )
-    if done["retcode"]:
-        raise CommandExecutionError(
-            f"plasma.backup.schedule: {schedule!r} is not what systemd takes for OnCalendar, such as `daily` or "
-            "`Mon *-*-* 03:30:00`: see systemd.time(7)."
-        )
-
-
-def schedule(schedule=None, directory_of_units="/etc/systemd/system", **options):
-    """
-    Have backups made by a timer of systemd, or (without a schedule) no longer; archives stay.
-
-    schedule, options
-        As for ``compare``.
-
-    Returns the changes. Raises CommandExecutionError when systemd refuses.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-ssh '*' plasma_backup.schedule '*-*-* 03:30:00' keep=7
-    """
-    changes = compare(schedule, directory_of_units, **options)
-    if not changes:
-        return {}
-    folder = pathlib.Path(directory_of_units)
-    if not schedule:
-        _systemctl("disable", "--now", TIMER)
-        for name in (TIMER, SERVICE):
-            (folder / name).unlink(missing_ok=True)
-        _systemctl("daemon-reload")
-        return changes
-    for name, text in units(schedule, **options).items():
-        temporary = folder / f".{name}.new"
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, folder / name)
-    _systemctl("daemon-reload")
-    _systemctl("enable", TIMER)
-    _systemctl("restart", TIMER)
-    return changes
-
-
-def _systemctl(*words):
-    done = __salt__["cmd.run_all"](["systemctl", *words], python_shell=False, ignore_retcode=True)
-    if done["retcode"]:
-        raise CommandExecutionError(f"systemctl {' '.join(words)} failed: {done['stderr'].strip()}")

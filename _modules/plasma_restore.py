@@ -1,17 +1,21 @@
 """
 Bring an archive of ``plasma_backup`` back, onto the same server or a fresh one.
 
-The hub's data is unpacked beside what is there, and takes its place by renames while the hub is stopped; what was there
-is kept, and comes back when the hub does not answer with the other. Accounts and homes are only added: those that exist
-stay as they are.
+The hub's data is unpacked beside what is there, and trades places with it while the hub is stopped; what was there is
+kept, and comes back when the hub does not answer with the other. Accounts, homes and images are only added: those that
+exist stay as they are.
 """
 
 from __future__ import annotations
 
+import ctypes
 import datetime
+import errno
+import json
 import os
 import pathlib
 import shutil
+import stat
 
 from salt.exceptions import CommandExecutionError
 
@@ -20,13 +24,24 @@ __virtualname__ = "plasma_restore"
 KEPT = "/var/backups/plasma"
 _FOLDERS = ("config", "state")
 _HUB = "jupyterhub.service"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # fcntl.h, linux/fs.h
 
 
 def __virtual__():
     return __virtualname__
 
 
-def plan(archive, other_machine=False, prefix="/opt/tljh", home_path="/home", hub=True, people=True, root="/"):
+def plan(
+    archive,
+    other_machine=False,
+    prefix="/opt/tljh",
+    home_path="/home",
+    hub=True,
+    people=True,
+    images=True,
+    without=(),
+    root="/",
+):
     """
     Look at an archive, at all of it, and say what ``apply`` would do. Nothing changes.
 
@@ -38,8 +53,10 @@ def plan(archive, other_machine=False, prefix="/opt/tljh", home_path="/home", hu
         Where the hub is installed.
     home_path
         Where homes are.
-    hub, people
-        Whether the hub's data, and people's accounts and homes, are to be restored.
+    hub, people, images
+        Whether the hub's data, people's accounts and homes, and images are to be restored.
+    without
+        Names of people who are left out.
 
     Returns ``{"changes": {what: {"old", "new"}}, "about": what the archive says of itself, "people": {...}}``. The
     hub's data is restored as often as that is asked for. Raises CommandExecutionError with one sentence for an archive
@@ -66,12 +83,34 @@ def plan(archive, other_machine=False, prefix="/opt/tljh", home_path="/home", hu
         )
     changes = {}
     if hub:
+        _not_newer(archive, about, prefix)
         changes["hub"] = {"old": "as it is", "new": f"as of {about['created']}"}
-    found = __salt__["plasma_restore_people.missing"](archive, about, prefix, home_path, root) if people else {}
+    found = {}
+    if people:
+        found = __salt__["plasma_restore_people.missing"](archive, about, prefix, home_path, list(without), root)
     for kind in ("groups", "users", "homes"):
         if found.get(kind):
             changes[kind] = {"old": None, "new": sorted(found[kind])}
+    if images and "images" in about["parts"]:
+        changes["images"] = {"old": None, "new": "those that the engine does not have"}
     return {"changes": changes, "about": about, "people": found}
+
+
+def _not_newer(archive, about, prefix):
+    """Databases of a newer JupyterHub are none for an older one."""
+    then = (about.get("versions") or {}).get("jupyterhub")
+    lib = pathlib.Path(prefix, "hub", "lib")
+    found = lib.glob("python3*/site-packages/jupyterhub-*.dist-info")
+    now = next((path.name.split("-")[1].removesuffix(".dist-info") for path in found), None)
+    if then and now and _release(then) > _release(now):
+        raise CommandExecutionError(
+            f"Nothing was changed. {archive} is of JupyterHub {then}, and {now} is installed here: apply "
+            "the release of this project that the archive is of, or a newer one, first."
+        )
+
+
+def _release(version):
+    return tuple(int(part) if part.isdecimal() else 0 for part in version.split(".")[:2])
 
 
 def apply(
@@ -81,6 +120,8 @@ def apply(
     home_path="/home",
     hub=True,
     people=True,
+    images=True,
+    without=(),
     directory="/var/opt/plasma/backups",
     timeout=120,
     root="/",
@@ -88,7 +129,7 @@ def apply(
     """
     Restore an archive.
 
-    archive, other_machine, prefix, home_path, hub, people
+    archive, other_machine, prefix, home_path, hub, people, images, without
         As for ``plan``, and the same errors are raised.
     directory
         Where the backup goes that is made first, of what is there.
@@ -104,24 +145,29 @@ def apply(
 
         salt-ssh '*' plasma_restore.apply /var/opt/plasma/backups/plasma-hub-20261125T033000Z-scheduled.tar.gz
     """
-    planned = plan(archive, other_machine, prefix, home_path, hub, people, root)
-    changes, said, kept = planned["changes"], [], None
+    planned = plan(archive, other_machine, prefix, home_path, hub, people, images, without, root)
+    changes, about, said, kept = planned["changes"], planned["about"], [], None
     if not changes:
-        return {"changes": {}, "comment": f"Nobody in {archive} is missing here.", "kept": None}
+        return {"changes": {}, "comment": f"Nothing in {archive} is missing here.", "kept": None}
     if changes.keys() & {"users", "groups", "homes"}:
-        done = __salt__["plasma_restore_people.add"](archive, planned["people"], prefix, home_path, root)
+        done = __salt__["plasma_restore_people.add"](archive, about, planned["people"], prefix, home_path, root)
         said.append(f"{len(done['users'])} accounts and {len(done['homes'])} homes were added.")
+    if "images" in changes:
+        loaded = __salt__["plasma_backup.load"](archive, prefix=prefix, seen=about["seen"])
+        said.append(f"{len(loaded)} images were added.")
     if "hub" in changes:
-        before = __salt__["plasma_backup.create"]("restore", prefix=prefix, directory=directory)
-        kept = hub_data(archive, prefix=prefix, timeout=timeout)
-        said.append(
-            f"The hub has the data of {planned['about']['created']}. What was there before is in {before['path']} and "
-            f"{kept}."
-        )
+        try:
+            before = __salt__["plasma_backup.create"]("restore", prefix=prefix, directory=directory)["path"] + " and "
+        except CommandExecutionError as exc:
+            # A hub that is damaged is what a restore is for. Its files are kept all the same.
+            before = ""
+            said.append(f"No backup of what was there could be made ({str(exc).removesuffix('.')}).")
+        kept = hub_data(archive, prefix=prefix, timeout=timeout, seen=about["seen"])
+        said.append(f"The hub has the data of {about['created']}. What was there before is in {before}{kept}.")
     return {"changes": changes, "comment": " ".join(said), "kept": kept}
 
 
-def hub_data(archive, prefix="/opt/tljh", timeout=120, start=True):
+def hub_data(archive, prefix="/opt/tljh", timeout=120, start=True, seen=""):
     """
     Put the hub's configuration and state of an archive in the place of what is there; for roll-backs, too.
 
@@ -133,6 +179,8 @@ def hub_data(archive, prefix="/opt/tljh", timeout=120, start=True):
         Seconds that the hub may take to answer afterwards.
     start
         Whether to start the hub and see it answer; without that, it is left stopped.
+    seen
+        As for ``plasma_backup.extract``.
 
     Returns the directory with what was there before. Raises CommandExecutionError when the hub does not answer: what
     was there before is back then.
@@ -145,32 +193,47 @@ def hub_data(archive, prefix="/opt/tljh", timeout=120, start=True):
     """
     root = pathlib.Path(prefix)
     fresh = root / "plasma" / "restoring"
-    if fresh.exists():
-        shutil.rmtree(fresh)  # of a restore that was cut off; root's alone
-    __salt__["plasma_backup.extract"](archive, str(fresh), list(_FOLDERS), prefix=prefix)
-    stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    kept = pathlib.Path(KEPT) / f"before-restore-{stamp}"
-    kept.mkdir(mode=0o700, parents=True)
-    kept.parent.chmod(0o700)
-    _systemctl("stop", _HUB)
-    try:
-        _exchange(root, fresh, kept)
-    except OSError as exc:
-        _systemctl("start", _HUB)
-        raise CommandExecutionError(f"The data could not be put in place: {exc.strerror} ({exc.filename}).") from exc
-    shutil.rmtree(fresh, ignore_errors=True)
-    if not start:
-        return str(kept)
-    outcome = _started(prefix, timeout)
-    if outcome["ready"]:
-        return str(kept)
-    _systemctl("stop", _HUB)
-    failed = root / "plasma" / "restoring"
-    failed.mkdir(mode=0o700)
+    if os.path.lexists(fresh):
+        # Of a restore that was cut off: some of it may be what the hub had before.
+        shutil.move(fresh, _kept("interrupted-restore"))
+    about = __salt__["plasma_backup.verify"](archive, prefix=prefix) if not seen else {"ok": True, "seen": seen}
+    if not about["ok"]:
+        raise CommandExecutionError(f"Nothing was changed. {about['problem']}")
+    wanted = [*_FOLDERS, "tls", "about.json"]
+    __salt__["plasma_backup.extract"](archive, str(fresh), wanted, prefix=prefix, seen=about["seen"])
     for name in _FOLDERS:
-        shutil.move(root / name, failed / name)
-        shutil.move(kept / name, root / name)
-    shutil.rmtree(failed)
+        # Out of the archive they are root's and closed, as the hub's own are.
+        os.chown(fresh / name, 0, 0)
+        (fresh / name).chmod(0o700)
+    (fresh / "state" / "rules").mkdir(mode=0o700)
+    if not os.path.lexists(fresh / "state" / "acme.json"):
+        (fresh / "state" / "acme.json").touch(mode=0o600)
+    _systemctl("stop", _HUB)
+    done = []
+    try:
+        for name in _FOLDERS:
+            _exchange(fresh / name, root / name)
+            done.append(name)
+        _tls(fresh)
+    except OSError as exc:
+        for name in done:
+            _exchange(fresh / name, root / name)
+        _systemctl("start", _HUB)
+        shutil.rmtree(fresh)
+        raise CommandExecutionError(
+            f"The data could not be put in place ({exc.strerror}, {exc.filename}): all is as it was."
+        ) from exc
+    outcome = _started(prefix, timeout) if start else {"ready": True}
+    if outcome["ready"]:
+        kept = _kept("before-restore")
+        shutil.rmtree(fresh / "tls")
+        (fresh / "about.json").unlink()
+        shutil.move(fresh, kept)
+        return str(kept)
+    _systemctl("stop", _HUB)
+    for name in _FOLDERS:
+        _exchange(fresh / name, root / name)
+    shutil.rmtree(fresh)
     again = _started(prefix, timeout)
     back = "the hub is back" if again["ready"] else f"the hub is still not back ({again['problem']})"
     raise CommandExecutionError(
@@ -184,18 +247,51 @@ def hub_data(archive, prefix="/opt/tljh", timeout=120, start=True):
     )
 
 
-def _exchange(root, fresh, kept):
-    for name in _FOLDERS:
-        # Out of the archive they are root's and closed, as the hub's own are.
-        os.chown(fresh / name, 0, 0)
-        (fresh / name).chmod(0o700)
-        if (root / name).exists():
-            # Another file system may hold /var: then it is a copy, and a rename where it is the same one.
-            shutil.move(root / name, kept / name)
-        os.replace(fresh / name, root / name)
-    rules = root / "state" / "rules"
-    rules.mkdir(mode=0o700, exist_ok=True)
-    (root / "state" / "acme.json").touch(mode=0o600)
+def _tls(fresh):
+    """The pair of files of HTTPS, where config.yaml names one that is not here, in a place that is root's alone."""
+    said = json.loads((fresh / "about.json").read_text(encoding="utf-8"))
+    for name, wanted in (said.get("tls") or {}).items():
+        source, path = fresh / "tls" / f"{name}.pem", pathlib.Path(wanted)
+        if not source.is_file() or os.path.lexists(path) or not path.is_absolute() or ".." in path.parts:
+            continue
+        above = [parent.lstat() for parent in path.parents if os.path.lexists(parent)]
+        if any(not stat.S_ISDIR(entry.st_mode) or entry.st_uid or entry.st_mode & 0o022 for entry in above):
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
+            file.write(source.read_bytes())
+
+
+def _kept(what):
+    """A name below the backups of the project for something that is moved there; nothing has it yet."""
+    parent = pathlib.Path(KEPT)
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    parent.chmod(0o700)
+    stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S%fZ")
+    return parent / f"{what}-{stamp}"
+
+
+def _exchange(one, other):
+    """Let two directories trade names, in one step where the file system can; one of them may be missing."""
+    for here, there in ((one, other), (other, one)):
+        if not os.path.lexists(there):
+            os.rename(here, there)
+            return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "renameat2"):
+        names = os.fsencode(one), os.fsencode(other)
+        if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], ctypes.c_uint(_RENAME_EXCHANGE)) == 0:
+            return
+        if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(one))
+    aside = f"{one}.aside"
+    os.rename(other, aside)
+    try:
+        os.rename(one, other)
+    except OSError:
+        os.rename(aside, other)
+        raise
+    os.rename(aside, one)
 
 
 def _started(prefix, timeout):
@@ -203,7 +299,10 @@ def _started(prefix, timeout):
     # The proxy renders its configuration from config.yaml, and the hub is required by nothing else.
     _systemctl("restart", "traefik.service")
     _systemctl("start", _HUB)
-    return __salt__["tljh_service.ready"](__salt__["tljh_config.show"](prefix), timeout=timeout)
+    try:
+        return __salt__["tljh_service.ready"](__salt__["tljh_config.show"](prefix), timeout=timeout)
+    except CommandExecutionError as exc:
+        return {"ready": False, "problem": str(exc).removesuffix("."), "journal": []}
 
 
 def _systemctl(*words):

@@ -22,7 +22,7 @@ def __virtual__():
     return __virtualname__
 
 
-def missing(archive, about, prefix="/opt/tljh", home_path="/home", root="/"):
+def missing(archive, about, prefix="/opt/tljh", home_path="/home", without=(), root="/"):
     """
     Return who is in the archive and not here: ``{"groups": {name: [fields]}, "users": {name: {"passwd": [fields],
     "shadow": [fields]}}, "members": {group: [names]}, "homes": [names]}``.
@@ -31,60 +31,81 @@ def missing(archive, about, prefix="/opt/tljh", home_path="/home", root="/"):
         The archive, and what ``plasma_backup.verify`` said of it.
     prefix, home_path
         Where the hub and the homes are.
+    without
+        Names of people who are left out.
 
-    Raises CommandExecutionError when the id of somebody, or of a group, belongs to somebody else here.
+    Raises CommandExecutionError when somebody, or a group, has another id here, or their id is somebody else's here.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt-ssh '*' plasma_restore_people.missing /srv/archive.tar.gz '{parts: [hub, accounts]}'
+        salt-ssh '*' plasma_restore_people.missing /srv/archive.tar.gz '{parts: [hub, accounts], seen: ""}'
     """
     found = {"groups": {}, "users": {}, "members": {}, "homes": []}
     if "accounts" not in about["parts"]:
         return found
-    then, now = _accounts(archive, prefix), __salt__["plasma_users_files.read"](root=root)
-    ids = {row[2]: name for name, row in _rows(now["passwd"]).items()}
-    gids = {row[2]: name for name, row in _rows(now["group"]).items()}
-    for name, row in _rows(then["passwd"]).items():
-        if not row[2].isdecimal() or int(row[2]) not in _PEOPLE or name in _rows(now["passwd"]):
-            continue
-        if row[2] in ids:
-            raise CommandExecutionError(
-                f"Nothing was changed. The id {row[2]} of {name} in the archive is that of {ids[row[2]]} here: their "
-                "files would be each other's. Give one of them another id, or restore with people: false."
-            )
-        found["users"][name] = {"passwd": row, "shadow": _rows(then["shadow"]).get(name, [name, "!", *[""] * 7])}
-    for name, row in _rows(then["group"]).items():
-        members = [member for member in row[3].split(",") if member in found["users"]]
-        primary = any(user["passwd"][3] == row[2] for user in found["users"].values())
+    then, now = _accounts(archive, about, prefix), __salt__["plasma_users_files.read"](root=root)
+    people = {
+        name: row
+        for name, row in _rows(then["passwd"]).items()
+        if row[2].isdecimal() and int(row[2]) in _PEOPLE and name not in without
+    }
+    _same_ids("user", people, _rows(now["passwd"]))
+    for name, row in people.items():
+        if name not in _rows(now["passwd"]):
+            shadow = _rows(then["shadow"]).get(name, [name, "!", *[""] * 7])
+            found["users"][name] = {"passwd": row, "shadow": shadow}
+    groups = _rows(then["group"])
+    primary = {user["passwd"][3] for user in found["users"].values()}
+    own = {name for name, row in groups.items() if row[2] in primary}
+    wanted = {name for name, row in groups.items() if row[2].isdecimal() and int(row[2]) in _PEOPLE}
+    # A group of somebody's own name who is left out is left out with them.
+    wanted = {
+        name for name in wanted - set(without) if name in own or name not in _rows(then["passwd"]) or name in people
+    }
+    _same_ids("group", {name: groups[name] for name in own | wanted}, _rows(now["group"]))
+    there = {*found["users"], *_rows(now["passwd"])}
+    for name in groups:
+        row = groups[name]
         if name in _rows(now["group"]):
+            members = [member for member in row[3].split(",") if member in found["users"]]
             if members:
                 found["members"][name] = members
-        elif primary or (row[2].isdecimal() and int(row[2]) in _PEOPLE):
-            if row[2] in gids:
-                raise CommandExecutionError(
-                    f"Nothing was changed. The id {row[2]} of the group {name} in the archive is that of "
-                    f"{gids[row[2]]} here: give one of them another id, or restore with people: false."
-                )
-            found["groups"][name] = row
-    if "homes" in about["parts"]:
-        found["homes"] = [
-            name
-            for name, row in _rows(then["passwd"]).items()
-            if os.path.dirname(row[5]) == about["home_path"] == home_path
-            and os.path.basename(row[5]) == name
-            and row[2].isdecimal()
-            and int(row[2]) in _PEOPLE
-            and not os.path.lexists(os.path.join(root, row[5].lstrip("/")))
-        ]
+        elif name in own | wanted:
+            found["groups"][name] = [*row[:3], ",".join(member for member in row[3].split(",") if member in there)]
+    found["homes"] = [
+        name
+        for name, row in people.items()
+        if name in about["homes"]
+        and row[5] == os.path.join(home_path, name)
+        and about["home_path"] == home_path
+        and not os.path.lexists(os.path.join(root, row[5].lstrip("/")))
+    ]
     return found
 
 
-def _accounts(archive, prefix):
+def _same_ids(kind, then, now):
+    """Files belong to numbers, so nobody may get another one, or somebody else's."""
+    holders = {row[2]: name for name, row in now.items()}
+    for name, row in then.items():
+        here = now.get(name)
+        if here and here[2] != row[2]:
+            problem = f"has the id {here[2]} here and {row[2]} in the archive"
+        elif not here and row[2] in holders:
+            problem = f"has the id {row[2]} in the archive, which is that of {holders[row[2]]} here"
+        else:
+            continue
+        raise CommandExecutionError(
+            f"Nothing was changed. The {kind} {name} {problem}: files of one would be the other's. Change the id here, "
+            f"or leave people out: pillar='{{restore: {{archive: ..., without: [{name}]}}}}'"
+        )
+
+
+def _accounts(archive, about, prefix):
     with tempfile.TemporaryDirectory(prefix="plasma-restore-") as place:
         into = os.path.join(place, "accounts-of-archive")
-        __salt__["plasma_backup.extract"](archive, into, ["accounts"], prefix=prefix)
+        __salt__["plasma_backup.extract"](archive, into, ["accounts"], prefix=prefix, seen=about["seen"])
         texts = {}
         for kind in ("passwd", "shadow", "group", "gshadow"):
             path = pathlib.Path(into, "accounts", kind)
@@ -97,12 +118,12 @@ def _rows(table):
     return table["rows"] if table else {}
 
 
-def add(archive, found, prefix="/opt/tljh", home_path="/home", root="/"):
+def add(archive, about, found, prefix="/opt/tljh", home_path="/home", root="/"):
     """
     Add groups, accounts with their passwords, and homes. What is here already is left as it is.
 
-    archive
-        The archive.
+    archive, about
+        The archive, and what ``plasma_backup.verify`` said of it.
     found
         What ``missing`` returned.
     prefix, home_path
@@ -114,7 +135,7 @@ def add(archive, found, prefix="/opt/tljh", home_path="/home", root="/"):
 
     .. code-block:: bash
 
-        salt-ssh '*' plasma_restore_people.add /srv/archive.tar.gz '{groups: {}, users: {}, members: {}, homes: []}'
+        salt-ssh '*' plasma_restore_people.add /srv/a.tar.gz '{seen: ""}' '{groups: {}, users: {}, homes: []}'
     """
 
     def edits(tables):
@@ -142,10 +163,10 @@ def add(archive, found, prefix="/opt/tljh", home_path="/home", root="/"):
             __salt__["plasma_users_edit.change"](edits, root=root)
         finally:
             lock.close()
-    return {"users": sorted(found["users"]), "homes": _homes(archive, found["homes"], prefix, home_path, root)}
+    return {"users": sorted(found["users"]), "homes": _homes(archive, about, found["homes"], prefix, home_path, root)}
 
 
-def _homes(archive, names, prefix, home_path, root):
+def _homes(archive, about, names, prefix, home_path, root):
     """Unpack into a directory that nobody can enter, and put each home in its place by one rename."""
     if not names:
         return []
@@ -153,7 +174,9 @@ def _homes(archive, names, prefix, home_path, root):
     into = parent / f"{_NEW}{os.getpid()}"
     done = []
     try:
-        __salt__["plasma_backup.extract"](archive, str(into), [f"homes/{name}" for name in names], prefix=prefix)
+        wanted = [f"homes/{name}" for name in names]
+        room = sum(about["homes"][name] for name in names)
+        __salt__["plasma_backup.extract"](archive, str(into), wanted, prefix=prefix, seen=about["seen"], room=room)
         for name in names:
             unpacked = into / "homes" / name
             if unpacked.is_dir() and not os.path.lexists(parent / name):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 __virtualname__ = "plasma_backup"
@@ -33,13 +35,13 @@ def scheduled(name, schedule=None, **options):
     options = {key: value for key, value in options.items() if not key.startswith("__")}
     what = f"Backups are made: {schedule}." if schedule else "No timer makes backups."
     try:
-        changes = __salt__["plasma_backup.compare"](schedule, **options)
+        changes = __salt__["plasma_backup_timer.compare"](schedule, **options)
         if not changes:
             ret["comment"] = what
         elif __opts__["test"]:
             ret.update(result=None, changes=changes, comment=f"The timer of backups would be {_done(schedule)}.")
         else:
-            ret["changes"] = __salt__["plasma_backup.schedule"](schedule, **options)
+            ret["changes"] = __salt__["plasma_backup_timer.schedule"](schedule, **options)
             ret["comment"] = what
     except (CommandExecutionError, SaltInvocationError) as exc:
         ret.update(result=False, changes={}, comment=str(exc))
@@ -84,7 +86,7 @@ def created(name, **options):
     return ret
 
 
-def restored(name, archive=None, other_machine=False, prefix="/opt/tljh", **options):
+def restored(name, archive=None, prefix="/opt/tljh", **options):
     """
     The hub has the data of an archive. Everything is looked at before anything changes; what is there is backed up.
 
@@ -92,8 +94,6 @@ def restored(name, archive=None, other_machine=False, prefix="/opt/tljh", **opti
         Any description.
     archive
         Path of the archive on the server.
-    other_machine
-        Whether an archive of another machine may be taken.
     prefix
         Where the hub is installed.
     options
@@ -113,14 +113,20 @@ def restored(name, archive=None, other_machine=False, prefix="/opt/tljh", **opti
                 "Nothing was restored: name the archive, pillar='{restore: {archive: /var/opt/plasma/backups/...}}' "
                 "(salt-ssh ID plasma_backup.list shows them)."
             )
-        looked_at = {key: options[key] for key in ("home_path", "hub", "people") if key in options}
-        plan = __salt__["plasma_restore.plan"](archive, other_machine=other_machine, prefix=prefix, **looked_at)
+        for_plan = ("other_machine", "home_path", "hub", "people", "images", "without")
+        looked_at = {key: options[key] for key in for_plan if key in options}
+        program = __salt__["plasma_backup.program"](prefix)
+        if __opts__["test"] and not os.path.exists(program[-1]):
+            ret.update(result=None, comment=f"{archive} would be restored once the hub is installed.")
+            ret["changes"] = {"hub": {"old": None, "new": f"as in {archive}"}}
+            return ret
+        plan = __salt__["plasma_restore.plan"](archive, prefix=prefix, **looked_at)
         if not plan["changes"]:
-            ret["comment"] = f"Nobody in {archive} is missing here."
+            ret["comment"] = f"Nothing in {archive} is missing here."
         elif __opts__["test"]:
             ret.update(result=None, changes=plan["changes"], comment=f"{archive} would be restored.")
         else:
-            done = __salt__["plasma_restore.apply"](archive, other_machine=other_machine, prefix=prefix, **options)
+            done = __salt__["plasma_restore.apply"](archive, prefix=prefix, **options)
             ret.update(changes=done["changes"], comment=done["comment"])
     except (CommandExecutionError, SaltInvocationError) as exc:
         ret.update(result=False, changes={}, comment=str(exc))

@@ -10,11 +10,15 @@ restore-hub:
   plasma_backup.restored:
     - archive: {{ restore.get('archive') | json }}
     - other_machine: {{ restore.get('other_machine', false) | json }}
+    - hub: {{ restore.get('hub', true) | json }}
     - people: {{ restore.get('people', true) | json }}
+    - images: {{ restore.get('images', true) | json }}
+    - without: {{ restore.get('without', []) | json }}
     - prefix: {{ plasma.hub.prefix }}
     - home_path: {{ plasma.home_path | json }}
     - directory: {{ plasma.backup.directory | json }}
     - timeout: {{ plasma.hub.ready_timeout }}
+    # After all that, but also when the hub does not start any more: that is what a restore is for.
+    - order: last
     - require:
-      - sls: tljh
-      - tljh_config: hub-ready
+      - plasma_hub: hub-installed

@@ -19,6 +19,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from typing import Any
 
 import contents
 import extract
-from archive import NAME, ArchiveError, Writer, read
+from archive import ABOUT, FORMAT, NAME, TOOL, ArchiveError, Writer, about, read
 
 REASONS = ("manual", "scheduled", "upgrade", "uninstall", "restore")
 SPARE = 64 * 1024 * 1024  # what a disk must have free after an archive
@@ -40,9 +41,15 @@ def directory(path: Path) -> Iterator[None]:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.lstat()
-        if not path.is_dir() or path.is_symlink() or status.st_uid != os.geteuid():
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
             raise ArchiveError(f"{path} is not a directory of root's: name another one in plasma.backup.directory.")
-        path.chmod(0o700)
+        if stat.S_IMODE(status.st_mode) != 0o700:
+            if any(not _is_ours(name) for name in os.listdir(path)):
+                raise ArchiveError(
+                    f"{path} has other files in it, and others may enter it: name a directory in "
+                    "plasma.backup.directory that is for archives alone."
+                )
+            path.chmod(0o700)
         handle = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise ArchiveError(f"{path} cannot be used ({error.strerror}): see plasma.backup.directory.") from error
@@ -52,9 +59,16 @@ def directory(path: Path) -> Iterator[None]:
         except OSError as error:
             raise ArchiveError(f"Another backup is being made in {path}: let it finish, and try again.") from error
         # Nobody else is at it, so this is what an interrupted one left.
-        for leftover in [*path.glob(f"*{PARTIAL}"), *path.glob(".plasma-*")]:
+        for leftover in [*path.glob(f"plasma-*{PARTIAL}"), *path.glob(".plasma-*")]:
             shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
+        for leftover in path.glob("plasma-*.tar.gz.sha256"):
+            if not leftover.with_suffix("").exists():
+                leftover.unlink()
         yield
+
+
+def _is_ours(name: str) -> bool:
+    return name == ".lock" or name.startswith((".plasma-", "plasma-"))
 
 
 def machine_id() -> str:
@@ -77,6 +91,13 @@ def versions(prefix: Path) -> dict[str, str]:
     return found
 
 
+def provider(prefix: Path) -> str | None:
+    """Who installed the hub, by the note of that."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return json.loads((prefix / "plasma" / "receipt.json").read_text(encoding="utf-8")).get("provider")
+    return None
+
+
 def create(options: argparse.Namespace) -> dict[str, Any]:
     """Make an archive; see the execution function ``plasma_backup.create``."""
     begun = time.monotonic()
@@ -91,17 +112,23 @@ def create(options: argparse.Namespace) -> dict[str, Any]:
             path = place / f"plasma-{host}-{stamp:%Y%m%dT%H%M%SZ}-{options.reason}.tar.gz"
         _check_room(options, prefix, place)
         partial = Path(f"{path}{PARTIAL}")
-        about = {
+        parts = ["hub", "accounts", "environments", *(name for name in ("images", "homes") if getattr(options, name))]
+        said = {
+            "tool": TOOL,
+            "format": FORMAT,
             "created": stamp.isoformat(timespec="seconds"),
             "host": host,
             "machine": machine_id(),
             "reason": options.reason,
+            "provider": provider(prefix),
             "prefix": str(prefix),
             "home_path": options.home_path,
             "versions": versions(prefix),
+            "tls": contents.tls_files(prefix),
+            "parts": parts,
         }
         try:
-            about["parts"] = _write(options, prefix, place, partial, about)
+            _write(options, prefix, place, partial, said)
             digest = _finish(partial, path)
         except OSError as error:
             raise ArchiveError(f"{path} cannot be written: {error.strerror or error}.") from error
@@ -113,30 +140,27 @@ def create(options: argparse.Namespace) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "sha256": digest,
         "seconds": round(time.monotonic() - begun, 2),
-        "parts": about["parts"],
+        "parts": parts,
         "removed": removed,
     }
 
 
-def _write(options: argparse.Namespace, prefix: Path, place: Path, partial: Path, about: dict[str, Any]) -> list[str]:
+def _write(options: argparse.Namespace, prefix: Path, place: Path, partial: Path, said: dict[str, Any]) -> None:
     with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
         writer = Writer(file)
+        writer.text(ABOUT, json.dumps(said))
         contents.hub(writer, prefix, place)
-        contents.tls(writer, prefix, {"key": options.tls_key, "cert": options.tls_cert})
+        contents.tls(writer, said["tls"])
         contents.accounts(writer)
         known = contents.environments()
         writer.text("environments.json", json.dumps(known, indent=1))
-        parts = ["hub", "accounts", "environments"]
         if options.images:
             contents.images(writer, known, place)
-            parts.append("images")
         if options.homes:
             contents.homes(writer, Path(options.home_path))
-            parts.append("homes")
-        writer.finish({**about, "parts": parts})
+        writer.finish(said)
         file.flush()
         os.fsync(file.fileno())
-    return parts
 
 
 def _finish(partial: Path, path: Path) -> str:
@@ -175,13 +199,17 @@ def _check_room(options: argparse.Namespace, prefix: Path, place: Path) -> None:
 
 
 def listed(place: Path) -> list[dict[str, Any]]:
-    """The archives of a directory by their names, newest first."""
+    """The archives of a directory, newest first: by their names, with what they say of themselves."""
     found = []
     for path in place.glob("plasma-*.tar.gz") if place.is_dir() else []:
         match = NAME.fullmatch(path.name)
         if match and path.is_file() and not path.is_symlink():
             made = datetime.datetime.strptime(match["time"], "%Y%m%dT%H%M%SZ").replace(tzinfo=datetime.timezone.utc)
             entry = {"path": str(path), "host": match["host"], "reason": match["reason"], "created": made.isoformat()}
+            with contextlib.suppress(ArchiveError):  # `verify` says what is wrong with it
+                said = about(path)
+                entry.update({key: said[key] for key in ("versions", "provider", "parts") if key in said})
+                entry["this_machine"] = said.get("machine") == machine_id()
             found.append({**entry, "bytes": path.stat().st_size})
     return sorted(found, key=lambda entry: (entry["created"], entry["path"]), reverse=True)
 
@@ -206,9 +234,28 @@ def verify(path: Path) -> dict[str, Any]:
     sum_file = Path(f"{path}.sha256")
     if sum_file.is_file() and sum_file.read_text(encoding="ascii", errors="replace").split()[:1] != [digest]:
         raise ArchiveError(f"{path} is not the file that {sum_file.name} is about: fetch it again.")
-    about = {key: value for key, value in manifest.items() if key != "members"}
-    here = manifest.get("machine") == machine_id()
-    return {**about, "sha256": digest, "members": len(manifest["members"]), "this_machine": here}
+    said = {key: value for key, value in manifest.items() if key not in ("members", "homes")}
+    sizes: dict[str, int] = {}
+    for name, entry in manifest["members"].items():
+        top = name.split("/")[0]
+        sizes[top] = sizes.get(top, 0) + entry.get("size", 0)
+    return {
+        **said,
+        "sha256": digest,
+        "members": len(manifest["members"]) + manifest["homes"]["members"],
+        "sizes": sizes,
+        "homes": manifest["homes"]["bytes"],
+        "this_machine": manifest.get("machine") == machine_id(),
+        "seen": seen(path),
+    }
+
+
+def seen(path: Path) -> str:
+    """A word for this very file as it is now: what was verified need not be verified again."""
+    status = path.stat()
+    return "-".join(
+        str(part) for part in (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    )
 
 
 def main() -> int:
@@ -223,16 +270,16 @@ def main() -> int:
     making.add_argument("--home-path", default="/home")
     making.add_argument("--homes", action="store_true")
     making.add_argument("--images", action="store_true")
-    making.add_argument("--tls-key", default="")
-    making.add_argument("--tls-cert", default="")
     listing = commands.add_parser("list")
     listing.add_argument("--directory", required=True)
-    for name in ("verify", "extract"):
+    for name in ("verify", "extract", "load"):
         looking = commands.add_parser(name)
         looking.add_argument("path")
+        looking.add_argument("--seen", default="")
         if name == "extract":
             looking.add_argument("--into", required=True)
             looking.add_argument("--part", action="append", required=True)
+            looking.add_argument("--room", type=int, default=0)
     options = parser.parse_args()
     os.umask(0o077)
     try:
@@ -244,8 +291,13 @@ def main() -> int:
         elif options.command == "verify":
             answer = verify(Path(options.path))
         else:
-            verify(Path(options.path))
-            answer = extract.parts(Path(options.path), Path(options.into), options.part)
+            path = Path(options.path)
+            if not path.is_file() or options.seen != seen(path):
+                verify(path)
+            if options.command == "load":
+                answer = contents.load(path)
+            else:
+                answer = extract.parts(path, Path(options.into), options.part, options.room)
     except ArchiveError as error:
         answer = {"error": str(error)}
     print(json.dumps(answer))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import gzip
 import hashlib
 import io
 import json
@@ -9,18 +12,23 @@ import os
 import re
 import stat
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 FORMAT = 1
-MANIFEST = "manifest.json"
+ABOUT, MANIFEST = "about.json", "manifest.json"  # first and last
 TOOL = "plasma-backup"
-# What may stand at the root of an archive.
-PARTS = ("config", "state", "plasma", "accounts", "tls", "homes", "images", "environments.json")
+# What may stand at the root of an archive, besides the manifest.
+FILES = (ABOUT, "environments.json")
+PARTS = ("config", "state", "plasma", "notes", "accounts", "tls", "images", "homes")
 NAME = re.compile(r"plasma-(?P<host>[A-Za-z0-9.-]+)-(?P<time>\d{8}T\d{6}Z)-(?P<reason>[a-z]+)\.tar\.gz")
 BLOCK = 1024 * 1024
-LARGEST_MANIFEST = 512 * BLOCK
+LARGEST_MANIFEST = 64 * BLOCK
+# People may nest directories without end; what is deeper could not be unpacked (PATH_MAX is 4096).
+DEEPEST, LONGEST = 200, 3500
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ESTALE}
 
 
 class ArchiveError(Exception):
@@ -35,7 +43,10 @@ class _Exactly:
 
     def read(self, size: int = -1) -> bytes:
         wanted = self.left if size < 0 else min(size, self.left)
-        found = self.file.read(wanted)
+        try:
+            found = self.file.read(wanted)
+        except OSError as error:
+            raise ArchiveError(f"{self.file.name} cannot be read ({error.strerror}): is the disk all right?") from error
         # It has become shorter: zeros stand for what is gone.
         found += bytes(wanted - len(found))
         self.left -= wanted
@@ -43,8 +54,25 @@ class _Exactly:
         return found
 
 
+class _Homes:
+    """What is in the homes, as one checksum over all members in their order: there may be millions of them."""
+
+    def __init__(self) -> None:
+        self.digest, self.members = hashlib.sha256(), 0
+        self.bytes: dict[str, int] = {}
+
+    def add(self, name: str, entry: dict[str, Any]) -> None:
+        self.digest.update(json.dumps([name, entry], sort_keys=True).encode("ascii") + b"\n")
+        self.members += 1
+        home = name.split("/", 2)[1]
+        self.bytes[home] = self.bytes.get(home, 0) + entry.get("size", 0)
+
+    def summary(self) -> dict[str, Any]:
+        return {"members": self.members, "sha256": self.digest.hexdigest(), "bytes": self.bytes}
+
+
 class Writer:
-    """Writes one archive, member by member; nothing is kept in memory but names and checksums."""
+    """Writes one archive, member by member; nothing is kept in memory of homes but their names and sizes."""
 
     def __init__(self, file: BinaryIO):
         # Closed by finish(); one that is not finished is thrown away by the caller.
@@ -52,24 +80,34 @@ class Writer:
             fileobj=file, mode="w:gz", compresslevel=3, format=tarfile.PAX_FORMAT
         )
         self.members: dict[str, dict[str, Any]] = {}
+        self.homes = _Homes()
+        self.left_out = 0  # what is nested too deeply
 
     def _add(self, info: tarfile.TarInfo, file: BinaryIO | None = None) -> None:
-        entry: dict[str, Any] = {"type": info.type.decode("ascii"), "mode": info.mode, "uid": info.uid, "gid": info.gid}
         if file is not None:
             exactly = _Exactly(file, info.size)
             self.tar.addfile(info, exactly)
-            entry.update(size=info.size, sha256=exactly.digest.hexdigest())
+            entry = _entry(info, exactly.digest.hexdigest())
         else:
             self.tar.addfile(info)
-            if info.issym():
-                entry["target"] = info.linkname
-        self.members[info.name] = entry
+            entry = _entry(info)
+        self.tar.members.clear()  # a tarfile remembers all that it wrote
+        if info.name.startswith("homes/"):
+            self.homes.add(info.name, entry)
+        else:
+            self.members[info.name] = entry
 
     def text(self, name: str, content: str | bytes, mode: int = 0o600) -> None:
         data = content.encode() if isinstance(content, str) else content
         info = tarfile.TarInfo(name)
         info.size, info.mode = len(data), mode
         self._add(info, io.BytesIO(data))
+
+    def folder(self, name: str) -> None:
+        """Add an empty directory of root's, for what is added below it one by one."""
+        info = tarfile.TarInfo(name)
+        info.type, info.mode = tarfile.DIRTYPE, 0o700
+        self._add(info)
 
     def opened(self, name: str, file: BinaryIO) -> None:
         """Add a regular file that is open, with its owner and mode."""
@@ -104,87 +142,107 @@ class Writer:
             os.close(top)
 
     def _directory(self, handle: int, name: str, device: int, skip: Callable[[str], bool]) -> None:
-        status = os.fstat(handle)
-        self._add(self._info(name, status, tarfile.DIRTYPE))
+        self._add(self._info(name, os.fstat(handle), tarfile.DIRTYPE))
         for entry in sorted(os.listdir(handle)):
             inner = f"{name}/{entry}"
             if skip(inner):
                 continue
-            try:
-                self._entry(handle, entry, inner, device, skip)
-            except (FileNotFoundError, NotADirectoryError, PermissionError):
-                continue  # it went, or became something else, in this moment
-            except OSError as error:
-                if error.errno != 40:  # ELOOP: it became a symbolic link
-                    raise
+            if inner.count("/") > DEEPEST or len(os.fsencode(inner)) > LONGEST:
+                self.left_out += 1
+                continue
+            self._one(handle, entry, inner, device, skip)
 
-    def _entry(self, handle: int, entry: str, name: str, device: int, skip: Callable[[str], bool]) -> None:
-        status = os.stat(entry, dir_fd=handle, follow_symlinks=False)
-        if stat.S_ISLNK(status.st_mode):
-            info = self._info(name, status, tarfile.SYMTYPE)
-            info.linkname = os.readlink(entry, dir_fd=handle)
+    def _one(self, handle: int, entry: str, name: str, device: int, skip: Callable[[str], bool]) -> None:
+        opened = None
+        try:
+            status = os.stat(entry, dir_fd=handle, follow_symlinks=False)
+            if stat.S_ISLNK(status.st_mode):
+                info = self._info(name, status, tarfile.SYMTYPE)
+                info.linkname = os.readlink(entry, dir_fd=handle)
+            elif stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode):
+                opened = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle)
+                status = os.fstat(opened)
+            else:
+                return
+        except OSError as error:
+            if error.errno in _GONE:  # it went, or became something else, in this moment
+                return
+            raise ArchiveError(f"{name} cannot be read ({error.strerror}).") from error
+        if opened is None:
             self._add(info)
-        elif stat.S_ISDIR(status.st_mode):
-            inner = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=handle)
-            try:
-                if os.fstat(inner).st_dev == device:
-                    self._directory(inner, name, device, skip)
-            finally:
-                os.close(inner)
-        elif stat.S_ISREG(status.st_mode):
-            file = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle)
-            with open(file, "rb") as opened:
-                if stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-                    self.opened(name, opened)
+            return
+        with open(opened, "rb", closefd=True) if stat.S_ISREG(status.st_mode) else _closing(opened) as file:
+            if stat.S_ISREG(status.st_mode):
+                self.opened(name, file)
+            elif stat.S_ISDIR(status.st_mode) and status.st_dev == device:
+                self._directory(opened, name, device, skip)
 
     def finish(self, about: dict[str, Any]) -> None:
         """Write the manifest and close the archive."""
-        manifest = {"tool": TOOL, "format": FORMAT, **about, "members": self.members}
-        data = json.dumps(manifest, ensure_ascii=True).encode()
+        manifest = {**about, "members": self.members, "homes": self.homes.summary(), "left_out": self.left_out}
+        data = json.dumps(manifest, ensure_ascii=True).encode("ascii")
         info = tarfile.TarInfo(MANIFEST)
         info.size, info.mode = len(data), 0o600
         self.tar.addfile(info, io.BytesIO(data))
         self.tar.close()
 
 
-def _safe(name: str) -> bool:
-    parts = name.split("/")
-    return parts[0] in PARTS and not name.startswith("/") and not {"", ".", ".."} & set(parts) and "\0" not in name
-
-
-def read(path: str | Path) -> tuple[dict[str, Any], str]:
-    """Read a whole archive and compare all of it with its manifest.
-
-    Returns:
-        The manifest, and the SHA-256 of the file.
-
-    Raises:
-        ArchiveError: it is not one of ours, not whole, was changed, or is of a newer release.
-    """
-    whole = hashlib.sha256()
-    found: dict[str, dict[str, Any]] = {}
-    manifest = None
+@contextlib.contextmanager
+def _closing(handle: int) -> Iterator[int]:
     try:
-        with open(path, "rb") as file:
-            hashing = _Hashing(file, whole)
-            with tarfile.open(fileobj=hashing, mode="r|gz") as tar:
-                for info in tar:
-                    if manifest is not None:
-                        raise ArchiveError("has something after its end, so it is none of ours or was changed")
-                    if info.name == MANIFEST and info.isreg() and info.size <= LARGEST_MANIFEST:
-                        manifest = json.loads(tar.extractfile(info).read())
-                    else:
-                        found[info.name] = _seen(tar, info, found)
-            while hashing.read(BLOCK):
-                pass
-    except (tarfile.TarError, EOFError, OSError, ValueError, UnicodeError) as error:
-        raise ArchiveError(f"cannot be read as an archive ({error}): it is not whole, or none of ours") from error
-    except Exception as error:
-        if isinstance(error, ArchiveError) or type(error).__module__ != "zlib":
-            raise
-        raise ArchiveError(f"cannot be read as an archive ({error}): it is not whole, or none of ours") from error
-    _compare(manifest, found)
-    return manifest, whole.hexdigest()
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _entry(info: tarfile.TarInfo, sha256: str | None = None) -> dict[str, Any]:
+    entry: dict[str, Any] = {"type": info.type.decode("ascii", "replace"), "mode": info.mode}
+    entry.update(uid=info.uid, gid=info.gid)
+    if sha256 is not None:
+        entry.update(size=info.size, sha256=sha256)
+    elif info.issym():
+        entry["target"] = info.linkname
+    return entry
+
+
+class _Order:
+    """Whether members come as we write them: below directories that came before, and homes in the order of their names.
+
+    So none stands twice, and none below a symbolic link.
+    """
+
+    def __init__(self) -> None:
+        self.kinds: dict[str, bytes] = {}  # of everything but homes
+        self.path: list[list[str]] = []  # of the home we are in: directories, and the last name in each
+
+    def check(self, info: tarfile.TarInfo) -> None:
+        name = info.name
+        parts = name.split("/")
+        good = "\0" not in name and not {"", ".", ".."} & set(parts)
+        if len(parts) == 1:
+            good = good and ((info.isreg() and name in FILES) or (info.isdir() and name in PARTS))
+        if name.startswith("homes/"):
+            good = good and self._next_in_home(parts, info.isdir())
+        else:
+            good = good and name not in self.kinds
+            good = good and (len(parts) == 1 or self.kinds.get("/".join(parts[:-1])) == tarfile.DIRTYPE)
+            self.kinds[name] = info.type
+            self.path = [["homes", ""]] if name == "homes" else []
+        if not good:
+            raise ArchiveError(f"has a member {name[:100]!r}, which none of ours has there")
+        if not (info.isreg() or info.isdir() or (info.issym() and parts[0] in ("config", "state", "homes"))):
+            raise ArchiveError(f"has a member {name[:100]!r} that is neither file nor directory")
+
+    def _next_in_home(self, parts: list[str], is_directory: bool) -> bool:
+        above = "/".join(parts[:-1])
+        while self.path and self.path[-1][0] != above:
+            self.path.pop()
+        if not self.path or parts[-1] <= self.path[-1][1]:
+            return False
+        self.path[-1][1] = parts[-1]
+        if is_directory:
+            self.path.append(["/".join(parts), ""])
+        return True
 
 
 class _Hashing:
@@ -197,40 +255,101 @@ class _Hashing:
         return found
 
 
-def _seen(tar: tarfile.TarFile, info: tarfile.TarInfo, before: dict[str, Any]) -> dict[str, Any]:
-    if not _safe(info.name) or info.name in before:
-        raise ArchiveError(f"has a member {info.name[:100]!r}, which none of ours has")
-    above = info.name.rpartition("/")[0]
-    if above and before.get(above, {"type": "5"})["type"] != "5":
-        raise ArchiveError(f"has a member {info.name[:100]!r} below something that is no directory")
-    entry: dict[str, Any] = {"type": info.type.decode("ascii", "replace"), "mode": info.mode}
-    entry.update(uid=info.uid, gid=info.gid)
-    if info.isreg():
-        digest, file = hashlib.sha256(), tar.extractfile(info)
-        while block := file.read(BLOCK):
-            digest.update(block)
-        entry.update(size=info.size, sha256=digest.hexdigest())
-    elif info.issym() and info.name.startswith("homes/"):
-        entry["target"] = info.linkname
-    elif not info.isdir():
-        raise ArchiveError(f"has a member {info.name[:100]!r} that is neither file nor directory")
-    return entry
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """Turns what reading something else than an archive ends with into one error."""
+    try:
+        yield
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, RecursionError) as error:
+        raise ArchiveError(f"cannot be read as an archive ({error}): it is not whole, or none of ours") from error
 
 
-def _compare(manifest: Any, found: dict[str, Any]) -> None:
-    if not isinstance(manifest, dict) or manifest.get("tool") != TOOL:
-        raise ArchiveError("has no manifest of ours: it is not whole, or was made by something else")
-    if not isinstance(manifest.get("format"), int) or manifest["format"] > FORMAT:
-        raise ArchiveError(f"is of a newer release (format {manifest.get('format')}, known is {FORMAT})")
+def _each(file: BinaryIO) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    with gzip.GzipFile(fileobj=file, mode="rb") as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
+        while (info := tar.next()) is not None:
+            tar.members.clear()
+            yield tar, info
+        while plain.read(BLOCK):  # to its end, where its own checksum is
+            pass
+
+
+def read(path: str | Path) -> tuple[dict[str, Any], str]:
+    """Read a whole archive and compare all of it with its manifest.
+
+    Returns:
+        The manifest, and the SHA-256 of the file.
+
+    Raises:
+        ArchiveError: it is not one of ours, not whole, was changed, or is of a newer release.
+    """
+    whole, homes, order = hashlib.sha256(), _Homes(), _Order()
+    found: dict[str, dict[str, Any]] = {}
+    manifest = None
+    with _reading(), open(path, "rb") as file:
+        for tar, info in _each(_Hashing(file, whole)):
+            if manifest is not None:
+                raise ArchiveError("has something after its end, so it is none of ours or was changed")
+            if info.name == MANIFEST and info.isreg() and info.size <= LARGEST_MANIFEST:
+                manifest = json.loads(tar.extractfile(info).read())
+                continue
+            order.check(info)
+            if info.isreg():
+                digest, content = hashlib.sha256(), tar.extractfile(info)
+                while block := content.read(BLOCK):
+                    digest.update(block)
+                entry = _entry(info, digest.hexdigest())
+            else:
+                entry = _entry(info)
+            if info.name.startswith("homes/"):
+                homes.add(info.name, entry)
+            else:
+                found[info.name] = entry
+    _compare(manifest, found, homes.summary())
+    return manifest, whole.hexdigest()
+
+
+def _compare(manifest: Any, found: dict[str, Any], homes: dict[str, Any]) -> None:
+    _ours(manifest, "has no manifest of ours: it is not whole, or was made by something else")
     if manifest.get("members") != found:
         wanted = manifest.get("members") if isinstance(manifest.get("members"), dict) else {}
         unlike = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
         raise ArchiveError(f"was changed: {', '.join(unlike[:3])} is not what its manifest says")
+    if manifest.get("homes") != homes:
+        raise ArchiveError("was changed: the homes are not what its manifest says")
 
 
-def members(path: str | Path, below: str) -> Iterator[tuple[tarfile.TarInfo, BinaryIO | None]]:
-    """The members of one part of an archive that was read before, in order, with the content of files."""
-    with tarfile.open(path, mode="r|gz") as tar:
-        for info in tar:
-            if info.name == below or info.name.startswith(f"{below}/"):
-                yield info, tar.extractfile(info) if info.isreg() else None
+def _ours(about: Any, otherwise: str) -> None:
+    if not isinstance(about, dict) or about.get("tool") != TOOL:
+        raise ArchiveError(otherwise)
+    if not isinstance(about.get("format"), int) or about["format"] > FORMAT:
+        raise ArchiveError(f"is of a newer release (format {about.get('format')}, known is {FORMAT}): update first")
+
+
+def about(path: str | Path) -> dict[str, Any]:
+    """What an archive says of itself at its beginning, without reading on; nothing of that is verified."""
+    with _reading(), open(path, "rb") as file:
+        for tar, info in _each(file):
+            if info.name == ABOUT and info.isreg() and info.size <= BLOCK:
+                said = json.loads(tar.extractfile(info).read())
+                _ours(said, "is none of ours")
+                return said
+            break
+    raise ArchiveError("is none of ours")
+
+
+def members(path: str | Path, wanted: list[str]) -> Iterator[tuple[str, tarfile.TarInfo, BinaryIO | None]]:
+    """The members of some parts of an archive that was verified, in order, each with the name of its part and, for
+    files, the content. Reads the archive once, and no further than the last of the parts may be."""
+    left = {name.split("/")[0] for name in wanted}
+    names, entered = set(wanted), None
+    with open(path, "rb") as file:
+        for tar, info in _each(file):
+            parts = info.name.split("/")
+            if parts[0] != entered:
+                left.discard(entered)
+                if not left:
+                    return
+                entered = parts[0]
+            name = next((part for part in ("/".join(parts[:1]), "/".join(parts[:2])) if part in names), None)
+            if name:
+                yield name, info, tar.extractfile(info) if info.isreg() else None

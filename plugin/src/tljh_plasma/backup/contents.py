@@ -10,10 +10,11 @@ import re
 import socket
 import sqlite3
 import tempfile
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
-from archive import ArchiveError, Writer
+from archive import ArchiveError, Writer, members
 
 DOCKER = "/var/run/docker.sock"
 ACCOUNTS = ("passwd", "shadow", "group", "gshadow", "subuid", "subgid")
@@ -35,9 +36,11 @@ def hub(writer: Writer, prefix: Path, spool: Path) -> None:
         writer.tree(folder, name, lambda inner, skip=skip, names=names: bool(skip.fullmatch(inner)) or inner in names)
         for path in databases:
             _database(writer, path, f"{name}/{path.name}", spool)
-    receipt = prefix / "plasma" / "receipt.json"
-    if receipt.is_file():
-        writer.text("plasma/receipt.json", receipt.read_bytes())
+    writer.folder("plasma")
+    for name in ("receipt.json", "constraints.txt"):
+        path = prefix / "plasma" / name
+        if path.is_file():
+            writer.text(f"plasma/{name}", path.read_bytes())
 
 
 def _is_database(path: Path) -> bool:
@@ -50,9 +53,10 @@ def _is_database(path: Path) -> bool:
 def _database(writer: Writer, path: Path, name: str, spool: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".plasma-", dir=spool) as place:
         copy = Path(place) / path.name
+        # Opened to write, though nothing is written: only so can what a crash left half done be undone by SQLite.
         try:
             with (
-                contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60)) as source,
+                contextlib.closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=60)) as source,
                 contextlib.closing(sqlite3.connect(copy)) as target,
             ):
                 source.backup(target)
@@ -66,28 +70,50 @@ def _database(writer: Writer, path: Path, name: str, spool: Path) -> None:
             writer.opened(name, file)
 
 
-def tls(writer: Writer, prefix: Path, files: dict[str, str]) -> None:
-    """The pair of files of HTTPS that stands elsewhere than below the prefix."""
+def tls_files(prefix: Path) -> dict[str, str]:
+    """The pair of files that config.yaml names in https.tls, ``{"key": path, "cert": path}``. Only block style is
+    read, as tljh-config writes it: this must work without a YAML library."""
+    try:
+        lines = (prefix / "config" / "config.yaml").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    found, above = {}, []
+    for line in lines:
+        match = re.fullmatch(r"( *)([A-Za-z_]+) *:(?: +(.*?))? *(?:(?<= )#.*)?", line)
+        if not match:
+            continue
+        depth = len(match[1])
+        above = [*(entry for entry in above if entry[0] < depth), (depth, match[2])]
+        if [name for _, name in above] in (["https", "tls", "key"], ["https", "tls", "cert"]) and match[3]:
+            found[match[2]] = match[3].strip().strip("\"'")
+    return found
+
+
+def tls(writer: Writer, files: dict[str, str]) -> None:
+    """The pair of files of HTTPS, wherever it stands."""
+    writer.folder("tls")
     for name, path in files.items():
-        place = Path(path) if path else None
-        if place and place.is_file():
-            writer.text(f"tls/{name}.pem", place.read_bytes())
+        if Path(path).is_file():
+            writer.text(f"tls/{name}.pem", Path(path).read_bytes())
 
 
 def accounts(writer: Writer, root: Path = Path("/")) -> None:
-    """The account files, as they are."""
+    """The account files as they are, and what earlier applies noted about people."""
+    writer.folder("accounts")
     for name in ACCOUNTS:
         path = root / "etc" / name
         if path.is_file():
             writer.text(f"accounts/{name}", path.read_bytes())
+    notes = root / "var" / "lib" / "plasma"
+    if notes.is_dir() and not notes.is_symlink():
+        writer.tree(notes, "notes", lambda name: not name.endswith(".json"))
 
 
-def homes(writer: Writer, home_path: Path) -> list[str]:
-    """All directories below the place of the homes; returns their names."""
-    if not home_path.is_dir():
-        return []
-    writer.tree(home_path, "homes", lambda name: name.split("/")[1].startswith(".plasma-new"))
-    return sorted({name.split("/")[1] for name in writer.members if name.startswith("homes/")})
+def homes(writer: Writer, home_path: Path) -> None:
+    """All directories below the place of the homes."""
+    if home_path.is_dir():
+        passing = (".plasma-new", ".plasma-restore-")
+        writer.tree(home_path, "homes", lambda name: name.split("/")[1].startswith(passing))
 
 
 class _Engine(http.client.HTTPConnection):
@@ -120,12 +146,14 @@ def environments() -> list[dict[str, Any]]:
     return sorted(found, key=lambda entry: entry["tags"])
 
 
-def images(writer: Writer, known: list[dict[str, Any]], spool: Path) -> int:
-    """The images of the environments, by way of a file beside the archive; returns how many."""
+def images(writer: Writer, known: list[dict[str, Any]], spool: Path) -> None:
+    """The images of the environments, by way of a file beside the archive: a tar says sizes before contents."""
+    writer.folder("images")
     for number, image in enumerate(known):
         engine = _Engine()
         try:
-            engine.request("GET", "/images/get?" + "&".join(f"names={tag}" for tag in image["tags"]))
+            names = "&".join(f"names={urllib.parse.quote(tag, safe='')}" for tag in image["tags"])
+            engine.request("GET", f"/images/get?{names}")
             answer = engine.getresponse()
             if answer.status != 200:
                 raise ArchiveError(f"The engine does not export {image['tags'][0]} (HTTP status {answer.status}).")
@@ -139,4 +167,29 @@ def images(writer: Writer, known: list[dict[str, Any]], spool: Path) -> int:
             raise ArchiveError(f"{image['tags'][0]} cannot be exported: {error}.") from error
         finally:
             engine.close()
-    return len(known)
+
+
+def load(path: Path) -> list[str]:
+    """Give the engine the images of a verified archive that it does not have; returns their tags."""
+    recipes = [json.loads(file.read()) for _, _, file in members(path, ["environments.json"]) if file]
+    here = {image["id"] for image in environments()}
+    wanted = {f"images/{number}.tar": image for number, image in enumerate(recipes[0] if recipes else [])}
+    loaded = []
+    for _, info, file in members(path, ["images"]):
+        image = wanted.get(info.name)
+        if not file or not image or image["id"] in here:
+            continue
+        engine = _Engine()
+        try:
+            headers = {"Content-Type": "application/x-tar", "Content-Length": str(info.size)}
+            engine.request("POST", "/images/load?quiet=1", body=file, headers=headers)
+            answer = engine.getresponse()
+            said = answer.read().decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException) as error:
+            raise ArchiveError(f"{image['tags'][0]} cannot be given to the engine: {error}.") from error
+        finally:
+            engine.close()
+        if answer.status != 200 or '"error"' in said:
+            raise ArchiveError(f"The engine does not take {image['tags'][0]}: {said.strip()[:300]}")
+        loaded += image["tags"]
+    return loaded

@@ -101,7 +101,7 @@ def _not_newer(archive, about, prefix):
     then = (about.get("versions") or {}).get("jupyterhub")
     lib = pathlib.Path(prefix, "hub", "lib")
     found = lib.glob("python3*/site-packages/jupyterhub-*.dist-info")
-    now = next((path.name.split("-")[1].removesuffix(".dist-info") for path in found), None)
+    now = next((path.name.removeprefix("jupyterhub-").removesuffix(".dist-info") for path in found), None)
     if then and now and _release(then) > _release(now):
         raise CommandExecutionError(
             f"Nothing was changed. {archive} is of JupyterHub {then}, and {now} is installed here: apply "

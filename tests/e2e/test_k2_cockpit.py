@@ -59,13 +59,18 @@ def https(kept_server, certificate):
 @pytest.fixture(scope="module")
 def people(kept_server):
     """An administrator of the hub who may administer the server too, and a student."""
-    target = kept_server.target
-    for name in ("teacher", "student"):
-        target.sudo(f"userdel --remove {name} 2>/dev/null || true")
-    return {
+    target, names = kept_server.target, ("teacher", "student")
+
+    def remove():
+        for name in names:
+            target.sudo(f"pkill -KILL -u {name}; userdel --remove {name} 2>/dev/null || true", check=False)
+
+    remove()
+    yield {
         "teacher": make_account(target, "teacher", "--groups", "sudo"),
         "student": make_account(target, "student"),
     }
+    remove()
 
 
 @pytest.fixture(scope="module")

@@ -137,6 +137,9 @@ def test_one_release_becomes_the_next(server, samples):
     assert change["jupyterhub"] == {"old": "5.3.0", "new": current}
     assert change["tljh-plasma"]["old"] == "0.0.1"
     server.check(current)
+    # An archive, or a copy where the older release makes none.
+    data = result.states["upgrade-settled|/opt/tljh"]["comment"].rpartition("of before is in ")[2].rstrip(".")
+    assert server.target.sudo(f"stat --format %a {data}").stdout.strip() in ("600", "700")
     # Everybody was told while it went on, those too who had not logged in.
     assert [text for text in samples if MESSAGE in text]
     assert samples[0] and MESSAGE not in samples[0]

@@ -111,7 +111,7 @@ def plan(provider, prefix="/opt/tljh", version="", source=None, tree=TREE, salte
 
 def _majors(text):
     """First numbers of the versions in a text such as ``2.0.44 or 2.0.45``."""
-    return {int(number) for number in re.findall(r"(?:^|\sor\s)v?(\d+)[.\d]", f"{text or ''} ")}
+    return {int(number) for number in re.findall(r"(?:^|\sor\s)v?(\d+)(?=[.\s]|$)", text or "")}
 
 
 def _jumps(packages):

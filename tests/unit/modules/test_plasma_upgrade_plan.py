@@ -106,6 +106,21 @@ def test_another_release_of_tljh_is_named(hub, tree):
     assert found["jumps"] == ["The Littlest JupyterHub 2 -> 3"]
 
 
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("12", {12}),
+        ("v2.0.0 from https://example.org/9.0", {2}),
+        ("2.0.44 or 3.1", {2, 3}),
+        ("main", set()),
+        ("4f3a2b1", set()),
+        (None, set()),
+    ],
+)
+def test_first_numbers_of_versions(text, found):
+    assert plan._majors(text) == found
+
+
 def test_what_is_no_longer_in_the_tree_is_not_compared(hub, tree, cached):
     """Salt keeps what it has cached before; only what it lists is of this tree."""
     old = pathlib.Path(cached[0]).parent / "src" / "tljh_plasma" / "old.py"

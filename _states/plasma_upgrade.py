@@ -133,7 +133,7 @@ def settled(name, provider, version="", source=None, tree="salt://tljh/plugin", 
 
 def _failures():
     """Comments of the states of this run that failed themselves, in the order they ran."""
-    failed = [state for state in __running__.values() if state.get("result") is False]  # noqa: F821
+    failed = [state for state in __running__.values() if state.get("result") is False]
     failed.sort(key=lambda state: state.get("__run_num__", 0))
     return [str(state["comment"]) for state in failed if _FAILED_BEFORE not in str(state.get("comment"))]
 

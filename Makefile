@@ -35,7 +35,7 @@ setup: $(VENV)/.ready  ## make the environment that salt-ssh and the tests run i
 dev: $(PLUGIN_VENV)/.ready  ## run the plugin on this machine, in the foreground, for people who work on it
 	$(PLUGIN_VENV)/bin/python -m plugin.dev
 
-.PHONY: demo demo-down follow
+.PHONY: demo demo-down follow backups fetch-backup
 demo: $(VENV)/.ready  ## deploy to a throwaway server on this machine and print a URL to log in to (HUB=pypi|tljh)
 	$(PYTHON) -m tools.demo up
 
@@ -44,6 +44,12 @@ demo-down: $(VENV)/.ready  ## remove the throwaway server
 
 follow: $(VENV)/.ready  ## follow an apply that runs on a server (ID=name-in-roster)
 	$(PYTHON) -m tools.plasma_follow $(ID)
+
+backups: $(VENV)/.ready  ## list the backups on a server (ID=name-in-roster)
+	@$(PYTHON) -m tools.backups list $(ID)
+
+fetch-backup: $(VENV)/.ready  ## bring the newest backup of a server here (ID=name-in-roster ARCHIVE=name)
+	@$(PYTHON) -m tools.backups fetch $(ID) $(if $(ARCHIVE),--archive $(ARCHIVE))
 
 .PHONY: test lint test-unit test-render test-plugin test-next test-plugin-next test-e2e test-vm
 test: lint test-unit test-render test-plugin test-next test-e2e test-vm  ## run every test

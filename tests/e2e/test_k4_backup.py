@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tarfile
 import time
 
@@ -13,6 +14,7 @@ import pytest
 
 from tests.e2e.conftest import Kept, fresh_target, site_pillar
 from tests.support.hub import HubUser
+from tests.support.paths import REPOSITORY
 from tests.support.shell import wait_for
 from tests.support.site import Site
 
@@ -37,6 +39,7 @@ def person(kept_server):
     yield user
     kept_server.with_pillar(users=[{"name": "bea", "absent": True, "remove_home": True}])
     kept_server.site.apply("users")
+    kept_server.target.sudo(f"sh -c 'rm -rf {PLACE} /root/bad.tar.gz /srv/in'")
 
 
 @pytest.fixture
@@ -55,6 +58,15 @@ def archive(kept_server, person):
 
 def restore(server, path, *arguments, **more):
     return server.site.apply("restore", f"pillar={json.dumps({'restore': {'archive': path, **more}})}", *arguments)
+
+
+def backups(server, *arguments):
+    """The tool of the controller; what it prints."""
+    roster = str(server.site.directory / "roster")
+    command = [sys.executable, "-m", "tools.backups", *arguments, "--roster", roster]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def test_what_is_in_it(server, archive):
@@ -179,6 +191,32 @@ def test_data_that_the_hub_cannot_live_with_is_taken_back(server, person, archiv
     server.target.sudo(f"rm {made} {made}.sha256")
 
 
+def test_images_of_environments(server):
+    server.target.sudo(
+        "sh -c 'tar c -C /etc hostname | docker import --change \"LABEL tljh_repo2docker.image_name=tiny-course:1 "
+        "repo2docker.repo=https://example.org/tiny\" - tiny-course:1'"
+    )
+    server.with_pillar(**{**PEOPLE, "backup": {"images": True}})
+    made = server.site.apply("backup.now").changed["backup-created|backup-created"]["backup"]["new"]
+    server.target.sudo("docker image rm tiny-course:1")
+    result = restore(server, made, hub=False, people=False)
+    assert result.failed == {}
+    assert "1 images were added" in result.states[RESTORED]["comment"]
+    assert server.target.sudo("docker image inspect tiny-course:1", check=False).returncode == 0
+    server.target.sudo(f"docker image rm tiny-course:1; rm {made} {made}.sha256")
+
+
+def test_a_disk_without_room(server):
+    server.target.sudo("mkdir -p /srv/small; mount -t tmpfs -o size=8m none /srv/small")
+    try:
+        server.with_pillar(**{**PEOPLE, "backup": {"directory": "/srv/small"}})
+        result = server.site.apply("backup.now")
+        assert "MB are free on the disk of /srv/small" in result.failed["backup-created|backup-created"]
+        assert server.target.sudo("ls /srv/small").stdout == ""
+    finally:
+        server.target.sudo("umount /srv/small; rmdir /srv/small")
+
+
 def test_killed_in_the_middle(server, archive):
     server.target.sudo("sh -c 'head -c 400M /dev/urandom > /home/bea/large'")
     process = server.site.start("state.apply", "backup.now", stdout=subprocess.DEVNULL, start_new_session=True)
@@ -234,11 +272,14 @@ def test_a_fresh_server(server, archive, tmp_path_factory):
     target = fresh_target("kept-fresh")
     try:
         other = Kept(target, Site(target, tmp_path_factory.mktemp("fresh"), site_pillar()))
-        data = server.target.sudo(f"base64 {archive}").stdout
-        target.ssh("sudo sh -c 'umask 077; base64 -d > /root/archive.tar.gz'", input=data)
-        refused = restore(other, "/root/archive.tar.gz")
+        # By way of the controller, as people do it.
+        here = tmp_path_factory.mktemp("here")
+        fetched = backups(server, "fetch", "--archive", archive, "--into", str(here))
+        brought = backups(other, "push", target.name, fetched)
+        assert brought == archive
+        refused = restore(other, brought)
         assert "is of another machine" in refused.failed[RESTORED]
-        result = restore(other, "/root/archive.tar.gz", other_machine=True)
+        result = restore(other, brought, other_machine=True)
         assert result.failed == {}
         bea = HubUser(f"http://{target.host}", "bea")
         bea.login(PASSWORD)

@@ -86,7 +86,7 @@ test-e2e: $(VENV)/.ready  ## salt-ssh over real SSH against a throwaway server (
 test-vm: $(VENV)/.ready  ## a throwaway server with a kernel of its own
 	$(PYTEST) tests/e2e -m vm
 
-.PHONY: bench bench-hub bench-people lock clean
+.PHONY: bench bench-hub bench-people bench-backup lock clean
 bench: $(VENV)/.ready  ## measure what the README's figures say
 	$(PYTHON) -m benchmarks.run
 
@@ -96,6 +96,9 @@ bench-hub: $(PLUGIN_VENV)/.ready  ## measure the hub under load, and what it add
 bench-people: $(VENV)/.ready $(BENCH_VENV)/.ready  ## measure what users cost, beside an Ansible playbook (BENCH_FLAGS=--vm)
 	$(PYTHON) -m benchmarks.people $(BENCH_FLAGS)
 	PYTHONPATH=. $(BENCH_VENV)/bin/python -m benchmarks.people_plot
+
+bench-backup: $(PLUGIN_VENV)/.ready  ## measure what a backup costs, for hubs and homes of several sizes
+	$(PLUGIN_VENV)/bin/python -m benchmarks.backup
 
 lock: $(VENV)/.ready  ## pin the environments again from pyproject.toml and plugin/
 	tools/lock

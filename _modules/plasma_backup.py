@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import pathlib
+import re
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
@@ -19,6 +20,7 @@ __func_alias__ = {"list_": "list"}
 DIRECTORY = "/var/opt/plasma/backups"
 TIMER, SERVICE = "plasma-backup.timer", "plasma-backup.service"  # plasma_backup_timer makes them
 _PYTHON = "/usr/bin/python3"
+_NAME = re.compile(r"plasma-[A-Za-z0-9.-]+-(\d{8}T\d{6}Z)-[a-z]+\.tar\.gz")
 _TIMEOUT = 6 * 3600  # of one call: homes may be large
 
 
@@ -224,15 +226,13 @@ def _run(prefix, words):
     return answer
 
 
-def health(directory=DIRECTORY, prefix="/opt/tljh"):
+def health(directory=DIRECTORY):
     """
     Return how backups are: ``{"last" (ISO 8601), "path", "age_hours", "timer" ("active", "inactive" or None), "next",
     "last_error", "problem"}``. The problem is a sentence with its mend, or None.
 
     directory
         Where archives are kept.
-    prefix
-        Where the hub is installed.
 
     CLI Example:
 
@@ -241,15 +241,15 @@ def health(directory=DIRECTORY, prefix="/opt/tljh"):
         salt-ssh '*' plasma_backup.health
     """
     found = dict.fromkeys(("last", "path", "age_hours", "timer", "next", "last_error", "problem"))
-    try:
-        archives = list_(directory, prefix)
-    except CommandExecutionError:
-        archives = []
-    if archives:
-        made = datetime.datetime.fromisoformat(archives[0]["created"])
-        age = datetime.datetime.now(datetime.timezone.utc) - made
-        found.update(last=archives[0]["created"], path=archives[0]["path"])
-        found["age_hours"] = round(age.total_seconds() / 3600, 1)
+    # By their names alone: whoever asks how a server is may ask often, and a hub need not be there.
+    made = [
+        (match[1], path) for path in pathlib.Path(directory).glob("plasma-*") if (match := _NAME.fullmatch(path.name))
+    ]
+    if made:
+        time, path = max(made)
+        last = datetime.datetime.strptime(time, "%Y%m%dT%H%M%SZ").replace(tzinfo=datetime.timezone.utc)
+        age = datetime.datetime.now(datetime.timezone.utc) - last
+        found.update(last=last.isoformat(), path=str(path), age_hours=round(age.total_seconds() / 3600, 1))
     timer = unit(TIMER, "LoadState,ActiveState,NextElapseUSecRealtime")
     if timer.get("LoadState") != "loaded":
         return found

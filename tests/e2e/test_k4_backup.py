@@ -31,7 +31,8 @@ def person(kept_server):
     assert kept_server.site.apply("users").failed == {}
     kept_server.target.sudo(
         "sh -c 'echo chapter one > /home/bea/thesis.txt; chown bea: /home/bea/thesis.txt; "
-        "chmod 640 /home/bea/thesis.txt; ln -s /etc/shadow /home/bea/trap; mkfifo /home/bea/pipe'"
+        "chmod 640 /home/bea/thesis.txt; rm -f /home/bea/trap /home/bea/pipe; "
+        "ln -s /etc/shadow /home/bea/trap; mkfifo /home/bea/pipe'"
     )
     user = HubUser(f"http://{kept_server.target.host}", "bea")
     user.login(PASSWORD)

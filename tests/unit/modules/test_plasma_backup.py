@@ -123,7 +123,7 @@ def test_a_refusal_of_systemd_is_said(world):
 
 
 def health(world):
-    return backup.health(str(world.place), str(world.prefix))
+    return backup.health(str(world.place))
 
 
 def test_health_without_backups(world):

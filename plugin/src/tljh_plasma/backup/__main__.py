@@ -28,7 +28,7 @@ from typing import Any
 
 import contents
 import extract
-from archive import ABOUT, FORMAT, NAME, TOOL, ArchiveError, Writer, about, read
+from archive import ABOUT, DEEPEST, FORMAT, NAME, TOOL, ArchiveError, Writer, about, read
 
 REASONS = ("manual", "scheduled", "upgrade", "uninstall", "restore")
 SPARE = 64 * 1024 * 1024  # what a disk must have free after an archive
@@ -183,10 +183,7 @@ def _check_room(options: argparse.Namespace, prefix: Path, place: Path) -> None:
     """Refuse to begin what cannot fit: an archive that fills the disk would stop the hub."""
     needed = SPARE
     for folder in (prefix / "config", prefix / "state", *([Path(options.home_path)] if options.homes else [])):
-        for top, _, files in os.walk(folder):
-            for name in files:
-                with contextlib.suppress(OSError):
-                    needed += os.lstat(os.path.join(top, name)).st_blocks * 512
+        needed += _size(folder)
     if options.images:
         needed += 2 * sum(image["bytes"] or 0 for image in contents.environments())
     stats = os.statvfs(place)
@@ -196,6 +193,21 @@ def _check_room(options: argparse.Namespace, prefix: Path, place: Path) -> None:
             f"{free // 2**20} MB are free on the disk of {place}, and up to {needed // 2**20} MB are needed: remove "
             "old archives or other files, or name another place in plasma.backup.directory."
         )
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files below a directory on the disk, as deep as archives go: os.walk may be led deeper than it can."""
+    total, left = 0, [(str(folder), 0)]
+    while left:
+        path, depth = left.pop()
+        with contextlib.suppress(OSError), os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    if depth < DEEPEST:
+                        left.append((entry.path, depth + 1))
+                else:
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+    return total
 
 
 def listed(place: Path) -> list[dict[str, Any]]:

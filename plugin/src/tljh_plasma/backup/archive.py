@@ -28,6 +28,8 @@ BLOCK = 1024 * 1024
 LARGEST_MANIFEST = 64 * BLOCK
 # People may nest directories without end; what is deeper could not be unpacked (PATH_MAX is 4096).
 DEEPEST, LONGEST = 200, 3500
+# A file may be larger than any disk and hold nothing (truncate -s 100T): such are left out.
+LARGE, HOLES = 2**30, 16
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ESTALE}
 
 
@@ -81,7 +83,7 @@ class Writer:
         )
         self.members: dict[str, dict[str, Any]] = {}
         self.homes = _Homes()
-        self.left_out = 0  # what is nested too deeply
+        self.left_out = 0  # what is nested too deeply, or nearly nothing but holes
 
     def _add(self, info: tarfile.TarInfo, file: BinaryIO | None = None) -> None:
         if file is not None:
@@ -173,7 +175,10 @@ class Writer:
             return
         with open(opened, "rb", closefd=True) if stat.S_ISREG(status.st_mode) else _closing(opened) as file:
             if stat.S_ISREG(status.st_mode):
-                self.opened(name, file)
+                if status.st_size > LARGE and status.st_size > HOLES * 512 * status.st_blocks:
+                    self.left_out += 1
+                else:
+                    self.opened(name, file)
             elif stat.S_ISDIR(status.st_mode) and status.st_dev == device:
                 self._directory(opened, name, device, skip)
 

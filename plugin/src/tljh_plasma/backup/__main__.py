@@ -196,7 +196,7 @@ def _check_room(options: argparse.Namespace, prefix: Path, place: Path) -> None:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of the files below a directory on the disk, as deep as archives go: os.walk may be led deeper than it can."""
+    """Bytes on the disk of the files below a directory, as deep as archives go: os.walk may be led too deep."""
     total, left = 0, [(str(folder), 0)]
     while left:
         path, depth = left.pop()

@@ -299,10 +299,11 @@ def _needs_backup(found):
 
 
 def _archives(directory):
-    """Paths of the archives, the newest first; none where there is no such directory."""
-    if "plasma_backup.list" not in __salt__ or not os.path.isdir(directory):
-        return []
-    return [archive["path"] for archive in __salt__["plasma_backup.list"](directory)]
+    """Paths of the archives of ``plasma_backup``, the newest first. Its program is gone with the hub."""
+    found = [
+        path for path in pathlib.Path(directory).glob("plasma-*.tar.gz") if path.is_file() and not path.is_symlink()
+    ]
+    return [str(path) for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)]
 
 
 def _cockpit():
@@ -349,12 +350,14 @@ def _begin(prefix, options, home_path, directory, planned, root):
         return note
     backup = None
     if _needs_backup(planned):
-        if "plasma_backup.create" in __salt__:
+        try:
             backup = __salt__["plasma_backup.create"](
                 reason="uninstall", prefix=prefix, directory=directory, home_path=home_path
             )["path"]
-        elif options["data"]:
-            raise CommandExecutionError("Without a backup nothing is deleted for good: unset plasma.uninstall.data.")
+        except CommandExecutionError:
+            # A hub that was never complete has nothing to lose, and its files are put aside.
+            if options["data"] or os.path.exists(_at(f"{prefix}/state/jupyterhub.sqlite", root)):
+                raise
     place = f"{PLACE}/uninstalled-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     note = {"prefix": prefix, "place": place, "backup": backup}
     path = pathlib.Path(_at(NOTE, root))

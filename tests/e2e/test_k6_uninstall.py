@@ -6,7 +6,6 @@ import pytest
 
 from tests.support.environment_image import environment_image, load_into
 from tests.support.hub import HubUser
-from tests.support.paths import REPOSITORY
 from tests.support.shell import wait_for
 
 ADA = {"name": "k6ada", "password": "Right-horse-battery-6", "admin": True}
@@ -95,6 +94,8 @@ def test_a_hub_is_removed_and_comes_back(inhabited):
     assert "notes-of-the-operator" in state["comment"]
     target.sudo(f"rm -r {PREFIX}")
     nothing_left(target)
+    # What was there is in an archive, too.
+    assert "-uninstall.tar.gz" in state["comment"]
     # What people made.
     assert "1 environments" in state["comment"]
     assert "2 accounts" in state["comment"]
@@ -137,9 +138,7 @@ def test_an_interrupted_run_is_finished_by_the_next(inhabited):
 def test_what_is_named_goes_too(inhabited):
     kept, course = inhabited
     target = kept.target
-    named = dict.fromkeys(("users", "homes", "environments"), True)
-    # Nothing is deleted for good without a backup.
-    named["data"] = (REPOSITORY / "_modules" / "plasma_backup.py").exists()
+    named = dict.fromkeys(("users", "homes", "environments", "data", "backups"), True)
     kept.with_pillar(users=[ADA, BEN], admins=["k6ada"], uninstall=named)
     predicted = state_of(kept.site.apply("uninstall", "test=True"))
     done = kept.site.apply("uninstall")
@@ -149,6 +148,8 @@ def test_what_is_named_goes_too(inhabited):
     assert state["changes"]["users"]["old"] == ["k6ada", "k6ben"]
     assert state["changes"]["environments"]["old"]
     nothing_left(target)
+    archives = target.sudo("ls /var/opt/plasma/backups").stdout.split()
+    assert len([name for name in archives if name.endswith(".tar.gz")]) == 1
     assert not target.sudo(["getent", "passwd", "k6ben"], check=False).stdout
     assert not exists(target, "/home/k6ben")
     assert not target.sudo("find /home/.plasma-removed -name thesis", check=False).stdout

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import pathlib
 from unittest.mock import MagicMock
 
 import pytest
@@ -70,7 +69,6 @@ def functions(tmp_path, monkeypatch):
         "plasma_users.problems": mock([]),
         "plasma_users.apply": mock({"error": None}),
         "plasma_backup.create": mock({"path": "/backups/one.tar.gz"}),
-        "plasma_backup.list": mock([]),
     }
     for name in ("files", "remove_files", "put_aside", "delete"):
         made[f"plasma_uninstall_host.{name}"] = getattr(host, name)
@@ -251,21 +249,31 @@ def test_people_stay_unless_they_are_named(server, functions, monkeypatch):
 
 
 def test_the_last_backup_stays(server, functions):
-    archives = [{"path": str(server / f"{number}.tar.gz")} for number in (3, 2, 1)]
-    for archive in archives:
-        pathlib.Path(archive["path"]).write_text("")
-    functions["plasma_backup.list"].return_value = archives[1:]
-    functions["plasma_backup.create"].return_value = {"path": archives[0]["path"]}
+    def archive(number):
+        path = server / f"plasma-host-{number}-manual.tar.gz"
+        path.write_text("")
+        os.utime(path, (number, number))
+        return {"path": str(path)}
 
-    def created(**_):
-        functions["plasma_backup.list"].return_value = archives
-        return {"path": archives[0]["path"]}
-
-    functions["plasma_backup.create"].side_effect = created
+    for number in (1, 2):
+        archive(number)
+    functions["plasma_backup.create"].side_effect = lambda **_: archive(3)
     foretold = compare(server, backups=True)
     done = apply(server, backups=True)
     assert done["removed"]["backups"] == foretold["removed"]["backups"]
-    assert sorted(path.name for path in server.glob("*.tar.gz")) == ["3.tar.gz"]
+    assert [path.name for path in server.glob("*.tar.gz")] == ["plasma-host-3-manual.tar.gz"]
+    assert any("1 backups" in sentence for sentence in done["left"])
+    assert apply(server, backups=True)["removed"] == {}
+
+
+def test_a_hub_that_was_never_complete_needs_no_backup(server, functions):
+    functions["plasma_backup.create"].side_effect = CommandExecutionError("There is no hub.")
+    (server / "opt/tljh/state/jupyterhub.sqlite").unlink()
+    with pytest.raises(CommandExecutionError, match="no hub"):
+        apply(server, data=True)
+    done = apply(server)
+    assert done["backup"] is None
+    assert len(done["aside"]) == 2
 
 
 def test_a_damaged_note_counts_as_none(server):

@@ -118,6 +118,29 @@ def schedule(schedule=None, min_age=72, directory=UNITS):
     return changes
 
 
+def run():
+    """
+    Remove leftovers now, as the timer does it; returns what ``health`` returns then.
+
+    Raises CommandExecutionError when there is no timer, or when it fails.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_prune.run
+    """
+    if not os.path.exists(PROGRAM):
+        raise CommandExecutionError(
+            "Leftovers of builds are not looked after here: set plasma.docker.prune.enabled, and apply the state docker."
+        )
+    done = _run("start", SERVICE, timeout=1800)
+    found = health()
+    if done.returncode:
+        raise CommandExecutionError(found["problem"] or f"It failed: see journalctl -u {SERVICE}.")
+    return found
+
+
 def health():
     """
     Return how the care for the engine's disk is: ``{"timer": "active" | "inactive" | None, "next", "last" (ISO 8601 of
@@ -217,7 +240,7 @@ def _systemctl(*words):
         raise CommandExecutionError(f"systemctl {' '.join(words)} failed: {done.stderr.strip()}.")
 
 
-def _run(*words):
+def _run(*words, timeout=60):
     try:
         return subprocess.run(
             ["systemctl", *words],
@@ -225,7 +248,7 @@ def _run(*words):
             capture_output=True,
             text=True,
             env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
-            timeout=60,
+            timeout=timeout,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as exc:

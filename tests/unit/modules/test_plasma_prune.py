@@ -13,6 +13,7 @@ import urllib.parse
 from unittest.mock import MagicMock
 
 import pytest
+from salt.exceptions import CommandExecutionError
 
 import _modules.plasma_prune as plasma_prune
 from tests.support.paths import REPOSITORY
@@ -166,7 +167,7 @@ def systemd(tmp_path, monkeypatch):
     """Units in a directory, and what systemctl was asked."""
     found = {"show": "LoadState=loaded\nActiveState=active\nUnitFileState=enabled\n", "asked": []}
 
-    def answered(*words):
+    def answered(*words, timeout=60):
         found["asked"].append(words)
         return MagicMock(returncode=0, stdout=found["show"] if words[0] == "show" else "", stderr="")
 
@@ -219,6 +220,15 @@ def test_health(systemd, tmp_path, show, note, problem):
     found = plasma_prune.health()
     assert found["freed"] == (5 if note else None)
     assert (found["problem"] is None) if problem is None else problem in found["problem"]
+
+
+def test_it_runs_when_it_is_asked_to(systemd, tmp_path):
+    with pytest.raises(CommandExecutionError, match=r"plasma\.docker\.prune\.enabled"):
+        plasma_prune.run()
+    (tmp_path / "prune.py").write_text("")
+    (tmp_path / "prune.json").write_text(json.dumps({"freed": 5}))
+    assert plasma_prune.run()["freed"] == 5
+    assert ("start", plasma_prune.SERVICE) in systemd["asked"]
 
 
 # Disks.

@@ -15,6 +15,7 @@ from salt.exceptions import CommandExecutionError
 
 __virtualname__ = "plasma_status_parts"
 
+DOCKER_ROOT = "/var/lib/docker"
 # The plugin's labels of people's servers (policy.py) and of environments (environments.py).
 LABEL_USER, LABEL_SERVER = "org.plasma.user", "org.plasma.server"
 LABEL_REPO, LABEL_NAME, LABEL_IMAGE = "repo2docker.repo", "tljh_repo2docker.display_name", "tljh_repo2docker.image_name"
@@ -152,6 +153,26 @@ def disks(places):
             }
         )
     return sorted(found, key=lambda one: (-one["percent"], one["mount"]))
+
+
+def docker_root(path="/etc/docker/daemon.json"):
+    """
+    Return the directory of the Docker engine, as its configuration says: an engine that hangs could not be asked.
+
+    path
+        The engine's configuration file.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_status_parts.docker_root
+    """
+    try:
+        with open(path, encoding="utf-8") as handle:
+            return str(json.load(handle).get("data-root") or DOCKER_ROOT)
+    except (OSError, ValueError, AttributeError):
+        return DOCKER_ROOT
 
 
 def system():

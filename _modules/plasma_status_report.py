@@ -108,8 +108,7 @@ def _questions(wanted):
         "plugin": ("plasma_site.plugin_files", os.path.join(prefix, "plasma", "plugin")),
     }
     places = {"system": "/", "hub": prefix, "homes": homes, "backups": wanted.get("backups") or BACKUPS}
-    # Asking the engine for its directory would wait for an engine that hangs.
-    places["docker"] = "/var/lib/docker"
+    places["docker"] = __salt__["plasma_status_parts.docker_root"]()
     found["disks"] = ("plasma_status_parts.disks", places)
     if wanted.get("quotas", True):
         found["quotas"] = ("plasma_status_parts.exceeded", homes, wanted.get("quota_device"))
@@ -222,17 +221,16 @@ class _Judge:
             self.warning("The hub still runs what was installed before", apply)
 
     def _disks(self, warn_at):
-        mend = f"{self.tool} cmd.run 'docker system df'"
-        if "plasma_prune.run" in __salt__:
-            mend = f"{self.tool} plasma_prune.run"
+        mend = f"{self.tool} cmd.run 'docker image prune --force'"  # what builds left behind
+        if (self.parts.get("prune") or {}).get("timer"):
+            mend = f"{self.tool} service.start plasma-prune.service"
         for disk in self.parts.get("disks") or ():
             holds = ", ".join(disk["holds"])
             for key, what in (("percent", "full"), ("inodes_percent", "out of room for files")):
                 if (disk[key] or 0) < warn_at:
                     continue
                 say = self.error if disk[key] >= FULL_AT else self.warning
-                text = f"{disk['mount']} ({holds}) is {disk[key]} % {what}, {disk['free']} are free"
-                say(text if disk[key] >= warn_at else text, mend)
+                say(f"{disk['mount']} ({holds}) is {disk[key]} % {what}, {disk['free']} are free", mend)
 
     def _quotas(self):
         exceeded = self.parts.get("quotas") or []
@@ -264,7 +262,7 @@ class _Judge:
         else:
             problem, _, mend = sentence.rstrip(".").rpartition(": ")
         problem = problem or sentence
-        mend = re.sub(r"^(salt-ssh|salt) '?\*'?(?= )", self.tool, mend)
+        mend = re.sub(r"\bsalt-ssh ('\*'|ID)(?= )", lambda _: self.tool, mend)
         if re.match(r"(state\.apply|plasma_\w+\.\w+|tljh_\w+\.\w+)\b", mend):
             mend = f"{self.tool} {mend}"
         elif re.match(r"(systemctl|journalctl|docker) ", mend):

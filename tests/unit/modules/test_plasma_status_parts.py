@@ -93,6 +93,23 @@ def test_disks_are_named_once_with_all_they_hold(tmp_path):
     assert next(one for one in found if one["holds"] == ["proc"])["percent"] == 0
 
 
+@pytest.mark.parametrize(
+    ("content", "root"),
+    [
+        (None, "/var/lib/docker"),
+        ("{}", "/var/lib/docker"),
+        ("[", "/var/lib/docker"),
+        ("[]", "/var/lib/docker"),
+        ('{"data-root": "/srv/docker"}', "/srv/docker"),
+    ],
+)
+def test_where_the_engine_keeps_its_images(tmp_path, content, root):
+    path = tmp_path / "daemon.json"
+    if content:
+        path.write_text(content, encoding="utf-8")
+    assert parts.docker_root(path) == root
+
+
 def test_the_server(engine):
     assert parts.system() == {"os": "Debian 12", "python": "3.11.2", "docker": "26.1"}
 

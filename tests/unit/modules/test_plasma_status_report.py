@@ -24,6 +24,7 @@ class Server:
             "plasma_status_parts.environments": [],
             "plasma_status_parts.servers": [],
             "plasma_status_parts.disks": [DISK],
+            "plasma_status_parts.docker_root": "/srv/docker",
             "plasma_status_parts.exceeded": [],
             "plasma_hub.packages": {"jupyterhub": "5.5.4", "pip": "24"},
             "plasma_hub.receipt": {"provider": "pypi", "complete": True},
@@ -101,7 +102,8 @@ def test_places_of_pillar_are_looked_at(server):
     assert server.asked["plasma_hub.packages"] == ("/srv/hub",)
     assert server.asked["plasma_status_parts.exceeded"] == ("/srv/homes", "/dev/sdb")
     assert server.asked["plasma_backup.health"] == ("/srv/b",)
-    assert server.asked["plasma_status_parts.disks"][0]["homes"] == "/srv/homes"
+    places = server.asked["plasma_status_parts.disks"][0]
+    assert (places["homes"], places["docker"]) == ("/srv/homes", "/srv/docker")
 
 
 def test_docker_down_is_one_error(server):
@@ -164,6 +166,16 @@ def test_a_disk_that_fills_up(server, percent, inodes, options, severity):
     server.answers["plasma_status_parts.disks"] = [{**DISK, "percent": percent, "inodes_percent": inodes}]
     _, problems = told(**options)
     assert [one[0] for one in problems] == ([severity] if severity else [])
+
+
+@pytest.mark.parametrize(
+    ("timer", "mend"),
+    [(None, "cmd.run 'docker image prune --force'"), ("active", "service.start plasma-prune.service")],
+)
+def test_a_full_disk_is_mended_by_what_the_server_has(server, timer, mend):
+    server.answers["plasma_status_parts.disks"] = [{**DISK, "percent": 90}]
+    server.answers["plasma_prune.health"] = {"timer": timer, "problem": None}
+    assert told()[1][0][2] == f"salt-ssh 'course' {mend}"
 
 
 def test_the_threshold_of_pillar(server):
@@ -229,6 +241,14 @@ def test_quotas_that_are_off_are_no_problem_unless_pillar_wants_them(server):
             "salt-ssh 'course' cmd.run 'systemctl start plasma-backup.timer'",
         ),
         ("prune", "The timer is stopped: x y", None, "warning", "The timer is stopped", "x y"),
+        (
+            "upgrade",
+            "It is open: salt-ssh ID state.apply upgrade ends it, salt-ssh ID plasma_upgrade.roll_back undoes it.",
+            None,
+            "error",
+            "It is open",
+            "salt-ssh 'course' state.apply upgrade ends it, salt-ssh 'course' plasma_upgrade.roll_back undoes it",
+        ),
         ("upgrade", "An upgrade was begun.", None, "error", "An upgrade was begun", "An upgrade was begun"),
     ],
 )
@@ -279,7 +299,7 @@ def test_mistakes_in_pillar_come_first(server):
 
 
 def test_whatever_fails_is_a_line(server):
-    for name in list(server.answers):
+    for name in server.answers.keys() - {"plasma_status_parts.docker_root"}:
         server.answers[name] = ValueError(f"broken {name}")
     found, problems = told()
     assert not found["healthy"]

@@ -118,7 +118,7 @@ def salted(second):
     """The second server with Salt of its own, the controller's release, and with the packages that the tree needs."""
     second.sudo("apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv", timeout=600)
     lock = (REPOSITORY / "requirements.txt").read_text(encoding="utf-8")
-    # Without the hashes pip keeps what it builds for the next time; timelib needs a compiler, and nothing here needs it.
+    # Without hashes pip keeps what it builds for the next time; timelib needs a compiler, and nothing here needs it.
     wanted = [
         line.rstrip(" \\") for line in lock.splitlines() if "==" in line and not line.startswith((" ", "timelib"))
     ]

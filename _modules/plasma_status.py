@@ -40,11 +40,10 @@ def status(warn_at=None):
         salt '*' plasma.status
         salt-call plasma.status
     """
-    try:
-        plasma = __pillar__.get("plasma") or {}
-        mistakes = [str(line) for line in __pillar__.get("_errors") or []]
-    except NameError:
-        plasma, mistakes = {}, []
+    # What a minion keeps in memory is older than its master's files.
+    pillar = __salt__["pillar.items"](unmask=True)
+    plasma = pillar.get("plasma") or {}
+    mistakes = [str(line) for line in pillar.get("_errors") or []]
     local = __opts__.get("file_client") == "local"
     found = __salt__["plasma_status_report.report"](
         wanted=_wanted(plasma) if plasma else {},

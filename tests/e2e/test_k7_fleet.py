@@ -213,6 +213,12 @@ def test_masterless_tells_what_is_pending_and_what_is_wrong(masterless):
     assert "plasma.limts: unknown key" in str(masterless.call("state.apply", check=False))
 
 
+@pytest.fixture(scope="session")
+def salt_factories_default_root_dir(tmp_path_factory):
+    """Where the fixtures' plugin keeps what the master writes."""
+    return tmp_path_factory.mktemp("factories")
+
+
 @pytest.fixture(scope="module")
 def master(masterless, salt_factories, tmp_path_factory):
     """A Salt master on this machine, with the settings that the example gives and a pillar of its own."""

@@ -57,6 +57,7 @@ def functions(asked):
     begin = "salt://tljh/plugin/"
     return {
         "plasma_status_report.report": report,
+        "pillar.items": lambda unmask: PILLAR,
         "plasma_site.wanted": plasma_site.wanted,
         "cp.list_master": lambda prefix: [f"{prefix}{name}" for name in files],
         "cp.hash_file": lambda url: {"hsum": files[url[len(begin) :]]},
@@ -68,7 +69,7 @@ def functions(asked):
 def configure_loader_modules(functions, tmp_path):
     opts = minion_options(tmp_path, file_client="remote", color=False, color_theme=None)
     return {
-        plasma_status: {"__salt__": functions, "__opts__": opts, "__pillar__": PILLAR, "__context__": {}},
+        plasma_status: {"__salt__": functions, "__opts__": opts, "__context__": {}},
         wrapper: {
             "__salt__": functions,
             "__opts__": {"file_roots": {"base": [str(REPOSITORY / "salt")]}},
@@ -120,6 +121,12 @@ def test_the_controller_says_what_is_wrong_with_pillar(asked):
     wrapper.status()
     assert asked[0]["mistakes"] == ["plasma.limts: unknown key"]
     assert "digests" not in asked[0]["wanted"]
+
+
+def test_a_minion_says_what_is_wrong_with_pillar(asked):
+    plasma_status.__salt__["pillar.items"] = lambda unmask: {"_errors": ["plasma.limts: unknown key"], "plasma": None}
+    plasma_status.status()
+    assert (asked[0]["mistakes"], asked[0]["wanted"]) == (["plasma.limts: unknown key"], {})
 
 
 def test_a_tree_elsewhere_is_not_compared(asked, tmp_path):

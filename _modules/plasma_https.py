@@ -14,7 +14,7 @@ import secrets
 import socket
 import threading
 
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+from salt.exceptions import SaltInvocationError
 
 __virtualname__ = "plasma_https"
 

@@ -54,7 +54,7 @@ def settings(domains=(), email=None, staging=False, acme_server=None, key=None, 
     return {**_OFF, "enabled": True, "letsencrypt": letsencrypt}
 
 
-def problems(wanted, domains=(), check=True, shown_key="", shown_cert=""):
+def problems(wanted, domains=(), check=True):
     """
     Return every reason why this server cannot switch to HTTPS, one sentence each; an empty list is good.
 
@@ -63,9 +63,9 @@ def problems(wanted, domains=(), check=True, shown_key="", shown_cert=""):
     domains
         Names of the server.
     check
-        Whether the names must lead to this server.
-    shown_key, shown_cert
-        What to call the files of an existing pair.
+        Whether the names must lead to this server, so that an authority finds it there.
+
+    Whether files of an existing pair are fit is another question: see ``plasma_https_files.problem``.
 
     CLI Example:
 
@@ -82,13 +82,7 @@ def problems(wanted, domains=(), check=True, shown_key="", shown_cert=""):
                     "hub's proxy needs this port for HTTPS"
                 )
                 break
-    tls = wanted.get("tls") or {}
-    if tls.get("key"):
-        problem = __salt__["plasma_https_certificates.pair_problem"](
-            tls["key"], tls["cert"], domains, shown_key=shown_key, shown_cert=shown_cert
-        )
-        return [*found, *([problem] if problem else [])]
-    if check and not found:
+    if check and not found and not wanted["tls"]["key"]:
         for domain in domains:
             problem = _elsewhere(domain)
             if problem:

@@ -79,7 +79,7 @@ def pair_problem(key, cert, domains=(), shown_key="", shown_cert=""):
     shown_key, shown_cert
         What to call the files instead of their paths.
 
-    Looked at are: files that Traefik can read, a key without a passphrase, a certificate of that key, within its dates,
+    Looked at are: a key without a passphrase, a certificate of that key, within its dates,
     for every domain, with the certificates of its chain in order.
 
     CLI Example:
@@ -88,12 +88,7 @@ def pair_problem(key, cert, domains=(), shown_key="", shown_cert=""):
 
         salt-ssh '*' plasma_https_certificates.pair_problem /etc/ssl/private/hub.key /etc/ssl/certs/hub.pem
     """
-    key_name = f"plasma.https.tls.key ({shown_key or key})"
-    cert_name = f"plasma.https.tls.cert ({shown_cert or cert})"
-    for name, path in ((key_name, key), (cert_name, cert)):
-        problem = readable_problem(path)
-        if problem:
-            return f"{name}: {problem}"
+    key_name, cert_name = shown_key or key, shown_cert or cert
     text = pathlib.Path(cert).read_text(encoding="utf-8", errors="replace")
     try:
         leaf = describe(text)
@@ -106,7 +101,7 @@ def pair_problem(key, cert, domains=(), shown_key="", shown_cert=""):
     except (CommandExecutionError, UnicodeDecodeError):
         return f"{key_name}: it is no private key in PEM format, or it has a passphrase, which nobody could type"
     if public != leaf["public_key"]:
-        return f"{key_name}: it is not the key of the certificate {shown_cert or cert} ({leaf['subject']})"
+        return f"{key_name}: it is not the key of the certificate in {cert_name}, which is that of {leaf['subject']}"
     return _content_problem(text, leaf, domains, cert_name)
 
 

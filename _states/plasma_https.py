@@ -20,8 +20,6 @@ def enabled(
     acme_ca=None,
     key=None,
     cert=None,
-    shown_key="",
-    shown_cert="",
     check=True,
     prefix="/opt/tljh",
     timeout=180,
@@ -33,11 +31,14 @@ def enabled(
 
     name
         Any description.
-    domains, email, staging, acme_server, key, cert
+    domains, email, staging, acme_server
         See the execution function ``plasma_https.settings``.
     acme_ca
-        Path of the certificate that signed that of ``acme_server``.
-    shown_key, shown_cert, check
+        Certificate that signed that of ``acme_server``.
+    key, cert
+        An existing pair in PEM format. It and ``acme_ca`` are paths on the server, or salt://FILE: those are copied to
+        the server, each content to a place of its own, so that the files in use are never overwritten.
+    check
         See ``plasma_https.problems``.
     prefix, timeout, ready_timeout
         See ``plasma_https_switch.apply``.
@@ -52,21 +53,22 @@ def enabled(
     ret = {"name": name, "changes": {}, "result": True, "comment": ""}
     domains = list(domains or [])
     try:
-        wanted = __salt__["plasma_https.settings"](domains, email, staging, acme_server, key, cert)
-        problems = []
-        if acme_ca and not key:
-            problem = __salt__["plasma_https_certificates.readable_problem"](acme_ca)
-            problems = [f"plasma.https.acme_ca ({acme_ca}): {problem}"] if problem else []
-        problems += __salt__["plasma_https.problems"](
-            wanted, domains, check=check, shown_key=shown_key, shown_cert=shown_cert
-        )
+        found = __salt__["plasma_https_files.found"]({"acme_ca": acme_ca, "key": key, "cert": cert}, prefix)
+        wanted = __salt__["plasma_https.settings"](domains, email, staging, acme_server, found["key"], found["cert"])
+        arguments = {"domains": domains, "acme_server": acme_server, "acme_ca": found["acme_ca"], "prefix": prefix}
+        problem = __salt__["plasma_https_files.problem"](found, domains)
+        problems = [problem] if problem else []
+        # What works is not asked whether it could: names need not be known in this moment, nor a network be there.
+        if problems or __salt__["plasma_https.compare"](wanted, **arguments):
+            problems += __salt__["plasma_https.problems"](wanted, domains, check=check)
         if problems:
             ret["result"] = False
             ret["comment"] = "Nothing was changed. HTTPS cannot be switched on:\n" + "\n".join(
                 f"- {problem}" for problem in problems
             )
             return ret
-        arguments = {"domains": domains, "acme_server": acme_server, "acme_ca": acme_ca, "prefix": prefix}
+        if not __opts__["test"]:
+            __salt__["plasma_https_files.place"](found)
         return _switched(ret, wanted, arguments, timeout, ready_timeout, "HTTPS")
     except (CommandExecutionError, SaltInvocationError) as exc:
         ret.update(result=False, changes={}, comment=str(exc))

@@ -87,6 +87,8 @@ class Site:
         (self.directory / "pillar").mkdir(exist_ok=True)
         master = yaml.safe_load((REPOSITORY / "conf" / "master").read_text(encoding="utf-8"))
         master["root_dir"] = str(self.directory / "salt")
+        # The operator's own files in the folder salt/ (add_files).
+        master["file_roots"]["base"].append(str(self.directory / "files"))
         master["pillar_roots"] = {"base": [str(self.directory / "pillar")]}
         (self.directory / "conf" / "master").write_text(yaml.safe_dump(master), encoding="utf-8")
         roster = {target.name: target.roster_entry() for target in (self.target, *self.others)}
@@ -115,6 +117,13 @@ class Site:
         path = self.directory / "pillar" / f"{name}.sls"
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as handle:
             yaml.safe_dump({"plasma": plasma}, handle)
+
+    def add_files(self, files: dict[str, pathlib.Path]) -> None:
+        """Copy files to where states find them as salt://NAME."""
+        for name, source in files.items():
+            path = self.directory / "files" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, path)
 
     def command(self, *arguments: str, out: str | None = "json", everybody: bool = False) -> list[str]:
         """The salt-ssh command line for this site: for its target, or for everybody in the roster."""

@@ -1,0 +1,95 @@
+"""A certificate authority that speaks ACME (pebble), on a throwaway server; and certificates made by openssl."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+
+from tests.support.shell import wait_for
+
+DIRECTORY = "/srv/acme"
+PORT = 14000
+# Its own certificate names this: the same machine.
+URL = f"https://localhost:{PORT}/dir"
+UNIT = "acme-authority"
+
+
+def make_certificate(
+    directory: pathlib.Path, name: str, *, domains=("hub.example.org",), days: str = "30", authority: str | None = None
+) -> tuple[pathlib.Path, pathlib.Path]:
+    """
+    Make a key and a certificate with openssl; returns their paths, NAME.key and NAME.pem.
+
+    ``days`` may be negative: it has expired. ``authority`` is the name of another certificate made here, that signs.
+    """
+    key, cert = directory / f"{name}.key", directory / f"{name}.pem"
+    names = ",".join(f"DNS:{domain}" for domain in domains)
+    ca = "TRUE" if authority is None and name.startswith("ca") else "FALSE"
+    request = directory / f"{name}.csr"
+    extensions = directory / f"{name}.ext"
+    extensions.write_text(f"basicConstraints=CA:{ca}\nsubjectAltName={names}\n", encoding="utf-8")
+    run = lambda *arguments: subprocess.run(["openssl", *arguments], check=True, capture_output=True)  # noqa: E731
+    run("req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", request, "-subj", f"/CN={name}")
+    signer = ["-signkey", key]
+    if authority:
+        signer = ["-CA", directory / f"{authority}.pem", "-CAkey", directory / f"{authority}.key", "-CAcreateserial"]
+    run("x509", "-req", "-in", request, *signer, "-days", days, "-extfile", extensions, "-out", cert)
+    return key, cert
+
+
+class Authority:
+    """Pebble on a server, which reaches that server's names through /etc/hosts. Certificates are valid for minutes."""
+
+    def __init__(self, target, directory: pathlib.Path, domains, validity: int = 300):
+        self.target = target
+        target.sudo("DEBIAN_FRONTEND=noninteractive apt-get install -y -q pebble")
+        make_certificate(directory, "ca-of-acme", domains=["ca.example.org"])
+        make_certificate(directory, "acme", domains=["localhost"], authority="ca-of-acme")
+        target.sudo(f"install -d -o {target.user} {DIRECTORY}")
+        for file in ("acme.key", "acme.pem", "ca-of-acme.pem"):
+            target.copy_to(directory / file, f"{DIRECTORY}/")
+        config = {
+            "pebble": {
+                "listenAddress": f"127.0.0.1:{PORT}",
+                "managementListenAddress": "127.0.0.1:15000",
+                "certificate": f"{DIRECTORY}/acme.pem",
+                "privateKey": f"{DIRECTORY}/acme.key",
+                "httpPort": 80,
+                "tlsPort": 443,
+                "certificateValidityPeriod": validity,
+            }
+        }
+        target.ssh(f"cat > {DIRECTORY}/config.json", input=json.dumps(config))
+        # The proxy's unit has ProtectHome and reads the authority's certificate as root.
+        target.sudo(f"chown -R root: {DIRECTORY}")
+        self.point(domains)
+
+    def point(self, domains, address: str = "127.0.0.1") -> None:
+        """Let these names lead to an address, for everything on the server."""
+        self.target.sudo(
+            "sed '/ # by the tests$/d' /etc/hosts > /run/hosts.new; "
+            + "".join(f"echo '{address} {domain} # by the tests' >> /run/hosts.new; " for domain in domains)
+            + "cat /run/hosts.new > /etc/hosts"
+        )
+
+    def start(self) -> None:
+        """Run it, with new keys of its own: all certificates of before are of another authority."""
+        self.stop()
+        self.target.sudo(
+            f"systemd-run --unit {UNIT} --setenv PEBBLE_VA_NOSLEEP=1 --setenv PEBBLE_WFE_NONCEREJECT=0 "
+            f"pebble -config {DIRECTORY}/config.json"
+        )
+        listens = f"ss -ltn | grep -q :{PORT}"
+        wait_for(lambda: self.target.ssh(listens, check=False).returncode == 0, timeout=30, what="the authority")
+
+    def stop(self) -> None:
+        self.target.sudo(f"systemctl stop {UNIT}; systemctl reset-failed {UNIT}", check=False)
+
+    def root(self) -> str:
+        """The certificate that everything it issues leads to, in PEM."""
+        fetch = (
+            "import ssl, urllib.request as u; c = ssl._create_unverified_context(); "
+            "print(u.urlopen('https://127.0.0.1:15000/roots/0', context=c).read().decode())"
+        )
+        return self.target.ssh(["python3", "-c", fetch]).stdout

@@ -1,0 +1,340 @@
+"""The execution modules plasma_https, plasma_https_files, plasma_https_acme and plasma_https_switch."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import socket
+import types
+
+import pytest
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+import _modules.plasma_https as https
+import _modules.plasma_https_acme as acme
+import _modules.plasma_https_certificates as certificates
+import _modules.plasma_https_files as files
+import _modules.plasma_https_switch as switch
+from tests.support.acme import make_certificate
+
+NAMES = ["hub.example.org"]
+PAIR = {"key": "/etc/ssl/hub.key", "cert": "/etc/ssl/hub.pem"}
+
+
+class Server:
+    """A hub without a hub: config.yaml as a dict, a proxy that shows what the test says."""
+
+    def __init__(self, prefix):
+        self.prefix = prefix
+        for name in ("config", "state", "plasma"):
+            (prefix / name).mkdir()
+        self.config = {"limits": {"memory": "2G"}}
+        self.certificate = {}
+        self.reloads = 0
+        self.fails = None
+        self.error = None
+        self.redirects = True
+
+    def compare(self, settings, prefix, unset=()):
+        found = {}
+        for key, value in _leaves(settings).items():
+            old = _leaves(self.config).get(key)
+            if old != value:
+                found[key] = {"old": old, "new": value}
+        found.update({key: {"old": 1, "new": None} for key in unset if key == "https" or key in _leaves(self.config)})
+        return found
+
+    def apply(self, settings, prefix, unset=(), reload="auto", timeout=0):
+        changes = self.compare(settings, prefix)
+        removed = [key for key in unset if key in _leaves(self.config) or key in self.config]
+        if self.fails and changes:
+            self.fails, why = None, self.fails
+            raise CommandExecutionError(why)
+        leaves = {**_leaves(self.config), **_leaves(settings)}
+        leaves = {key: value for key, value in leaves.items() if not any(f"{key}.".startswith(f"{u}.") for u in unset)}
+        self.config = _tree(leaves)
+        done = bool(changes or removed)
+        self.reloads += done
+        return {"changes": changes, "diff": "", "reloaded": "proxy" if done else None, "seconds": 0.0}
+
+    def reload(self, component, prefix, timeout):
+        self.reloads += 1
+
+
+def _leaves(tree, above=""):
+    found = {}
+    for key, value in tree.items():
+        found.update(_leaves(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value})
+    return found
+
+
+def _tree(leaves):
+    tree = {}
+    for key, value in leaves.items():
+        place = tree
+        *parts, last = key.split(".")
+        for part in parts:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return tree
+
+
+@pytest.fixture
+def server(tmp_path):
+    return Server(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def configure_loader_modules(server):
+    functions = {
+        "tljh_config.show": lambda prefix="": server.config,
+        "tljh_config.compare": server.compare,
+        "tljh_config.apply": server.apply,
+        "tljh_config.reload": server.reload,
+        "tljh_config.pending": lambda prefix="": None,
+        "tljh_service.running": lambda: True,
+        "plasma_preflight.listeners": lambda port: [],
+        "cp.cache_file": lambda url: None,
+        "plasma_https_certificates.served": lambda name, address="", port=443, timeout=5: server.certificate,
+        "plasma_https_acme.last_error": lambda since=None: server.error,
+    }
+    for module in (https, acme, files, certificates):
+        for name, function in vars(module).items():
+            if isinstance(function, types.FunctionType) and not name.startswith("_"):
+                functions.setdefault(f"{module.__virtualname__}.{name}", function)
+    return {module: {"__salt__": functions} for module in (https, switch, files, acme, certificates)}
+
+
+@pytest.fixture
+def waits(monkeypatch, server):
+    monkeypatch.setattr(switch.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(
+        switch, "_not_redirected", lambda prefix, name: None if server.redirects else "Plain HTTP does not lead there"
+    )
+
+
+def good(*names):
+    return {"subject": "CN=x", "issuer": "CN=ca", "domains": list(names or NAMES), "fingerprint": "F"}
+
+
+def wanted(**more):
+    return https.settings(NAMES, "a@example.org", **more)
+
+
+def switched(server, settings=None, **more):
+    return switch.apply(settings or wanted(), NAMES, prefix=str(server.prefix), timeout=0, **more)
+
+
+def test_settings():
+    assert https.settings(key="/k", cert="/c")["tls"] == {"key": "/k", "cert": "/c"}
+    assert https.settings(key="/k", cert="/c")["letsencrypt"]["email"] == ""
+    assert wanted(staging=True)["letsencrypt"]["staging"] is True
+    assert wanted(staging=True, acme_server="https://x/")["letsencrypt"]["staging"] is False
+    for arguments in ({}, {"key": "/k"}, {"domains": NAMES}, {"email": "a@example.org"}):
+        with pytest.raises(SaltInvocationError):
+            https.settings(**arguments)
+
+
+def test_it_is_switched_on_and_then_nothing_is_left(server, waits):
+    server.certificate = good()
+    done = switched(server)
+    assert done["changes"]["https.enabled"] == {"old": None, "new": True}
+    assert server.config["limits"] == {"memory": "2G"}
+    assert not (server.prefix / "plasma" / "https-before.json").exists()
+    assert switched(server)["changes"] == {}
+    assert server.reloads == 1
+
+
+def test_no_certificate_restores_what_was_there(server, waits):
+    before = json.loads(json.dumps(server.config))
+    server.certificate = good() | {"subject": "CN=TRAEFIK DEFAULT CERT"}
+    server.error = "acme: error: 403 :: urn:ietf:params:acme:error:unauthorized"
+    with pytest.raises(CommandExecutionError) as raised:
+        switched(server, acme_server="https://acme.example.org/dir", acme_ca="/etc/ssl/own.pem")
+    assert "none yet for hub.example.org" in str(raised.value)
+    assert "403 :: urn" in str(raised.value)
+    assert "was restored" in str(raised.value)
+    assert server.config == before
+    assert not pathlib.Path(https.extra(str(server.prefix))).exists()
+    assert server.reloads == 2
+
+
+@pytest.mark.parametrize(("fails", "redirects"), [("The hub did not come up.", True), (None, False)])
+def test_other_failures_restore_it_too(server, waits, fails, redirects):
+    server.certificate = good()
+    switched(server, https.settings(**PAIR) | {"tls": {"key": "", "cert": ""}} | wanted())
+    before = json.loads(json.dumps(server.config))
+    server.fails, server.redirects = fails, redirects
+    with pytest.raises(CommandExecutionError, match="was restored"):
+        switched(server, https.settings(["new.example.org"], "b@example.org"))
+    assert server.config == before
+
+
+def test_a_switch_that_was_cut_off_goes_back_to_what_was_before_it(server, waits, monkeypatch):
+    server.certificate = {}
+
+    def killed(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(switch, "_waited", killed)
+        with pytest.raises(KeyboardInterrupt):
+            switched(server)
+    assert server.config["https"]["enabled"] is True
+    with pytest.raises(CommandExecutionError, match="was restored"):
+        switched(server)
+    assert server.config == {"limits": {"memory": "2G"}}
+
+
+def test_another_authority_gets_an_account_of_its_own(server, waits, monkeypatch, tmp_path):
+    backups = tmp_path / "backups"
+    monkeypatch.setitem(
+        switch.__salt__, "plasma_https_acme.put_aside", lambda prefix: acme.put_aside(prefix, str(backups))
+    )
+    store = server.prefix / "state" / "acme.json"
+    store.write_text('{"letsencrypt": "staging"}', encoding="utf-8")
+    store.chmod(0o600)
+    server.certificate = good()
+    switched(server, wanted(staging=True))
+    assert store.read_text(encoding="utf-8") == ""
+    store.write_text("of staging", encoding="utf-8")
+    done = switched(server, wanted())
+    assert store.read_text(encoding="utf-8") == ""
+    kept = pathlib.Path(done["kept"])
+    assert kept.read_text(encoding="utf-8") == "of staging"
+    assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    store.write_text("of production", encoding="utf-8")
+    server.certificate = {}
+    with pytest.raises(CommandExecutionError):
+        switched(server, wanted(), acme_server="https://acme.example.org/dir")
+    assert store.read_text(encoding="utf-8") == "of production"
+
+
+def test_another_authority_is_written_for_the_proxy(server, waits):
+    server.certificate = good()
+    done = switched(server, acme_server="https://acme.example.org/dir", acme_ca="/etc/ssl/own.pem")
+    assert done["changes"]["acme"] == {"old": None, "new": "https://acme.example.org/dir"}
+    file = pathlib.Path(https.extra(str(server.prefix)))
+    assert 'caServer = "https://acme.example.org/dir"' in file.read_text(encoding="utf-8")
+    assert 'caCertificates = ["/etc/ssl/own.pem"]' in file.read_text(encoding="utf-8")
+    assert file.stat().st_mode & 0o777 == 0o600
+    switched(server, {"enabled": False})
+    assert not file.exists()
+    assert server.config["https"]["letsencrypt"]["email"] == "a@example.org"  # for when it is switched on again
+
+
+@pytest.mark.parametrize(
+    ("addresses", "ours", "shown", "said"),
+    [
+        (["192.0.2.1"], ["192.0.2.1"], {}, None),
+        (["192.0.2.1"], [], {}, "leads to 192.0.2.1, where port 443 is not this server's"),
+        ([], [], {}, "has no address"),
+    ],
+)
+def test_names(server, monkeypatch, addresses, ours, shown, said):
+    def resolve(name, port, type):
+        if not addresses:
+            raise OSError(-2, "Name or service not known")
+        return [(None, None, None, None, (address, port)) for address in addresses]
+
+    monkeypatch.setattr(https.socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(https, "_ours", lambda address: address in ours)
+    monkeypatch.setattr(https, "_leads_here", lambda address, domain: False)
+    found = https.problems(wanted(), NAMES)
+    assert found == [] if said is None else said in found[0]
+    assert https.problems(wanted(), NAMES, check=False) == []
+    assert https.problems(https.settings(**PAIR), NAMES) == []  # nobody has to find this server for it
+
+
+def test_whether_an_address_is_ours():
+    assert https._ours("127.0.0.1")
+    assert not https._ours("192.0.2.1")
+
+
+def test_an_address_behind_which_this_server_is(monkeypatch):
+    """A word told on the free port is heard through it; what shows another certificate is another server."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    real_server, real_connection = socket.create_server, socket.create_connection
+    monkeypatch.setattr(https.socket, "create_server", lambda place: real_server((place[0], port)))
+    monkeypatch.setattr(
+        https.socket, "create_connection", lambda place, timeout: real_connection((place[0], port), timeout)
+    )
+    assert https._leads_here("127.0.0.1", "hub.example.org")
+
+
+def test_taken_ports(server, monkeypatch):
+    monkeypatch.setitem(
+        https.__salt__,
+        "plasma_preflight.listeners",
+        lambda port: [{"pid": 7, "name": "apache2", "unit": "apache2.service"}] if port == 443 else [],
+    )
+    assert https.problems(wanted(), NAMES)[0].startswith("port 443 is taken by apache2 (pid 7)")
+
+
+def test_files_of_the_repository(server, tmp_path, monkeypatch):
+    make_certificate(tmp_path, "good", domains=NAMES)
+    cached = {"salt://k": str(tmp_path / "good.key"), "salt://c": str(tmp_path / "good.pem")}
+    monkeypatch.setitem(files.__salt__, "cp.cache_file", lambda url: cached.get(url, ""))
+    given = {"key": "salt://k", "cert": "salt://c", "acme_ca": None}
+    found = files.found(given, str(server.prefix))
+    assert files.problem(found, NAMES) is None
+    assert "plasma.https.tls.cert (salt://c): it is for" in files.problem(found, ["other.example.org"])
+    assert files.place(found) == [found["key"], found["cert"]]
+    assert files.place(found) == []
+    key = pathlib.Path(found["key"])
+    assert key.parent == pathlib.Path(found["cert"]).parent
+    assert (key.stat().st_mode & 0o777, key.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    make_certificate(tmp_path, "good", domains=NAMES)
+    assert files.found(given, str(server.prefix))["key"] != found["key"]  # the pair in use stays as it is
+    with pytest.raises(CommandExecutionError, match=r"plasma.https.tls.key: there is no salt://x"):
+        files.found({**given, "key": "salt://x"}, str(server.prefix))
+
+
+JOURNAL = (
+    '2026-11-25T08:00:00Z ERR Unable to obtain ACME certificate for domains error="unable to generate a certificate for '
+    "the domains [hub.example.org]: error: one or more domains had a problem:\\n[hub.example.org] acme: error: 403 :: "
+    'urn:ietf:params:acme:error:unauthorized :: Cannot negotiate ALPN protocol \\"acme-tls/1\\"" '
+    "providerName=letsencrypt.acme\n"
+    "2026-11-25T07:59:00Z INF Starting provider *acme.ChallengeTLSALPN\n"
+)
+
+
+@pytest.mark.parametrize(("text", "said"), [(JOURNAL, "403 :: urn:ietf"), ("", None), ("INF all is well\n", None)])
+def test_last_error(monkeypatch, text, said):
+    monkeypatch.setattr(acme.subprocess, "run", lambda *args, **options: types.SimpleNamespace(stdout=text))
+    found = acme.last_error(since="2026-11-25T07:00:00+00:00")
+    assert found is None if said is None else said in found
+    assert found is None or ("\n" not in found and 'ALPN protocol "acme-tls/1"' in found)
+
+
+@pytest.mark.parametrize(
+    ("days", "error", "said"),
+    [(60, None, None), (60, "403", None), (3, None, "expires in 3.0 days"), (-1, "403", "The authority said: 403")],
+)
+def test_health(server, days, error, said):
+    server.config["https"] = wanted()
+    server.error = error
+    begin = "2026-09-01T00:00:00+00:00"
+    server.certificate = good() | {
+        "not_before": begin,
+        "not_after": "2026-11-30T00:00:00+00:00",
+        "days_left": float(days),
+    }
+    found = https.health(str(server.prefix))
+    assert (found["kind"], found["domains"], found["last_error"]) == ("acme", NAMES, error)
+    assert found["problem"] is None if said is None else said in found["problem"]
+    assert found["problem"] is None or "state.apply https" in found["problem"]
+
+
+def test_health_without_https_and_without_an_answer(server):
+    assert https.health(str(server.prefix))["problem"] is None
+    server.config["https"] = wanted()
+    assert "shows no certificate" in https.health(str(server.prefix))["problem"]
+    server.certificate = good() | {
+        "subject": "CN=TRAEFIK DEFAULT CERT",
+        "not_before": "2026-09-01T00:00:00+00:00",
+        "not_after": "2027-09-01T00:00:00+00:00",
+        "days_left": 300.0,
+    }
+    assert "no certificate for hub.example.org yet" in https.health(str(server.prefix))["problem"]

@@ -321,7 +321,7 @@ def health(prefix="/opt/tljh"):
         found["domains"] = shown["domains"]
     found.update({key: shown[key] for key in ("issuer", "not_after", "days_left")})
     if found["kind"] == "acme":
-        found["last_error"] = __salt__["plasma_https_acme.last_error"](since=shown["not_before"])
+        found["last_error"] = __salt__["plasma_https_acme.last_error"](since=_came(shown, prefix))
     said = f" The authority said: {found['last_error']}" if found["last_error"] else ""
     stand_in = __salt__["plasma_https_certificates.is_stand_in"](shown)
     if found["kind"] == "acme" and stand_in:
@@ -342,6 +342,15 @@ def health(prefix="/opt/tljh"):
         if __salt__["plasma_https_certificates.describe"](text)["fingerprint"] != shown["fingerprint"]:
             found["problem"] = f"The proxy still shows the certificate that was in {pair['cert']} before: {again}"
     return found
+
+
+def _came(certificate, prefix):
+    """When the certificate came, in seconds since 1970: authorities date back, and the proxy notes what it gets."""
+    begin = datetime.datetime.fromisoformat(certificate["not_before"]).timestamp()
+    try:
+        return max(begin, (pathlib.Path(prefix) / "state" / "acme.json").stat().st_mtime)
+    except OSError:
+        return begin
 
 
 def _soon(certificate):

@@ -5,10 +5,12 @@ What the proxy and a certificate authority that speaks ACME said to each other.
 from __future__ import annotations
 
 import datetime
+import json
 import pathlib
 import re
 import shutil
 import subprocess
+import urllib.parse
 
 from salt.exceptions import CommandExecutionError
 
@@ -54,6 +56,27 @@ def last_error(since=None, unit="traefik.service"):
             # Go quotes what it logs; of several lines the first few say it.
             return " ".join(text.replace("\\n", " ").replace('\\"', '"').split())[:600]
     return None
+
+
+def authority(prefix="/opt/tljh"):
+    """
+    Return the host of the authority that the proxy has an account with; None without one.
+
+    prefix
+        Where the hub is installed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_https_acme.authority
+    """
+    try:
+        found = json.loads((pathlib.Path(prefix) / "state" / "acme.json").read_text(encoding="utf-8"))
+        place = found["letsencrypt"]["Account"]["Registration"]["uri"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return urllib.parse.urlsplit(str(place)).netloc or None
 
 
 def put_aside(prefix="/opt/tljh", directory=BACKUPS):

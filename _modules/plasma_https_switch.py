@@ -12,11 +12,14 @@ import json
 import os
 import pathlib
 import time
+import urllib.parse
 
 from salt.exceptions import CommandExecutionError
 
 __virtualname__ = "plasma_https_switch"
 
+# Where Traefik goes without caServer, and what TLJH's and our own configuration name for `staging`.
+PRODUCTION, STAGING = "acme-v02.api.letsencrypt.org", "acme-staging-v02.api.letsencrypt.org"
 POLL = 1  # seconds between two looks at the certificate
 
 
@@ -48,15 +51,16 @@ def apply(wanted, domains=(), acme_server=None, acme_ca=None, prefix="/opt/tljh"
     begun = time.monotonic()
     changes = __salt__["plasma_https.compare"](wanted, domains, acme_server, acme_ca, prefix)
     if not changes:
+        settle(prefix)
         return {"changes": {}, "seconds": 0.0, "kept": None}
     before = _record(prefix) or _now(prefix)
-    another = _authority(before["https"], before["extra"]) != _authority(
-        wanted, __salt__["plasma_https.extra_text"](wanted, acme_server, acme_ca)
-    )
+    known = __salt__["plasma_https_acme.authority"](prefix)
+    asks = wanted["enabled"] and not wanted["tls"]["key"]
+    another = asks and known not in (None, _authority(wanted, acme_server))
     _note(prefix, before)
     try:
         # The account and the certificates of another authority would be used until they expire.
-        if another and wanted["enabled"] and not wanted["tls"]["key"] and not before["kept"]:
+        if another and not before["kept"]:
             before["kept"] = __salt__["plasma_https_acme.put_aside"](prefix)
             _note(prefix, before)
         since = time.time()
@@ -74,6 +78,26 @@ def apply(wanted, domains=(), acme_server=None, acme_ca=None, prefix="/opt/tljh"
         raise CommandExecutionError(_back(prefix, before, ready_timeout, str(exc))) from exc
     _path(prefix).unlink(missing_ok=True)
     return {"changes": changes, "seconds": round(time.monotonic() - begun, 2), "kept": before["kept"]}
+
+
+def settle(prefix="/opt/tljh"):
+    """
+    Forget what was there before a switch, as all is as wanted now; return whether there was something to forget.
+
+    prefix
+        Where the hub is installed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_https_switch.settle
+    """
+    try:
+        _path(prefix).unlink()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _runs():
@@ -114,11 +138,11 @@ def _not_redirected(prefix, name):
         connection.close()
 
 
-def _authority(https, extra):
-    """Who makes certificates with these settings; None for nobody."""
-    if not https or not https.get("enabled") or (https.get("tls") or {}).get("key"):
-        return None
-    return extra or ("staging" if (https.get("letsencrypt") or {}).get("staging") else "production")
+def _authority(wanted, acme_server):
+    """The host of who is asked for certificates."""
+    if acme_server:
+        return urllib.parse.urlsplit(acme_server).netloc
+    return STAGING if wanted["letsencrypt"]["staging"] else PRODUCTION
 
 
 def _now(prefix):

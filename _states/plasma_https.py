@@ -100,6 +100,8 @@ def disabled(name, prefix="/opt/tljh", ready_timeout=120):
 def _switched(ret, wanted, arguments, timeout, ready_timeout, what):
     changes = __salt__["plasma_https.compare"](wanted, **arguments)
     if not changes:
+        if not __opts__["test"]:
+            __salt__["plasma_https_switch.settle"](arguments["prefix"])
         ret["comment"] = f"{what} is in place."
     elif __opts__["test"]:
         ret.update(result=None, changes=changes, comment=f"{what} would be put in place: {', '.join(sorted(changes))}.")

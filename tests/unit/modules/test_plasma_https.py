@@ -186,28 +186,51 @@ def test_a_switch_that_was_cut_off_goes_back_to_what_was_before_it(server, waits
     assert server.config == {"limits": {"memory": "2G"}}
 
 
+def account(host):
+    return json.dumps({"letsencrypt": {"Account": {"Registration": {"uri": f"https://{host}/acme/acct/1"}}}})
+
+
 def test_another_authority_gets_an_account_of_its_own(server, waits, monkeypatch, tmp_path):
     backups = tmp_path / "backups"
     monkeypatch.setitem(
         switch.__salt__, "plasma_https_acme.put_aside", lambda prefix: acme.put_aside(prefix, str(backups))
     )
     store = server.prefix / "state" / "acme.json"
-    store.write_text('{"letsencrypt": "staging"}', encoding="utf-8")
-    store.chmod(0o600)
+    store.write_text(account(switch.STAGING), encoding="utf-8")
     server.certificate = good()
-    switched(server, wanted(staging=True))
-    assert store.read_text(encoding="utf-8") == ""
-    store.write_text("of staging", encoding="utf-8")
+    # With the same authority the account and its certificates are used again, as often as it is switched on.
+    for settings in (wanted(staging=True), {"enabled": False}, wanted(staging=True), https.settings(**PAIR)):
+        monkeypatch.setattr(switch, "_waited", lambda *args: None)
+        assert switched(server, settings)["kept"] is None
     done = switched(server, wanted())
     assert store.read_text(encoding="utf-8") == ""
     kept = pathlib.Path(done["kept"])
-    assert kept.read_text(encoding="utf-8") == "of staging"
+    assert kept.read_text(encoding="utf-8") == account(switch.STAGING)
     assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o600, 0o700)
-    store.write_text("of production", encoding="utf-8")
-    server.certificate = {}
+    store.write_text(account(switch.PRODUCTION), encoding="utf-8")
+    monkeypatch.setattr(switch, "_waited", lambda *args: "none came")
     with pytest.raises(CommandExecutionError):
         switched(server, wanted(), acme_server="https://acme.example.org/dir")
-    assert store.read_text(encoding="utf-8") == "of production"
+    assert store.read_text(encoding="utf-8") == account(switch.PRODUCTION)
+
+
+def test_what_was_before_is_forgotten_once_all_is_as_wanted(server, waits, monkeypatch):
+    """A switch that was cut off after it took effect: a later failure goes back to it, and not to what was before."""
+    server.certificate = good()
+
+    def killed(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(switch, "_waited", killed)
+        with pytest.raises(KeyboardInterrupt):
+            switched(server)
+    assert switched(server)["changes"] == {}
+    working = json.loads(json.dumps(server.config))
+    server.certificate = {}
+    with pytest.raises(CommandExecutionError):
+        switched(server, https.settings(["new.example.org"], "b@example.org"))
+    assert server.config == working
 
 
 def test_another_authority_is_written_for_the_proxy(server, waits):
@@ -292,8 +315,8 @@ def test_files_of_the_repository(server, tmp_path, monkeypatch):
 
 
 JOURNAL = (
-    '2026-11-25T08:00:00Z ERR Unable to obtain ACME certificate for domains error="unable to generate a certificate for '
-    "the domains [hub.example.org]: error: one or more domains had a problem:\\n[hub.example.org] acme: error: 403 :: "
+    '2026-11-25T08:00:00Z ERR Unable to obtain ACME certificate for domains error="unable to generate a certificate '
+    "for the domains [hub.example.org]: error: one or more domains had a problem:\\n[hub.example.org] acme: error: 403 :: "
     'urn:ietf:params:acme:error:unauthorized :: Cannot negotiate ALPN protocol \\"acme-tls/1\\"" '
     "providerName=letsencrypt.acme\n"
     "2026-11-25T07:59:00Z INF Starting provider *acme.ChallengeTLSALPN\n"

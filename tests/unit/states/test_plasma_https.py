@@ -26,6 +26,7 @@ def functions():
         "plasma_https_files.found": create_autospec(files_module.found, return_value=FOUND),
         "plasma_https_files.problem": create_autospec(files_module.problem, return_value=None),
         "plasma_https_files.place": create_autospec(files_module.place, return_value=[]),
+        "plasma_https_switch.settle": create_autospec(switch_module.settle, return_value=False),
         "plasma_https_switch.apply": create_autospec(
             switch_module.apply, return_value={"changes": CHANGES, "seconds": 4.25, "kept": None}
         ),
@@ -37,11 +38,12 @@ def configure_loader_modules(functions, test_mode):
     return {plasma_https: {"__salt__": functions, "__opts__": {"test": test_mode}}}
 
 
-def test_in_place_asks_nobody_about_names(functions):
+def test_in_place_asks_nobody_about_names(functions, test_mode):
     ret = plasma_https.enabled("https", **ACME)
     assert (ret["result"], ret["changes"], ret["comment"]) == (True, {}, "HTTPS is in place.")
     functions["plasma_https.problems"].assert_not_called()
     functions["plasma_https_switch.apply"].assert_not_called()
+    assert functions["plasma_https_switch.settle"].called is not test_mode
 
 
 def test_switched(functions, test_mode):

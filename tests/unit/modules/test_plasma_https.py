@@ -316,7 +316,8 @@ def test_files_of_the_repository(server, tmp_path, monkeypatch):
 
 JOURNAL = (
     '2026-11-25T08:00:00Z ERR Unable to obtain ACME certificate for domains error="unable to generate a certificate '
-    "for the domains [hub.example.org]: error: one or more domains had a problem:\\n[hub.example.org] acme: error: 403 :: "
+    "for the domains [hub.example.org]: error: one or more domains had a problem:\\n"
+    "[hub.example.org] acme: error: 403 :: "
     'urn:ietf:params:acme:error:unauthorized :: Cannot negotiate ALPN protocol \\"acme-tls/1\\"" '
     "providerName=letsencrypt.acme\n"
     "2026-11-25T07:59:00Z INF Starting provider *acme.ChallengeTLSALPN\n"

@@ -22,16 +22,10 @@ ENABLED = "https-enabled|https-enabled"
 @pytest.fixture(scope="module")
 def authority(kept_server, tmp_path_factory):
     found = Authority(kept_server.target, tmp_path_factory.mktemp("acme"), NAMES)
-    # A certificate of less than a day is renewed when 20 minutes are left: these are, as soon as it looks.
-    kept_server.target.ssh(
-        f"sudo install -d -m 700 /opt/tljh/config/traefik_config.d; sudo tee {SHORT} >/dev/null",
-        input="[certificatesResolvers.letsencrypt.acme]\ncertificatesDuration = 1\n",
-    )
     found.start()
     yield found
     found.stop()
     found.point([])
-    kept_server.target.sudo(f"rm -f {SHORT}")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -71,11 +65,17 @@ def shown(server, name=NAMES[0], root=None):
 
 
 def with_pair(server, name, key=None, **more):
+    server.target.sudo(f"rm -f {SHORT}")
     tls = {"key": f"/etc/ssl/plasma/{key or name}.key", "cert": f"/etc/ssl/plasma/{name}.pem"}
     server.with_pillar(https={"domains": NAMES, "tls": tls, **more})
 
 
 def with_acme(server, **more):
+    # A certificate of less than a day is renewed when 20 minutes are left: these are, as soon as the proxy looks.
+    server.target.ssh(
+        f"sudo install -d -m 700 /opt/tljh/config/traefik_config.d; sudo tee {SHORT} >/dev/null",
+        input="[certificatesResolvers.letsencrypt.acme]\ncertificatesDuration = 1\n",
+    )
     server.with_pillar(
         https={
             "domains": NAMES,
@@ -194,7 +194,7 @@ def test_it_is_renewed(kept, authority):
 def test_people_log_in(kept, authority):
     ada = make_account(kept.target, "https-ada")
     person = HubUser(f"https://{kept.target.host}", ada.name)
-    person.session.verify = False
+    person.session.verify = person.session.trust_env = False  # the certificate is for the name, not the address
     person.login(ada.password)
     assert person.logged_in
     kept.target.sudo(f"userdel -r {ada.name}", check=False)
@@ -210,6 +210,7 @@ def test_an_authority_that_cannot_be_reached(kept, authority, pairs):
     try:
         result = kept.site.apply("https")
     finally:
+        kept.target.sudo(f"rm -f {SHORT}")
         authority.start()
     comment = result.failed[ENABLED]
     assert "No certificate came within 15 seconds" in comment
@@ -225,6 +226,7 @@ def test_a_name_that_leads_elsewhere(kept, authority):
     try:
         result = kept.site.apply("https")
     finally:
+        kept.target.sudo(f"rm -f {SHORT}")
         authority.point(NAMES)
     assert "hub.example.org leads to 192.0.2.1, where port 443 is not this server's" in result.failed[ENABLED]
 

@@ -46,7 +46,7 @@ class Authority:
         target.sudo("DEBIAN_FRONTEND=noninteractive apt-get install -y -q pebble")
         make_certificate(directory, "ca-of-acme", domains=["ca.example.org"])
         make_certificate(directory, "acme", domains=["localhost"], authority="ca-of-acme")
-        target.sudo(f"install -d -o {target.user} {DIRECTORY}")
+        target.sudo(f"rm -rf {DIRECTORY}; install -d -o {target.user} {DIRECTORY}")
         for file in ("acme.key", "acme.pem", "ca-of-acme.pem"):
             target.copy_to(directory / file, f"{DIRECTORY}/")
         config = {

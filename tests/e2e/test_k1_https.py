@@ -22,6 +22,8 @@ ENABLED = "https-enabled|https-enabled"
 @pytest.fixture(scope="module")
 def authority(kept_server, tmp_path_factory):
     found = Authority(kept_server.target, tmp_path_factory.mktemp("acme"), NAMES)
+    # An account of a run before would be unknown to this authority, which is new each time.
+    kept_server.target.sudo("truncate -s 0 /opt/tljh/state/acme.json")
     found.start()
     yield found
     found.stop()

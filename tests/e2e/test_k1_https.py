@@ -194,12 +194,15 @@ def test_it_is_renewed(kept, authority):
 
 
 def test_people_log_in(kept, authority):
+    with_acme(kept)
+    assert kept.site.apply("https").failed == {}
+    kept.target.sudo("userdel -r https-ada", check=False)
     ada = make_account(kept.target, "https-ada")
     person = HubUser(f"https://{kept.target.host}", ada.name)
     person.session.verify = person.session.trust_env = False  # the certificate is for the name, not the address
     person.login(ada.password)
     assert person.logged_in
-    kept.target.sudo(f"userdel -r {ada.name}", check=False)
+    kept.target.sudo("userdel -r https-ada", check=False)
 
 
 def test_an_authority_that_cannot_be_reached(kept, authority, pairs):

@@ -326,39 +326,3 @@ def test_traefik_accepts_what_is_rendered(prefix, tmp_path):
         process.wait(10)
     text = log.read_text()
     assert "ERR" not in text, text
-
-
-RULES = """
-[http.routers.route_api]
-rule = "Host(`127.0.0.1`)"
-entryPoints = [ "auth_api",]
-
-[http.routers.router__2F]
-rule = "PathPrefix(`/`)"
-entryPoints = [ "http",]
-
-[jupyterhub.routes.router__2F]
-target = "http://172.19.0.1:15001"
-"""
-
-
-def test_routes_move_with_the_entry_point(tmp_path):
-    rules = tmp_path / "rules.toml"
-    rules.write_text(RULES, encoding="utf-8")
-    assert traefik.move_routes(rules, "https")
-    found = toml.loads(rules.read_text(encoding="utf-8"))
-    assert found["http"]["routers"]["router__2F"]["entryPoints"] == ["https"]
-    assert found["http"]["routers"]["route_api"]["entryPoints"] == ["auth_api"]
-    assert found["jupyterhub"]["routes"]["router__2F"]["target"] == "http://172.19.0.1:15001"
-    assert rules.stat().st_mode & 0o777 == 0o600
-    assert not traefik.move_routes(rules, "https")
-    assert traefik.move_routes(rules, "http")
-
-
-@pytest.mark.parametrize("text", ["", "[http", "http = 1", "[http]\nrouters = 1"])
-def test_routes_that_cannot_be_read_are_left_to_the_hub(tmp_path, text):
-    rules = tmp_path / "rules.toml"
-    assert not traefik.move_routes(rules, "https")
-    rules.write_text(text, encoding="utf-8")
-    assert not traefik.move_routes(rules, "https")
-    assert rules.read_text(encoding="utf-8") == text

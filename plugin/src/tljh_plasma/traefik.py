@@ -149,37 +149,11 @@ def _write(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def move_routes(rules: Path, entry_point: str) -> bool:
-    """Let the hub's routes answer at this entry point; the hub leaves a route alone that leads where it should.
-
-    Args:
-        rules: rules/rules.toml, which the hub writes.
-        entry_point: "http" or "https".
-
-    Returns:
-        Whether the file was changed. One that cannot be read is left to the hub.
-    """
-    import toml
-
-    try:
-        found = toml.loads(rules.read_text(encoding="utf-8"))
-        routers = found.get("http", {}).get("routers", {})
-        moved = [route for route in routers.values() if route.get("entryPoints") in (["http"], ["https"])]
-    except (OSError, ValueError, AttributeError):
-        return False
-    moved = [route for route in moved if route["entryPoints"] != [entry_point]]
-    for route in moved:
-        route["entryPoints"] = [entry_point]
-    if moved:
-        _write(rules, toml.dumps(found))
-    return bool(moved)
-
-
 def render(values: Settings) -> list[Path]:
     """Write traefik.toml, rules/dynamic.toml and, when missing, rules/rules.toml and acme.json.
 
     As in TLJH, ``config/traefik_config.d/*.toml`` is merged over traefik.toml. The routes that the hub keeps in
-    rules/rules.toml are kept, so that the proxy can be restarted under running servers; they move with the entry point.
+    rules/rules.toml are left alone, so that the proxy can be restarted under running servers.
 
     Args:
         values: the settings.
@@ -207,7 +181,6 @@ def render(values: Settings) -> list[Path]:
     header = "# Rendered from config.yaml by tljh_plasma.standalone: changes here are lost.\n"
     _write(state / "traefik.toml", header + toml.dumps(static))
     _write(rules / "dynamic.toml", header + toml.dumps(dynamic_config(config)))
-    move_routes(rules / "rules.toml", "https" if config["https"]["enabled"] else "http")
     api_password(state)
     for path in (rules / "rules.toml", state / "acme.json"):
         # Traefik refuses an acme.json that others may read.

@@ -132,7 +132,7 @@ def run():
     """
     if not os.path.exists(PROGRAM):
         raise CommandExecutionError(
-            "Leftovers of builds are not looked after here: set plasma.docker.prune.enabled, and apply the state docker."
+            "Leftovers of builds are not looked after: set plasma.docker.prune.enabled, then apply the state docker."
         )
     done = _run("start", SERVICE, timeout=1800)
     found = health()

@@ -3,9 +3,14 @@ base:
   '*':
     - preflight
     - docker
+    - docker.prune
     - utils
     - tljh
+    - https
+    - cockpit
     - groups
     - users
     - quotas
     - admins
+    - backup
+    - applied

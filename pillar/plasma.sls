@@ -60,8 +60,7 @@ plasma:
   # docker:
   #   source: docker-ce
 
-  # Certificates: from Let's Encrypt for `name_server` (a name of each server: put it in servers/ID.sls), or an existing
-  # pair in `tls: {key: ..., cert: ...}`. docs/configuration/https.md
+  # HTTPS: from Let's Encrypt for `domains` (names of each server: servers/ID.sls), or a pair. docs/configuration/https.md
   # https: {}
 
   # Cockpit for administrators, behind the hub. Needs https.

@@ -19,7 +19,7 @@ from salt.exceptions import CommandExecutionError
 __virtualname__ = "plasma_status_report"
 
 PREFIX, HOMES, BACKUPS = "/opt/tljh", "/home", "/var/opt/plasma/backups"
-TIMEOUT = 12  # seconds for all parts together
+TIMEOUT = 20  # seconds for all parts together
 WARN_AT, FULL_AT = 85, 98  # percent of a disk
 SHOWN = 5  # names in one problem
 _HEALTH = {
@@ -223,7 +223,7 @@ class _Judge:
     def _disks(self, warn_at):
         mend = f"{self.tool} cmd.run 'docker image prune --force'"  # what builds left behind
         if (self.parts.get("prune") or {}).get("timer"):
-            mend = f"{self.tool} service.start plasma-prune.service"
+            mend = f"{self.tool} plasma_prune.run"
         for disk in self.parts.get("disks") or ():
             holds = ", ".join(disk["holds"])
             for key, what in (("percent", "full"), ("inodes_percent", "out of room for files")):

@@ -170,7 +170,7 @@ def test_a_disk_that_fills_up(server, percent, inodes, options, severity):
 
 @pytest.mark.parametrize(
     ("timer", "mend"),
-    [(None, "cmd.run 'docker image prune --force'"), ("active", "service.start plasma-prune.service")],
+    [(None, "cmd.run 'docker image prune --force'"), ("active", "plasma_prune.run")],
 )
 def test_a_full_disk_is_mended_by_what_the_server_has(server, timer, mend):
     server.answers["plasma_status_parts.disks"] = [{**DISK, "percent": 90}]

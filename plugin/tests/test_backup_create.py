@@ -258,6 +258,12 @@ def test_a_disk_that_is_too_full(world):
         subprocess.run(["umount", world.place], check=True)
 
 
+@pytest.mark.skipif(os.path.exists("/var/run/docker.sock"), reason="this machine has an engine where servers have it")
+def test_images_need_an_engine(world):
+    assert "The Docker engine does not answer" in world.create("--images")["error"]
+    assert "error" not in world.create()
+
+
 def test_it_needs_nothing_but_the_standard_library(world):
     """Also when the hub's environment is broken: not even what the system has installed is looked for (-S)."""
     done = subprocess.run([COMMAND[0], "-S", *COMMAND[1:], "list", "--directory", world.place], capture_output=True)

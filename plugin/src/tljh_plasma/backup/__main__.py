@@ -152,7 +152,7 @@ def _write(options: argparse.Namespace, prefix: Path, place: Path, partial: Path
         contents.hub(writer, prefix, place)
         contents.tls(writer, said["tls"])
         contents.accounts(writer)
-        known = contents.environments()
+        known = contents.environments() or []
         writer.text("environments.json", json.dumps(known, indent=1))
         if options.images:
             contents.images(writer, known, place)
@@ -185,7 +185,13 @@ def _check_room(options: argparse.Namespace, prefix: Path, place: Path) -> None:
     for folder in (prefix / "config", prefix / "state", *([Path(options.home_path)] if options.homes else [])):
         needed += _size(folder)
     if options.images:
-        needed += 2 * sum(image["bytes"] or 0 for image in contents.environments())
+        known = contents.environments()
+        if known is None:
+            raise ArchiveError(
+                "The Docker engine does not answer, so its images cannot be backed up: start it, or set "
+                "plasma.backup.images to false."
+            )
+        needed += 2 * sum(image["bytes"] or 0 for image in known)
     stats = os.statvfs(place)
     free = stats.f_bavail * stats.f_frsize
     if free < needed:

@@ -117,8 +117,8 @@ def homes(writer: Writer, home_path: Path) -> None:
 
 
 class _Engine(http.client.HTTPConnection):
-    def __init__(self) -> None:
-        super().__init__("localhost", timeout=600)
+    def __init__(self, timeout: int = 3600) -> None:
+        super().__init__("localhost", timeout=timeout)
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -126,14 +126,17 @@ class _Engine(http.client.HTTPConnection):
         self.sock.connect(DOCKER)
 
 
-def environments() -> list[dict[str, Any]]:
-    """How the environments on this server were made: what is needed to build them again. Empty without an engine."""
-    engine = _Engine()
+def environments() -> list[dict[str, Any]] | None:
+    """How the environments on this server were made: what is needed to build them again. None without an engine."""
+    engine = _Engine(timeout=60)
     try:
         engine.request("GET", "/images/json")
-        images = json.loads(engine.getresponse().read())
+        answer = engine.getresponse()
+        images = json.loads(answer.read())
+        if answer.status != 200:
+            return None
     except (OSError, http.client.HTTPException, ValueError):
-        return []
+        return None
     finally:
         engine.close()
     found = []
@@ -172,7 +175,7 @@ def images(writer: Writer, known: list[dict[str, Any]], spool: Path) -> None:
 def load(path: Path) -> list[str]:
     """Give the engine the images of a verified archive that it does not have; returns their tags."""
     recipes = [json.loads(file.read()) for _, _, file in members(path, ["environments.json"]) if file]
-    here = {image["id"] for image in environments()}
+    here = {image["id"] for image in environments() or []}
     wanted = {f"images/{number}.tar": image for number, image in enumerate(recipes[0] if recipes else [])}
     loaded = []
     for _, info, file in members(path, ["images"]):

@@ -21,8 +21,8 @@ def scheduled(name, schedule=None, **options):
         Any description.
     schedule
         As systemd's OnCalendar.
-    options
-        What the execution function ``plasma_backup.arguments`` takes.
+    prefix, directory, keep, homes, images, home_path
+        See the execution function ``plasma_backup.arguments``.
 
     .. code-block:: yaml
 
@@ -58,8 +58,8 @@ def created(name, **options):
 
     name
         Any description.
-    options
-        What the execution function ``plasma_backup.create`` takes.
+    prefix, directory, homes, images, home_path
+        See the execution function ``plasma_backup.create``.
 
     .. code-block:: yaml
 
@@ -96,8 +96,8 @@ def restored(name, archive=None, prefix="/opt/tljh", **options):
         Path of the archive on the server.
     prefix
         Where the hub is installed.
-    options
-        What the execution function ``plasma_restore.apply`` takes besides.
+    people, home_path, directory, timeout
+        See the execution function ``plasma_restore.apply``.
 
     .. code-block:: yaml
 

@@ -44,12 +44,19 @@ class Tree:
         file.write_text(re.sub(r'(?m)^__version__ = ".*"$', f'__version__ = "{version}"', text), encoding="utf-8")
 
     def lock(self, requirements: str) -> None:
-        """Put these requirements, with their hashes, in the place of those of the same projects in the hub's lock."""
+        """Put these requirements, with their hashes, in the place of those of the same projects in the hub's locks."""
         path = self.directory / "plugin/requirements.txt"
         ours = entries(path.read_text(encoding="utf-8"))
         theirs = entries(requirements)
         assert theirs.keys() <= ours.keys(), theirs.keys() - ours.keys()
         path.write_text("".join({**ours, **theirs}.values()), encoding="utf-8")
+        # The one of the official installer has versions alone.
+        path = path.with_name("requirements-tljh.txt")
+        text = path.read_text(encoding="utf-8")
+        for name, lines in theirs.items():
+            version = lines.split()[0].partition("==")[2]
+            text = re.sub(rf"(?m)^{re.escape(name)}==\S+", f"{name}=={version}", text)
+        path.write_text(text, encoding="utf-8")
 
 
 def entries(lock: str) -> dict[str, str]:

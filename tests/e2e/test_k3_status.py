@@ -113,6 +113,15 @@ def test_docker_is_stopped(kept, status):
     status.healthy()
 
 
+def test_docker_hangs(kept, status):
+    kept.target.sudo("kill -STOP $(pidof dockerd)")
+    try:
+        status.problem("Docker does not answer")
+    finally:
+        kept.target.sudo("kill -CONT $(pidof dockerd)")
+    status.healthy()
+
+
 def test_an_interrupted_installation(kept, status):
     receipt = json.loads(kept.target.sudo(["cat", RECEIPT]).stdout)
     kept.target.ssh(f"sudo tee {RECEIPT} > /dev/null", input=json.dumps({**receipt, "complete": False}))

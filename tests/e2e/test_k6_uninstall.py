@@ -46,7 +46,8 @@ def afterwards(kept_server):
     kept_server.with_pillar()
     for name in ("k6ada", "k6ben"):
         kept_server.target.sudo(["userdel", "--remove", name], check=False)
-    assert not kept_server.site.apply().failed
+    done = kept_server.site.apply()
+    assert not done.failed, done.failed
 
 
 @pytest.fixture

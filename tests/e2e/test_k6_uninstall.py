@@ -66,6 +66,20 @@ def inhabited(kept):
     return kept, course
 
 
+def test_what_must_not_be_removed_is_refused(kept):
+    target = kept.target
+    target.sudo("mkdir -p /opt/tljh/elsewhere")
+    target.sudo("mount -t tmpfs none /opt/tljh/elsewhere")
+    try:
+        state = state_of(kept.site.apply("uninstall"))
+    finally:
+        target.sudo("umount /opt/tljh/elsewhere")
+        target.sudo("rmdir /opt/tljh/elsewhere")
+    assert state["result"] is False
+    assert state["comment"].startswith("/opt/tljh/elsewhere is mounted")
+    assert target.sudo("systemctl is-active jupyterhub").stdout.strip() == "active"
+
+
 def test_a_hub_is_removed_and_comes_back(inhabited):
     kept, course = inhabited
     target = kept.target
@@ -156,20 +170,6 @@ def test_what_is_named_goes_too(inhabited):
     assert not target.sudo("find /home/.plasma-removed -name thesis", check=False).stdout
     assert target.sudo(["docker", "image", "inspect", course], check=False).returncode
     assert not kept.site.apply("uninstall").changed
-
-
-def test_what_must_not_be_removed_is_refused(kept):
-    target = kept.target
-    target.sudo("mkdir -p /opt/tljh/elsewhere")
-    target.sudo("mount -t tmpfs none /opt/tljh/elsewhere")
-    try:
-        state = state_of(kept.site.apply("uninstall"))
-    finally:
-        target.sudo("umount /opt/tljh/elsewhere")
-        target.sudo("rmdir /opt/tljh/elsewhere")
-    assert state["result"] is False
-    assert state["comment"].startswith("/opt/tljh/elsewhere is mounted")
-    assert target.sudo("systemctl is-active jupyterhub").stdout.strip() == "active"
 
 
 def test_mirrors_take_back_what_was_set(kept):

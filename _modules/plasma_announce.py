@@ -8,7 +8,6 @@ every page (``tljh_plasma.announcement``).
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import time
 
@@ -64,13 +63,8 @@ def set_(message, level="info", seconds=None, audience="everyone", prefix="/opt/
     wanted = {"message": message, "level": level, "until": until, "for": audience}
     if show(prefix) == wanted:
         return False
-    temporary = path.with_suffix(".new")
     try:
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            json.dump(wanted, file)
-        os.replace(temporary, path)
+        __salt__["plasma_files.write"](path, json.dumps(wanted))
     except (FileNotFoundError, NotADirectoryError):
         raise CommandExecutionError(f"No hub is installed in {prefix}: apply the state tljh.") from None
     except OSError as exc:

@@ -4,7 +4,6 @@ The timer of systemd that makes backups. It runs the backup program without Salt
 
 from __future__ import annotations
 
-import os
 import pathlib
 
 from salt.exceptions import CommandExecutionError
@@ -121,10 +120,7 @@ def schedule(schedule=None, directory_of_units="/etc/systemd/system", **options)
         _systemctl("daemon-reload")
         return changes
     for name, text in units(schedule, **options).items():
-        temporary = folder / f".{name}.new"
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, folder / name)
+        __salt__["plasma_files.write"](folder / name, text, mode=0o644)
     _systemctl("daemon-reload")
     _systemctl("enable", TIMER)
     _systemctl("restart", TIMER)

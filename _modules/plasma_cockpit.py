@@ -12,7 +12,6 @@ What was here before is noted in /var/lib/plasma/cockpit.json, and the configura
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import shutil
 import time
@@ -309,14 +308,7 @@ def _read(path):
 
 def _write(path, text, mode):
     path.parent.mkdir(mode=0o700 if mode == 0o600 else 0o755, parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    __salt__["plasma_files.write"](path, text, mode=mode)
 
 
 def _note():

@@ -132,11 +132,4 @@ def _read(path):
 def _write(path, value, mode):
     path = pathlib.Path(path)
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.new")
-    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as handle:
-        os.fchmod(handle.fileno(), mode)
-        json.dump(value, handle, indent=2)
-        handle.write("\n")
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(beside, path)
+    __salt__["plasma_files.write"](path, json.dumps(value, indent=2) + "\n", mode=mode)

@@ -4,6 +4,7 @@ Certificates: what is in a file, and what a server really shows. Read with opens
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import os
@@ -141,19 +142,15 @@ def _known_issuer(text):
     return done.returncode == 0
 
 
+@contextlib.contextmanager
 def _memory_file(text):
     """A file that only this process and its children see."""
-
-    class _File:
-        def __enter__(self):
-            self.descriptor = os.memfd_create("plasma-chain", 0)
-            os.write(self.descriptor, text.encode())
-            return f"/proc/{os.getpid()}/fd/{self.descriptor}"
-
-        def __exit__(self, *exc):
-            os.close(self.descriptor)
-
-    return _File()
+    descriptor = os.memfd_create("plasma-chain", 0)
+    try:
+        os.write(descriptor, text.encode())
+        yield f"/proc/{os.getpid()}/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
 
 
 def covers(names, domain):

@@ -119,15 +119,9 @@ def place(files):
         path = pathlib.Path(files[name])
         if path.exists():
             continue
-        temporary = path.with_name(f".{path.name}.new")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            text = pathlib.Path(source).read_bytes()
-            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            __salt__["plasma_files.write"](path, pathlib.Path(source).read_bytes())
         except OSError as exc:
             raise CommandExecutionError(f"{path} cannot be written: {exc.strerror}.") from exc
         written.append(str(path))

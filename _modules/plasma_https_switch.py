@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import pathlib
 import time
 import urllib.parse
@@ -187,7 +186,7 @@ def _write_extra(prefix, text):
         return
     # Its directory is root's alone, as all of config is.
     file.parent.mkdir(mode=0o700, exist_ok=True)
-    _replace(file, text)
+    __salt__["plasma_files.write"](file, text)
 
 
 def _path(prefix):
@@ -204,13 +203,4 @@ def _record(prefix):
 
 
 def _note(prefix, before):
-    _replace(_path(prefix), json.dumps(before))
-
-
-def _replace(path, text):
-    temporary = path.with_name(f".{path.name}.new")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    __salt__["plasma_files.write"](_path(prefix), json.dumps(before))

@@ -151,12 +151,7 @@ def _complete(paths, version, source):
 def _record(paths, **values):
     """Change these values of the receipt: afterwards it is on disk as it was, or as it should be."""
     record = {**__salt__["plasma_hub.receipt"](str(paths["root"])), **values}
-    temporary = paths["receipt"].with_suffix(".new")
-    with open(_private(temporary, os.O_WRONLY | os.O_TRUNC), "w", encoding="utf-8") as handle:
-        handle.write(json.dumps(record, indent=2) + "\n")
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(temporary, paths["receipt"])
+    __salt__["plasma_files.write"](paths["receipt"], json.dumps(record, indent=2) + "\n")
 
 
 def _private(path, flags):

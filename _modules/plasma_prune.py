@@ -101,11 +101,7 @@ def schedule(schedule=None, min_age=72, directory=UNITS):
         return {}
     if schedule:
         for name, text in units(schedule, min_age).items():
-            path = pathlib.Path(directory, name)
-            beside = path.with_suffix(path.suffix + ".new")
-            beside.write_text(text, encoding="utf-8")
-            beside.chmod(0o644)
-            os.replace(beside, path)
+            __salt__["plasma_files.write"](pathlib.Path(directory, name), text, mode=0o644)
         _systemctl("daemon-reload")
         _systemctl("enable", TIMER)
         _systemctl("restart", TIMER)

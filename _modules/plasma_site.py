@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pathlib
 import re
-import tempfile
 import time
 
 __virtualname__ = "plasma_site"
@@ -218,10 +216,7 @@ def write(sections, path=RECORD):
     path = pathlib.Path(path)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     content = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "sections": dict(sections)}
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".applied-")  # 0600
-    with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-        json.dump(content, handle)
-    os.replace(temporary, path)
+    __salt__["plasma_files.write"](path, json.dumps(content))
     return True
 
 

@@ -362,12 +362,7 @@ def _begin(prefix, options, home_path, directory, planned, root):
     note = {"prefix": prefix, "place": place, "backup": backup}
     path = pathlib.Path(_at(NOTE, root))
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    beside = path.with_suffix(".new")
-    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as handle:
-        json.dump(note, handle)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(beside, path)
+    __salt__["plasma_files.write"](path, json.dumps(note))
     return note
 
 

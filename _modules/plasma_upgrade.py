@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import pathlib
 import time
 
@@ -40,13 +39,7 @@ def _read(prefix):
 
 
 def _write(prefix, record):
-    path = _record_path(prefix)
-    temporary = path.with_suffix(".new")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        json.dump(record, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    __salt__["plasma_files.write"](_record_path(prefix), json.dumps(record, indent=2))
     return record
 
 

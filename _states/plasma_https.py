@@ -59,7 +59,8 @@ def enabled(
         problem = __salt__["plasma_https_files.problem"](found, domains)
         problems = [problem] if problem else []
         # What works is not asked whether it could: names need not be known in this moment, nor a network be there.
-        if problems or __salt__["plasma_https.compare"](wanted, **arguments):
+        changes = __salt__["plasma_https.compare"](wanted, **arguments)
+        if problems or changes:
             problems += __salt__["plasma_https.problems"](wanted, domains, check=check)
         if problems:
             ret["result"] = False
@@ -69,7 +70,7 @@ def enabled(
             return ret
         if not __opts__["test"]:
             __salt__["plasma_https_files.place"](found)
-        return _switched(ret, wanted, arguments, timeout, ready_timeout, "HTTPS")
+        return _switched(ret, changes, wanted, arguments, timeout, ready_timeout, "HTTPS")
     except (CommandExecutionError, SaltInvocationError) as exc:
         ret.update(result=False, changes={}, comment=str(exc))
     return ret
@@ -91,14 +92,15 @@ def disabled(name, prefix="/opt/tljh", ready_timeout=120):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": ""}
     try:
-        return _switched(ret, {"enabled": False}, {"prefix": prefix}, 0, ready_timeout, "Plain HTTP")
+        wanted, arguments = {"enabled": False}, {"prefix": prefix}
+        changes = __salt__["plasma_https.compare"](wanted, **arguments)
+        return _switched(ret, changes, wanted, arguments, 0, ready_timeout, "Plain HTTP")
     except (CommandExecutionError, SaltInvocationError) as exc:
         ret.update(result=False, changes={}, comment=str(exc))
     return ret
 
 
-def _switched(ret, wanted, arguments, timeout, ready_timeout, what):
-    changes = __salt__["plasma_https.compare"](wanted, **arguments)
+def _switched(ret, changes, wanted, arguments, timeout, ready_timeout, what):
     if not changes:
         if not __opts__["test"]:
             __salt__["plasma_https_switch.settle"](arguments["prefix"])

@@ -3,7 +3,6 @@ base:
   '*':
     - preflight
     - docker
-    - docker.prune
     - utils
     - tljh
     - https

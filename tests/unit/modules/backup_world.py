@@ -9,6 +9,7 @@ import salt.modules.cmdmod as cmdmod
 
 import _modules.plasma_backup as backup
 import _modules.plasma_backup_timer as timer
+import _modules.plasma_files as plasma_files
 import _modules.plasma_restore as restore
 import _modules.plasma_restore_people as people
 import _modules.plasma_users_edit as edit
@@ -61,6 +62,7 @@ class BackupWorld:
             "cmd.run_all": self.run_all,
             "cmd.run_stdout": self.run_stdout,
             "tljh_config.show": lambda prefix: {},
+            "plasma_files.write": plasma_files.write,
             "tljh_service.ready": self.answer,
         }
         for module in MODULES:

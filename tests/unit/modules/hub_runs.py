@@ -11,6 +11,7 @@ from unittest.mock import create_autospec
 
 import salt.modules.systemd_service as systemd_service
 
+import _modules.plasma_files as plasma_files
 import _modules.plasma_hub as plasma_hub
 import _modules.plasma_hub_installer as installer
 from tests.unit.modules.hub_prefix import HubPrefix
@@ -52,6 +53,7 @@ def loader_modules(tmp_path, tools, running):
                     f"plasma_hub.{name}": getattr(plasma_hub, name)
                     for name in ("compare", "fingerprints", "locked", "mendable", "packages", "receipt")
                 },
+                "plasma_files.write": plasma_files.write,
                 "service.status": create_autospec(systemd_service.status, side_effect=lambda unit: unit in running),
             },
         }

@@ -10,6 +10,12 @@ import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 import _modules.plasma_announce as plasma_announce
+import _modules.plasma_files as plasma_files
+
+
+@pytest.fixture
+def configure_loader_modules():
+    return {plasma_announce: {"__salt__": {"plasma_files.write": plasma_files.write}}}
 
 
 @pytest.fixture

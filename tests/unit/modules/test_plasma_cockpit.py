@@ -10,6 +10,7 @@ from salt.exceptions import CommandExecutionError
 
 import _modules.plasma_cockpit as plasma_cockpit
 import _modules.plasma_cockpit_socket as cockpit_socket
+import _modules.plasma_files as plasma_files
 import _modules.plasma_hub_sockets as hub_sockets
 import _modules.tljh_config as tljh_config
 
@@ -67,6 +68,7 @@ def configure_loader_modules(server):
             "__salt__": {
                 "tljh_config.show": create_autospec(tljh_config.show, side_effect=lambda prefix: server.config),
                 "tljh_config.apply": create_autospec(tljh_config.apply, side_effect=server.apply),
+                "plasma_files.write": plasma_files.write,
                 "pkg.list_pkgs": lambda: dict(server.packages),
                 "pkg.remove": server.remove,
                 "plasma_cockpit_socket.unit": create_autospec(cockpit_socket.unit, side_effect=lambda: server.unit),

@@ -8,13 +8,14 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 import _modules.plasma_docker_undo as undo
+import _modules.plasma_files as plasma_files
 
 OURS = {"live-restore": True, "log-driver": "journald"}
 
 
 @pytest.fixture
 def configure_loader_modules():
-    return {undo: {}}
+    return {undo: {"__salt__": {"plasma_files.write": plasma_files.write}}}
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import types
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+import _modules.plasma_files as plasma_files
 import _modules.plasma_https as https
 import _modules.plasma_https_acme as acme
 import _modules.plasma_https_certificates as certificates
@@ -94,6 +95,7 @@ def configure_loader_modules(server):
         "tljh_config.pending": lambda prefix="": None,
         "tljh_service.running": lambda: True,
         "plasma_preflight.listeners": lambda port: [],
+        "plasma_files.write": plasma_files.write,
         "cp.cache_file": lambda url: None,
         "plasma_https_certificates.served": lambda name, address="", port=443, timeout=5: server.certificate,
         "plasma_https_acme.last_error": lambda since=None: server.error,

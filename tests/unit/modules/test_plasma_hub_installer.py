@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+import _modules.plasma_files as plasma_files
 import _modules.plasma_hub_installer as installer
 from tests.support.paths import REPOSITORY
 from tests.unit.modules.hub_prefix import HubPrefix
@@ -24,7 +25,12 @@ from tests.unit.modules.hub_prefix import HubPrefix
 
 @pytest.fixture
 def configure_loader_modules(tmp_path):
-    return {installer: {"LOG": str(tmp_path / "log" / "plasma" / "hub-install.log")}}
+    return {
+        installer: {
+            "LOG": str(tmp_path / "log" / "plasma" / "hub-install.log"),
+            "__salt__": {"plasma_files.write": plasma_files.write},
+        }
+    }
 
 
 @pytest.fixture

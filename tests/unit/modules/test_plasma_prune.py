@@ -15,6 +15,7 @@ from unittest.mock import MagicMock
 import pytest
 from salt.exceptions import CommandExecutionError
 
+import _modules.plasma_files as plasma_files
 import _modules.plasma_prune as plasma_prune
 from tests.support.paths import REPOSITORY
 
@@ -179,7 +180,8 @@ def systemd(tmp_path, monkeypatch):
 
 @pytest.fixture
 def configure_loader_modules():
-    return {plasma_prune: {"__salt__": {"plasma_quota_fs.mounts": MagicMock(return_value=MOUNTS)}}}
+    functions = {"plasma_quota_fs.mounts": MagicMock(return_value=MOUNTS), "plasma_files.write": plasma_files.write}
+    return {plasma_prune: {"__salt__": functions}}
 
 
 def test_the_timer_is_made_changed_and_removed(systemd, tmp_path):

@@ -7,6 +7,7 @@ import stat
 
 import pytest
 
+import _modules.plasma_files as plasma_files
 import _modules.plasma_site as plasma_site
 
 PLASMA = {
@@ -23,7 +24,7 @@ LOCK = "jupyterhub==5.5.4 \\\n    --hash=sha256:00\ntraefik-bin==3.6.5 ; python_
 
 @pytest.fixture
 def configure_loader_modules():
-    return {plasma_site: {}}
+    return {plasma_site: {"__salt__": {"plasma_files.write": plasma_files.write}}}
 
 
 def test_each_section_has_a_digest_of_its_own():

@@ -10,6 +10,7 @@ from unittest.mock import MagicMock
 import pytest
 from salt.exceptions import CommandExecutionError
 
+import _modules.plasma_files as plasma_files
 import _modules.plasma_uninstall as uninstall
 import _modules.plasma_uninstall_host as host
 
@@ -68,6 +69,7 @@ def functions(tmp_path, monkeypatch):
         "plasma_users_removal.protected": mock({}),
         "plasma_users.problems": mock([]),
         "plasma_users.apply": mock({"error": None}),
+        "plasma_files.write": plasma_files.write,
         "plasma_backup.create": mock({"path": "/backups/one.tar.gz"}),
     }
     for name in ("files", "remove_files", "put_aside", "delete"):

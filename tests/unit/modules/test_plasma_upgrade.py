@@ -10,6 +10,7 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 import _modules.plasma_announce as announce_module
+import _modules.plasma_files as plasma_files
 import _modules.plasma_hub as hub_module
 import _modules.plasma_upgrade as plasma_upgrade
 import _modules.plasma_upgrade_plan as plan_module
@@ -63,6 +64,7 @@ def functions(calls, tmp_path):
         "tljh_service.ready": create_autospec(service_module.ready, return_value=READY),
         "cmd.run_all": lambda argv, **options: calls.append(" ".join(argv[:2])) or {"retcode": 0},
         "plasma_backup.program": lambda prefix: ["python3", str(tmp_path / "program")],
+        "plasma_files.write": plasma_files.write,
         "plasma_backup.create": lambda **options: calls.append("archived") or {"path": "/archive"},
     }
 

@@ -27,7 +27,7 @@ OPTIONS = ("data", "users", "homes", "environments", "docker", "quotas", "backup
 # In this order. The last one tells whose hub it is.
 _PROGRAMS = ("hub", "user", "plasma")
 _DATA = ("config", "state", "installer.log")
-_NO_HUB = "/nonexistent"  # people are removed when there is no hub any more that would have to forget them
+_NO_HUB = "/nonexistent"  # people and Cockpit go when there is no hub any more that would have to be told
 
 
 def __virtual__():
@@ -150,8 +150,11 @@ def _compare_extras(found, options, users, home_path, source, directory, engine,
         archives = archives[: len(archives) - len(spare)]
     if archives:
         left.append(f"{len(archives)} backups in {directory}; plasma.uninstall.backups keeps the last one alone")
-    if _cockpit():
-        left.append("Cockpit; state.apply cockpit.disabled")
+    cockpit = __salt__["plasma_cockpit.compare_disabled"](_NO_HUB)
+    if cockpit:
+        removed["cockpit"] = sorted(cockpit)
+    elif __salt__["plasma_cockpit.health"]().get("installed"):
+        left.append("Cockpit, which the state cockpit did not install")
 
 
 def apply(
@@ -215,6 +218,8 @@ def apply(
 
 def _apply_extras(planned, options, users, home_path, source, directory, place):
     removed = planned["removed"]
+    if "cockpit" in removed:
+        __salt__["plasma_cockpit.disable"](_NO_HUB)
     if "users" in removed:
         leaving = _leaving(removed["users"], options)
         done = __salt__["plasma_users.apply"](leaving, home_path=home_path, prefix=_NO_HUB)
@@ -304,12 +309,6 @@ def _archives(directory):
         path for path in pathlib.Path(directory).glob("plasma-*.tar.gz") if path.is_file() and not path.is_symlink()
     ]
     return [str(path) for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)]
-
-
-def _cockpit():
-    if "plasma_cockpit.health" not in __salt__:
-        return False
-    return bool(__salt__["plasma_cockpit.health"]().get("installed"))
 
 
 def _people(users, home_path, options):

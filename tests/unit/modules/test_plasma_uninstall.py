@@ -61,6 +61,9 @@ def functions(tmp_path, monkeypatch):
         "plasma_uninstall_host.remove_chains": mock(),
         "plasma_uninstall_host.empty_groups": mock({"empty": [], "used": []}),
         "plasma_uninstall_host.remove_groups": mock(),
+        "plasma_cockpit.compare_disabled": mock({}),
+        "plasma_cockpit.health": mock({"installed": None}),
+        "plasma_cockpit.disable": mock({}),
         "plasma_docker.engine": mock(None),
         "plasma_quota_edit.noted": mock({}),
         "plasma_quota.disable": mock({"changes": {}, "notes": []}),
@@ -111,6 +114,29 @@ def test_what_is_foretold_is_done_and_then_there_is_nothing(server, functions):
     again = apply(server)
     assert (again["removed"], again["aside"], again["backup"]) == ({}, {}, None)
     functions["plasma_backup.create"].assert_called_once()
+
+
+def test_cockpit_goes_with_the_hub(server, functions):
+    functions["plasma_cockpit.compare_disabled"].return_value = {"packages": {}, "/etc/cockpit/cockpit.conf": {}}
+    functions["plasma_cockpit.disable"].side_effect = lambda prefix: (
+        functions["plasma_cockpit.compare_disabled"].configure_mock(return_value={})
+    )
+    foretold = compare(server)
+    functions["plasma_cockpit.disable"].assert_not_called()
+    done = apply(server)
+    assert done["removed"] == foretold["removed"]
+    assert done["removed"]["cockpit"] == ["/etc/cockpit/cockpit.conf", "packages"]
+    # The hub's configuration is put aside by then, and must not be written again.
+    functions["plasma_cockpit.disable"].assert_called_once_with("/nonexistent")
+    assert not apply(server)["removed"]
+    functions["plasma_cockpit.disable"].assert_called_once()
+
+
+def test_a_cockpit_of_somebody_else_stays(server, functions):
+    functions["plasma_cockpit.health"].return_value = {"installed": "287"}
+    done = apply(server)
+    assert "cockpit" not in done["removed"]
+    assert any("Cockpit" in sentence for sentence in done["left"])
 
 
 def test_an_empty_prefix_goes(server):

@@ -92,7 +92,7 @@ test-e2e-keeping: $(VENV)/.ready  ## the same for backups, upgrades, uninstallin
 test-vm: $(VENV)/.ready  ## a throwaway server with a kernel of its own
 	$(PYTEST) tests/e2e -m vm
 
-.PHONY: bench bench-hub bench-people bench-backup lock clean
+.PHONY: bench bench-hub bench-people bench-backup bench-keeping lock clean
 bench: $(VENV)/.ready  ## measure what the README's figures say
 	$(PYTHON) -m benchmarks.run
 
@@ -105,6 +105,9 @@ bench-people: $(VENV)/.ready $(BENCH_VENV)/.ready  ## measure what users cost, b
 
 bench-backup: $(PLUGIN_VENV)/.ready  ## measure what a backup costs, for hubs and homes of several sizes
 	$(PLUGIN_VENV)/bin/python -m benchmarks.backup
+
+bench-keeping: $(VENV)/.ready  ## measure a server with everything switched on
+	$(PYTHON) -m benchmarks.keeping
 
 lock: $(VENV)/.ready  ## pin the environments again from pyproject.toml and plugin/
 	tools/lock

@@ -2,8 +2,8 @@
 What keeping a server costs: `make bench-keeping`.
 
 One throwaway server gets the site twice: with what every server has, and with HTTPS, Cockpit, backups and pruning
-switched on as well. No-op applies of both alternate with bare pings, so that a noisy machine disturbs all alike. Medians
-are reported; writes benchmarks/keeping.json.
+switched on as well. No-op applies of both alternate with bare pings, so that a noisy machine disturbs all alike.
+Medians are reported; writes benchmarks/keeping.json.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ import pytest
 import yaml
 
 from tests.e2e.conftest import fresh_target, site_pillar
-from tests.support.engine import docker
 from tests.support.paths import REPOSITORY
 from tests.support.site import Site
 
@@ -244,7 +243,8 @@ def master(masterless, salt_factories, tmp_path_factory):
 def minion(master, salted):
     """A minion on the second server. The tree there is gone: it gets what it needs from its master."""
     salted.sudo(f"rm -rf {PLACE} /etc/salt/minion.d")
-    gateway = docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}").stdout.strip()
+    # The master is on the machine of the test, which is where packets of the server leave.
+    gateway = json.loads(salted.ssh("ip -json route show default").stdout)[0]["gateway"]
     settings = {
         "id": SECOND,
         "master": gateway,

@@ -5,6 +5,7 @@ PYTHON := $(VENV)/bin/python
 PLUGIN_VENV := .venv-plugin
 NEXT_VENV := .venv-plugin-next
 BENCH_VENV := .venv-bench
+DOCS_VENV := .venv-docs
 PYTEST := $(PYTHON) -m pytest
 
 .DEFAULT_GOAL := help
@@ -27,6 +28,9 @@ $(NEXT_VENV)/.ready: plugin/next/requirements.txt plugin/pyproject.toml
 # Ansible, to compare with, and what draws the figures.
 $(BENCH_VENV)/.ready: benchmarks/requirements.txt
 	tools/bootstrap $(BENCH_VENV) benchmarks/requirements.txt
+
+$(DOCS_VENV)/.ready: docs/requirements.txt
+	tools/bootstrap $(DOCS_VENV) docs/requirements.txt
 
 .PHONY: setup
 setup: $(VENV)/.ready  ## make the environment that salt-ssh and the tests run in
@@ -51,8 +55,8 @@ backups: $(VENV)/.ready  ## list the backups on a server (ID=name-in-roster)
 fetch-backup: $(VENV)/.ready  ## bring the newest backup of a server here (ID=name-in-roster ARCHIVE=name)
 	@$(PYTHON) -m tools.backups fetch $(ID) $(if $(ARCHIVE),--archive $(ARCHIVE))
 
-.PHONY: test lint test-unit test-render test-plugin test-next test-plugin-next test-e2e test-vm test-hub-vm
-test: lint test-unit test-render  ## run every test
+.PHONY: test lint docs test-unit test-render test-plugin test-next test-plugin-next test-e2e test-vm test-hub-vm
+test: lint docs test-unit test-render  ## run every test
 	@# These wait more than they work: two at a time, and what one says stands between what the other says.
 	$(MAKE) --jobs=2 test-hub-vm test-e2e
 
@@ -66,6 +70,15 @@ lint: $(VENV)/.ready  ## ruff and salt-lint
 	$(VENV)/bin/ruff format --check .
 	find salt pillar -name '*.sls' -not -path '*/plugin/*' | xargs $(VENV)/bin/salt-lint
 	$(PYTHON) -m tools.pillar_reference --check
+	$(PYTHON) -m tools.state_reference --check
+
+# What draws the diagrams.
+/usr/bin/dot:
+	@test "$$(id -u)" = 0 || { echo "graphviz is missing: sudo apt-get install graphviz" >&2; exit 1; }
+	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends graphviz
+
+docs: $(DOCS_VENV)/.ready /usr/bin/dot  ## build the documentation into docs/_build/html; a warning is an error
+	$(DOCS_VENV)/bin/python -m sphinx -q -E -W --keep-going -b html docs docs/_build/html
 
 test-unit: $(VENV)/.ready  ## modules, states, schema, tools
 	$(PYTEST) tests/unit
@@ -116,4 +129,4 @@ lock: $(VENV)/.ready  ## pin the environments again from pyproject.toml and plug
 clean:  ## remove the throwaway targets, their engine, images and caches, and every environment
 	if [ -x $(PLUGIN_VENV)/bin/python ]; then $(PLUGIN_VENV)/bin/python -m plugin.dev --clean; fi
 	if [ -x $(PYTHON) ]; then $(PYTHON) -m tests.support down --all --purge; fi
-	rm -rf $(VENV) $(PLUGIN_VENV) $(NEXT_VENV) $(BENCH_VENV) .salt .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PLUGIN_VENV) $(NEXT_VENV) $(BENCH_VENV) $(DOCS_VENV) .salt .pytest_cache .ruff_cache docs/_build docs/reference/salt

@@ -2,14 +2,12 @@
 """
 Writes docs/reference/pillar.md from the schema in _pillar/plasma_schema.
 
-    python tools/pillar_reference.py            write the page
-    python tools/pillar_reference.py --check    end with 1 when the page does not match the schema
+    python -m tools.pillar_reference            write the page
+    python -m tools.pillar_reference --check    end with 1 when the page does not match the schema
 """
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -17,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tools import generated_page
 
 ROOT = Path(__file__).resolve().parent.parent
 WRONG = {"plasma": {"limits": {"memory": "2g"}, "cull": {"timeuot": 600}, "users": [{"name": "root"}]}}
@@ -132,25 +132,9 @@ def lines(schema: Any, base: Any, check: Any) -> Iterator[str]:
     yield "```"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="do not write: compare")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the page (default: docs/reference/pillar.md)")
-    options = parser.parse_args()
-    wanted = "\n".join(lines(*load_schema())) + "\n"
-    found = options.page.read_text(encoding="utf-8") if options.page.exists() else ""
-    if wanted == found:
-        return 0
-    if options.check:
-        sys.stdout.writelines(
-            difflib.unified_diff(found.splitlines(True), wanted.splitlines(True), str(options.page), "from the schema")
-        )
-        print(f"{options.page} does not match the schema: run python tools/pillar_reference.py", file=sys.stderr)
-        return 1
-    options.page.parent.mkdir(parents=True, exist_ok=True)
-    options.page.write_text(wanted, encoding="utf-8")
-    return 0
+def page() -> str:
+    return "\n".join(lines(*load_schema())) + "\n"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(generated_page.main(__doc__.strip().splitlines()[0], PAGE, page, "python -m tools.pillar_reference"))

@@ -51,6 +51,20 @@ html_logo = html_favicon = "../plugin/src/tljh_plasma/static/logo.svg"
 html_static_path = ["_static"]
 html_css_files = ["docs.css"]
 html_copy_source = False
+# Pages that have none below them need no navigation at the side, and one needs the room.
+html_sidebars = {
+    name: []
+    for name in (
+        "reference/pillar",
+        "overview",
+        "troubleshooting",
+        "migration",
+        "security",
+        "performance",
+        "pages",
+        "changelog",
+    )
+}
 html_theme_options = {
     # No page asks another host for anything.
     "icon_links": [],

@@ -40,7 +40,9 @@ KINDS = (
         "They act on a server. Each function is called by ``salt-ssh ID MODULE.FUNCTION``, or by a state. Many are "
         "parts of another one, which says so at its top; those are not meant to be called by hand.",
     ),
-    Kind("_states", "States", "They compare with what is wanted, and call the execution modules where it differs."),
+    Kind(
+        "_states", "State modules", "They compare with what is wanted, and call the execution modules where it differs."
+    ),
     Kind("_wrapper", "Wrappers of salt-ssh", "They run on the controller, in place of the module of the same name."),
     Kind("_output", "Outputters", "They write on the terminal what a function returned."),
     Kind("_pillar", "External pillar", "It runs on the controller: checks and completes the pillar, hashes passwords."),

@@ -61,17 +61,25 @@ class Module:
     name: str
     docstring: str
     members: tuple[ast.AST, ...]
+    aliases: dict[str, str]
+
+    def called(self, name: str) -> str:
+        """The name under which Salt calls a function (``list_`` is ``list``)."""
+        return self.aliases.get(name, name)
 
 
 def read(path: Path) -> Module:
     """The module in a file, under the name that Salt gives it."""
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-    name = path.stem
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "__virtualname__":
-            name = ast.literal_eval(node.value)
+    said = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and getattr(node.targets[0], "id", None) in ("__virtualname__", "__func_alias__")
+    }
     members = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef) and _public(node)]
-    return Module(name, ast.get_docstring(tree) or "", tuple(members))
+    name = said.get("__virtualname__", path.stem)
+    return Module(name, ast.get_docstring(tree) or "", tuple(members), said.get("__func_alias__", {}))
 
 
 def modules(kind: Kind) -> dict[str, Module]:
@@ -90,13 +98,13 @@ def page(kind: Kind, module: Module) -> Iterator[str]:
     yield f".. py:currentmodule:: {module.name}\n"
     yield f"{module.docstring}\n"
     for node in module.members:
-        yield from _member(kind, node, "")
+        yield from _member(kind, module, node, "")
 
 
-def _member(kind: Kind, node: ast.AST, margin: str) -> Iterator[str]:
+def _member(kind: Kind, module: Module, node: ast.AST, margin: str) -> Iterator[str]:
     arguments = ast.unparse(node.args) if isinstance(node, ast.FunctionDef) else ", ".join(map(ast.unparse, node.bases))
     directive = "py:function" if isinstance(node, ast.FunctionDef) else "py:class"
-    yield f"{margin}.. {directive}:: {node.name}({arguments})"
+    yield f"{margin}.. {directive}:: {module.called(node.name)}({arguments})"
     if kind.folder != "_modules":
         yield f"{margin}   :no-index:"
     yield ""
@@ -107,7 +115,7 @@ def _member(kind: Kind, node: ast.AST, margin: str) -> Iterator[str]:
     if isinstance(node, ast.ClassDef):
         for member in node.body:
             if isinstance(member, ast.FunctionDef) and _public(member) and ast.get_docstring(member):
-                yield from _member(kind, member, inner)
+                yield from _member(kind, module, member, inner)
 
 
 def _heading(text: str, line: str) -> Iterator[str]:

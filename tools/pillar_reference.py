@@ -20,6 +20,8 @@ from tools import generated_page
 
 ROOT = Path(__file__).resolve().parent.parent
 WRONG = {"plasma": {"limits": {"memory": "2g"}, "cull": {"timeuot": 600}, "users": [{"name": "root"}]}}
+# Sections whose example is refused without another one's.
+NEEDS = {"cockpit": ("https",)}
 PAGE = ROOT / "docs" / "reference" / "pillar.md"
 
 INTRODUCTION = """\
@@ -108,12 +110,14 @@ def row(path: str, field: Any, shape: Any) -> str:
 def lines(schema: Any, base: Any, check: Any) -> Iterator[str]:
     _, problems = check.check(WRONG)
     yield INTRODUCTION.format(problems="\n".join(problems))
-    for name, field in schema.Plasma.model_fields.items():
+    fields = schema.Plasma.model_fields
+    for name, field in fields.items():
         shape = base.Shape.of_field(field)
         yield f"## `plasma.{name}`\n"
         yield f"{field.description}\n"
         yield "```yaml"
-        yield yaml.safe_dump({"plasma": {name: field.examples[0]}}, sort_keys=False).rstrip()
+        example = {other: fields[other].examples[0] for other in (name, *NEEDS.get(name, ()))}
+        yield yaml.safe_dump({"plasma": example}, sort_keys=False).rstrip()
         yield "```\n"
         yield "| Key | Allowed | Unit | Default | Example | Description |"
         yield "|---|---|---|---|---|---|"

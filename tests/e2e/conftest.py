@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -72,10 +73,10 @@ class Kept:
         self.site.set_pillar({**site_pillar(), **keys})
 
 
-@pytest.fixture(scope="session")
-def kept_server(tmp_path_factory):
-    """One server for all of `kept`, deployed once. PLASMA_KEPT=name takes that one, as it is, if it is up already."""
-    name = os.environ.get("PLASMA_KEPT", "kept")
+@contextlib.contextmanager
+def deployed(name: str, tmp_path_factory) -> Iterator[Kept]:
+    """A server of its own, deployed once. PLASMA_KEPT=name takes that one, as it is, if it is up already."""
+    name = os.environ.get("PLASMA_KEPT", name)
     target = ContainerTarget(name)
     ensure_engine()
     if not (os.environ.get("PLASMA_KEPT") and target.is_up()):
@@ -88,6 +89,13 @@ def kept_server(tmp_path_factory):
     yield server
     if not os.environ.get("PLASMA_KEEP"):
         target.down()
+
+
+@pytest.fixture(scope="session")
+def kept_server(tmp_path_factory):
+    """One server for all of `kept`."""
+    with deployed("kept", tmp_path_factory) as server:
+        yield server
 
 
 @pytest.fixture

@@ -179,3 +179,16 @@ def _until(words: list[str], ends: tuple[str, ...]) -> Iterator[str]:
         if word in ends:
             return
         yield word
+
+
+def on_the_server(command: str) -> bool:
+    """Whether a command is for a shell of the server."""
+    return command.startswith("sudo ")
+
+
+def runnable(command: str) -> bool:
+    """Whether a command can be run against one server that stands for all that the pages name."""
+    call = salt_call(command)
+    if call:
+        return call.program == "salt-ssh" and "," not in call.target
+    return on_the_server(command)

@@ -49,7 +49,7 @@ KINDS = (
     Kind(
         "_pillar/plasma_schema",
         "Schema of the pillar",
-        "What the external pillar is made of. The keys themselves are in :doc:`the pillar reference <../../pillar>`.",
+        "What the external pillar is made of. Keys and sections are in :doc:`the pillar reference <../../pillar>`.",
     ),
 )
 
@@ -98,7 +98,9 @@ def page(kind: Kind, module: Module) -> Iterator[str]:
     yield f".. py:currentmodule:: {module.name}\n"
     yield f"{module.docstring}\n"
     for node in module.members:
-        yield from _member(kind, module, node, "")
+        # Sections of the schema say what they are in their keys, which have a page of their own.
+        if ast.get_docstring(node):
+            yield from _member(kind, module, node, "")
 
 
 def _member(kind: Kind, module: Module, node: ast.AST, margin: str) -> Iterator[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +53,14 @@ def targets() -> set[str]:
     )
 
 
+@cache
+def options_of(program: str) -> set[str]:
+    """The options that a program of Salt lists."""
+    command = [Path(sys.executable).parent / program, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return set(re.findall(r"(--[a-z-]+)", done.stdout))
+
+
 def call_fault(call: Call) -> str | None:
     """What is wrong with a call of Salt, if anything is."""
     options = dict(word.split("=", 1) for word in call.arguments if re.match(r"[a-z_]+=", word))
@@ -84,7 +94,8 @@ def command_fault(command: str) -> str | None:
     """What is wrong with a command, if anything is."""
     call = salt_call(command)
     if call:
-        return call_fault(call)
+        unknown = set(re.findall(r" (--[a-z-]+)", command)) - options_of(call.program)
+        return f"{call.program} takes no {', '.join(sorted(unknown))}" if unknown else call_fault(call)
     if make := re.match(r"(?:sudo )?(?:[A-Z_]+=\S* )*make ([a-z][a-z0-9-]*)", command):
         return None if make[1] in targets() else f"there is no target {make[1]}"
     if tool := re.search(r"python3? -m ((?:tools|tests|benchmarks|plugin)[a-z_.]*)", command):
@@ -122,6 +133,7 @@ def test_there_are_commands():
         ("salt-ssh '*' plasma_backup.verify", "needs path"),
         ("salt-ssh '*' plasma_prune.health now", "arguments at most"),
         ("salt-ssh '*' plasma.status limit=3", "takes no limit"),
+        ("salt-ssh '*' plasma.status --statik", "takes no --statik"),
         ("salt-ssh '*' plasma.status > /dev/null || mail root", None),
         ("sudo salt-call --local test.pong", "a function?"),
         ("make tests", "there is no target tests"),

@@ -22,7 +22,8 @@ author = copyright = "the authors of Plasma on Salt"
 release = version = metadata["version"]
 
 extensions = ["myst_parser", "sphinx.ext.graphviz", "sphinx_copybutton"]
-exclude_patterns = ["_build", "requirements*"]
+# Templates are repositories of their own, to copy.
+exclude_patterns = ["_build", "requirements*", "templates"]
 # The pages that show files above docs/.
 INCLUDED = {
     "README.md": "index",

@@ -77,12 +77,18 @@ html_theme_options = {
 
 
 class Outside(SphinxTransform):
-    """Links to Markdown files above docs/: to the page that includes the file, or to the file itself."""
+    """
+    Links to what is no page: those to Markdown files above docs/ lead to the page that includes the file, or to the
+    file itself; those to folders are text, as a site has none.
+    """
 
     default_priority = 200
 
     def apply(self):
         for link in list(self.document.findall(addnodes.pending_xref)):
+            if link["reftype"] == "myst" and (DOCS / self.env.docname).parent.joinpath(link["reftarget"]).is_dir():
+                link.replace_self(link.children)
+                continue
             target = Path(f"{link['reftarget']}.md")
             if link["refdomain"] != "doc" or DOCS in target.parents or not target.is_absolute():
                 continue

@@ -46,9 +46,8 @@ class Block:
         if self.language != "yaml":
             return None
         # Salt decrypts these before anybody reads them.
-        found = yaml.safe_load(
-            re.sub(r"\|\s+-----BEGIN PGP.*?-----END PGP MESSAGE-----", "decrypted", self.text, flags=re.S)
-        )
+        text = re.sub(r"\|\n( +)-----BEGIN PGP .*\n(?:\1.*\n|\n)*", "decrypted\n", self.text)
+        found = yaml.safe_load(text)
         return found["plasma"] if isinstance(found, dict) and "plasma" in found else None
 
     @property

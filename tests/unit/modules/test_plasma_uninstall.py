@@ -118,9 +118,9 @@ def test_what_is_foretold_is_done_and_then_there_is_nothing(server, functions):
 
 def test_cockpit_goes_with_the_hub(server, functions):
     functions["plasma_cockpit.compare_disabled"].return_value = {"packages": {}, "/etc/cockpit/cockpit.conf": {}}
-    functions["plasma_cockpit.disable"].side_effect = lambda prefix: (
-        functions["plasma_cockpit.compare_disabled"].configure_mock(return_value={})
-    )
+    functions["plasma_cockpit.disable"].side_effect = lambda prefix: functions[
+        "plasma_cockpit.compare_disabled"
+    ].configure_mock(return_value={})
     foretold = compare(server)
     functions["plasma_cockpit.disable"].assert_not_called()
     done = apply(server)

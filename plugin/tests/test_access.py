@@ -58,6 +58,9 @@ def test_13_many_permissions_in_any_order_survive_a_change_of_one(store):
 def test_15_a_removed_environment_takes_everything_along(store):
     store.set_groups({"a:1": ["maths"]})
     store.set_description("a:1", "Statistics")
+    store.set_pillar("a:1")
+    store.set_pillar("a:1")
+    assert store.get("a:1") == Entry(("maths",), "Statistics", True)
     store.remove("a:1")
     assert store.get("a:1") == Entry()
 
@@ -112,13 +115,13 @@ def test_upgrade_of_a_current_file_leaves_it_alone(store):
 
 
 def test_an_older_file_is_copied_before_it_is_migrated(store, tmp_path, monkeypatch):
-    """With a second migration beside the first one."""
+    """With a further migration beside those there are."""
     store.set_groups({"a:1": ["maths"]})
     package = tmp_path / "migrated"
     shutil.copytree(access.Path(access.__file__).parent / "migrations", package)
-    (package / "versions" / "v2_note.py").write_text(
+    (package / "versions" / "v3_note.py").write_text(
         "import sqlalchemy as sa\nfrom alembic import op\n"
-        "revision = '2'\ndown_revision = '1'\n"
+        "revision = '3'\ndown_revision = '2'\n"
         "def upgrade():\n    op.add_column('descriptions', sa.Column('note', sa.Unicode(10)))\n"
     )
     original = Config.set_main_option
@@ -128,7 +131,7 @@ def test_an_older_file_is_copied_before_it_is_migrated(store, tmp_path, monkeypa
         lambda self, name, value: original(self, name, str(package) if name == "script_location" else value),
     )
     store.upgrade()
-    copy = tmp_path / "plasma.sqlite.1.bak"
+    copy = tmp_path / "plasma.sqlite.2.bak"
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     columns = "PRAGMA table_info(descriptions)"
     assert "note" in {row[1] for row in sqlite3.connect(store.path).execute(columns)}

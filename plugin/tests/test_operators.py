@@ -145,6 +145,8 @@ def test_it_gets_no_more_scopes_than_these(operator):
         "delete:servers",
         "delete:users",
         "custom:plasma:administrators",
+        "access:services!service=plasma",
+        "custom:tljh_repo2docker:admin",
     }
 
 
@@ -177,7 +179,7 @@ def test_it_is_refused_everything_else(operator, person, method, path, body):
 def test_it_does_not_open_servers_and_pages(operator, person, hub, environment):
     assert hub.spawn(person.name, environment).status_code in (201, 202)
     header = {TOKEN_HEADER: f"token {operator.token}"}
-    for page in (f"/user/{person.name}/api/contents", "/services/plasma/api/environments", "/hub/admin"):
+    for page in (f"/user/{person.name}/api/contents", "/services/cockpit/", "/hub/admin"):
         answer = requests.get(f"{hub.url}{page}", headers=header, timeout=30, allow_redirects=False)
         assert answer.status_code in (302, 403, 404), page
         # Browsers are sent to the login.

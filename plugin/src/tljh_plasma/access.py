@@ -29,6 +29,7 @@ descriptions = sa.Table(
     sa.Column("image", sa.Unicode(512), primary_key=True),
     sa.Column("text", sa.Unicode(1024), nullable=False),
 )
+pillar = sa.Table("pillar", metadata, sa.Column("image", sa.Unicode(512), primary_key=True))
 
 
 class AccessError(Exception):
@@ -42,10 +43,12 @@ class Entry:
     Attributes:
         groups: UNIX groups whose members may start it, sorted; empty when nobody said.
         description: what people read about it.
+        pillar: whether it is among the environments of pillar.
     """
 
     groups: tuple[str, ...] = ()
     description: str = ""
+    pillar: bool = False
 
 
 def may_start(entry: Entry, groups: Iterable[str], *, admin: bool, open_by_default: bool) -> bool:
@@ -148,9 +151,10 @@ class Store:
             for row in connection.execute(sa.select(permissions)):
                 groups.setdefault(row.image, []).append(row.group)
             texts = {row.image: row.text for row in connection.execute(sa.select(descriptions))}
+            declared = {row.image for row in connection.execute(sa.select(pillar))}
             return {
-                image: Entry(tuple(sorted(groups.get(image, []))), texts.get(image, ""))
-                for image in sorted({*groups, *texts})
+                image: Entry(tuple(sorted(groups.get(image, []))), texts.get(image, ""), image in declared)
+                for image in sorted({*groups, *texts, *declared})
             }
 
         return self._run(read)
@@ -188,11 +192,20 @@ class Store:
 
         self._run(write)
 
+    def set_pillar(self, image: str) -> None:
+        """Note that an image's environment is among those of pillar, until it is removed."""
+
+        def write(connection: sa.Connection) -> None:
+            connection.execute(sa.delete(pillar).where(pillar.c.image == image))
+            connection.execute(sa.insert(pillar), {"image": image})
+
+        self._run(write)
+
     def remove(self, image: str) -> None:
         """Forget everything about an image, so that the next one of its name starts anew."""
 
         def write(connection: sa.Connection) -> None:
-            for table in (permissions, descriptions):
+            for table in (permissions, descriptions, pillar):
                 connection.execute(sa.delete(table).where(table.c.image == image))
 
         self._run(write)

@@ -7,13 +7,16 @@ engine makes, under the engine's own rules.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
 import os
 import tarfile
+import tempfile
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 from urllib.parse import quote, unquote, urlsplit
 from uuid import UUID
 
@@ -34,10 +37,14 @@ MEMORY = 2 * 1024**3
 PIDS = 512
 # Images under construction. No environment has a slash in its name, so none can be taken for one of these.
 BUILD_REPOSITORY = "plasma-build"
+# Not in memory, as /tmp may be.
+LARGE_FILES = "/var/tmp"
 # Where the builder finds the credentials for Git. Git itself changes the first file; the second is for us.
 SECRETS = "/plasma"
 CREDENTIALS = "credentials"
 COPY = "copy"
+# A repository that was fetched before, as one file.
+BUNDLE = f"{SECRETS}/source.bundle"
 
 # The status that aiodocker gives to an engine that is not there.
 NO_CONNECTION = 900
@@ -60,25 +67,37 @@ def engine_socket() -> str:
     return host.removeprefix("unix://") if host.startswith("unix://") else DEFAULT_SOCKET
 
 
-def command(request: BuildRequest, created: str) -> list[str]:
-    """Return the command line of repo2docker. Values are joined to their options: none can be taken for another one."""
-    labels = {
+def labels(request: BuildRequest, created: str) -> dict[str, str]:
+    """Return the labels of an environment's image.
+
+    Empty ones too: a Dockerfile, or the image that this one is made of, must not set limits.
+    """
+    return {
         envs.LABEL_IMAGE: request.image,
         envs.LABEL_NAME: request.name,
-        # Empty ones too: a repository's own Dockerfile must not set limits.
+        envs.LABEL_REPO: request.repo,
+        envs.LABEL_REF: request.ref,
         envs.LABEL_MEMORY: request.memory_label,
         envs.LABEL_CPU: request.cpu_label,
+        envs.LABEL_COMMIT: request.commit,
+        envs.LABEL_REFERENCE: request.reference,
+        envs.LABEL_BASE: "",
+        envs.LABEL_FILES: "",
         LABEL_CREATED: created,
         LABEL_OWNER: request.owner,
     }
+
+
+def command(request: BuildRequest, created: str) -> list[str]:
+    """Return the command line of repo2docker. Values are joined to their options: none can be taken for another one."""
     return [
         "jupyter-repo2docker",
         "--no-run",
         "--user-name=jovyan",
         "--user-id=1100",
         f"--image-name={build_tag(request.image)}",
-        f"--ref={request.ref}",
-        *(f"--label={name}={value}" for name, value in labels.items()),
+        f"--ref={request.commit or request.ref}",
+        *(f"--label={name}={value}" for name, value in labels(request, created).items()),
         *(f"--build-arg={argument}" for argument in request.buildargs),
         "--",
         request.repo,
@@ -88,13 +107,18 @@ def command(request: BuildRequest, created: str) -> list[str]:
 def configuration(request: BuildRequest, uid: UUID, created: str, builder_image: str) -> dict[str, Any]:
     """Return the builder's container as the engine's API wants it. Nothing secret is in it."""
     variables = {"GIT_TERMINAL_PROMPT": "0"}
+    settings = []
     if request.username or request.password:
         # An empty helper first: those that the image configures are not asked.
         settings = [("credential.helper", ""), ("credential.helper", f"store --file={SECRETS}/{CREDENTIALS}")]
+    elif request.deploy_key:
+        # The file goes by the address of the repository, which stays in the image.
+        settings = [(f"url.{BUNDLE}.insteadOf", request.repo)]
+    if settings:
         variables["GIT_CONFIG_COUNT"] = str(len(settings))
-        for number, (name, value) in enumerate(settings):
-            variables[f"GIT_CONFIG_KEY_{number}"] = name
-            variables[f"GIT_CONFIG_VALUE_{number}"] = value
+    for number, (name, value) in enumerate(settings):
+        variables[f"GIT_CONFIG_KEY_{number}"] = name
+        variables[f"GIT_CONFIG_VALUE_{number}"] = value
     return {
         "Image": builder_image,
         "Cmd": command(request, created),
@@ -133,15 +157,30 @@ def secrets_archive(request: BuildRequest) -> bytes:
     pair = f"{quote(request.username or 'git', safe='')}:{quote(request.password, safe='')}"
     line = f"{parts.scheme}://{pair}@{parts.netloc}\n".encode()
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
+    _archive(buffer, {name: (len(line), io.BytesIO(line)) for name in (CREDENTIALS, COPY)})
+    return buffer.getvalue()
+
+
+def _archive(output: IO[bytes], files: dict[str, tuple[int, IO[bytes]]]) -> None:
+    """Write a tar archive for "/" with files (name: size and content) in SECRETS, which only root can read."""
+    with tarfile.open(fileobj=output, mode="w") as archive:
         directory = tarfile.TarInfo(SECRETS.strip("/"))
         directory.type, directory.mode = tarfile.DIRTYPE, 0o700
         archive.addfile(directory)
-        for name in (CREDENTIALS, COPY):
+        for name, (size, content) in files.items():
             entry = tarfile.TarInfo(f"{SECRETS.strip('/')}/{name}")
-            entry.mode, entry.size = 0o600, len(line)
-            archive.addfile(entry, io.BytesIO(line))
-    return buffer.getvalue()
+            entry.mode, entry.size = 0o600, size
+            archive.addfile(entry, content)
+
+
+async def _hand_over(container: DockerContainer, bundle: IO[bytes]) -> None:
+    """Put a repository into a builder. It may be larger than the memory."""
+    size = os.fstat(bundle.fileno()).st_size
+    bundle.seek(0)
+    with tempfile.TemporaryFile(dir=LARGE_FILES) as archive:
+        await asyncio.to_thread(_archive, archive, {Path(BUNDLE).name: (size, bundle)})
+        archive.seek(0)
+        await container.put_archive("/", archive)
 
 
 async def read_secrets(container: DockerContainer) -> tuple[str, str]:
@@ -158,8 +197,23 @@ async def read_secrets(container: DockerContainer) -> tuple[str, str]:
     return unquote(parts.username or ""), unquote(parts.password or "")
 
 
-async def create(docker: Docker, request: BuildRequest, uid: UUID, created: str, builder_image: str) -> DockerContainer:
-    """Make the container of a builder, with the credentials in it, and do not start it.
+async def create(
+    docker: Docker,
+    request: BuildRequest,
+    uid: UUID,
+    created: str,
+    builder_image: str,
+    bundle: IO[bytes] | None = None,
+) -> DockerContainer:
+    """Make the container of a builder, with the credentials or the repository in it, and do not start it.
+
+    Args:
+        docker: the engine.
+        request: what is built.
+        uid: id of the environment's row.
+        created: when it was asked for.
+        builder_image: image with repo2docker.
+        bundle: file with the repository (see ``build_ssh``), where the builder cannot fetch that itself.
 
     Raises:
         DockerError: the engine refuses.
@@ -167,12 +221,14 @@ async def create(docker: Docker, request: BuildRequest, uid: UUID, created: str,
     for leftover in await containers(docker, uid):
         await leftover.delete(force=True, v=True)
     container = await docker.containers.create(configuration(request, uid, created, builder_image))
-    if request.username or request.password:
-        try:
+    try:
+        if request.username or request.password:
             await container.put_archive("/", secrets_archive(request))
-        except DockerError:
-            await container.delete(force=True, v=True)
-            raise
+        if bundle:
+            await _hand_over(container, bundle)
+    except (DockerError, OSError):
+        await container.delete(force=True, v=True)
+        raise
     return container
 
 
@@ -197,6 +253,7 @@ async def pull(docker: Docker, image: str, say: Callable[[str], None]) -> None:
     """Get the builder's image when the engine does not have it.
 
     Args:
+        docker: the engine.
         image: its name.
         say: takes lines about the progress.
 
@@ -204,28 +261,58 @@ async def pull(docker: Docker, image: str, say: Callable[[str], None]) -> None:
         BuildFailed: it cannot be had.
         DockerError: the engine is away.
     """
-    reason = "the download ended too early"
+    announced = f"The image of the builder, {image}, is not on this server yet. It is downloaded now."
+    if reason := await download(docker, image, say, announced):
+        raise BuildFailed(
+            f"The image of the builder cannot be downloaded ({reason}). Run 'docker pull {image}' on "
+            "the server to see why, or set plasma.builder.image to an image that is there."
+        )
+
+
+async def download(
+    docker: Docker,
+    image: str,
+    say: Callable[[str], None],
+    announced: str,
+    *,
+    again: bool = False,
+    auth: dict[str, str] | None = None,
+) -> str:
+    """Get an image from its registry when the engine does not have it.
+
+    Args:
+        docker: the engine.
+        image: its name.
+        say: takes lines about the progress.
+        announced: the first of them, when there is something to do.
+        again: ask the registry even if the engine has an image of this name.
+        auth: user name and password for the registry.
+
+    Returns:
+        Why it could not be had, empty when it is there.
+
+    Raises:
+        DockerError: the engine is away.
+    """
+    reason = ""
     # Without a tag the engine would download them all.
     tag = None if ":" in image.rpartition("/")[2] else "latest"
     try:
-        if await image_id(docker, image):
-            return
-        say(f"The image of the builder, {image}, is not on this server yet. It is downloaded now.")
-        async for step in docker.images.pull(image, tag=tag, stream=True):
+        if not again and await image_id(docker, image):
+            return ""
+        say(announced)
+        async for step in docker.images.pull(image, auth=auth, tag=tag, stream=True):
             if "error" in step:
                 reason = step["error"]
             elif not step.get("progressDetail"):
                 say(": ".join(str(step[key]) for key in ("id", "status") if step.get(key)))
-        if await image_id(docker, image):
-            return
+        if not reason and not await image_id(docker, image):
+            reason = "the download ended too early"
     except DockerError as error:
         if error.status == NO_CONNECTION:
             raise
         reason = error.message
-    raise BuildFailed(
-        f"The image of the builder cannot be downloaded ({' '.join(reason.split())}). Run 'docker pull {image}' on "
-        "the server to see why, or set plasma.builder.image to an image that is there."
-    )
+    return " ".join(reason.split())
 
 
 async def image_id(docker: Docker, image: str) -> str | None:

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field, replace
 
 from tljh_repo2docker.docker import compute_image_name, split_url_credentials
 
+from . import build_sources as sources
 from . import environments as envs
+from .build_sources import Unusable
 
 # A path of printable characters that mean nothing to a shell, to Docker or to repo2docker.
 REPOSITORY = re.compile(
-    r"(?P<scheme>https?|git)://(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+    rf"(?P<scheme>https?|git)://{sources.HOST}(?::[0-9]{{1,5}})?"
     r"(?:/[A-Za-z0-9._~%+,=:@!-]+)+/?"
 )
 REFERENCE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+#@-]*")
@@ -54,15 +56,21 @@ class BuildRequest:
 
     Attributes:
         image: name and tag that the image gets (see ``image_name``).
-        repo: URL of the Git repository.
-        ref: branch, tag or commit; empty for the default branch.
+        repo: URL of the Git repository; empty with ``reference``.
+        ref: branch, tag or commit; empty for the default branch, and what ``build_sources.ready_tag`` says of a ready
+            image.
         name: name that people see; empty for the one in ``image``.
         memory: memory limit of its servers in bytes, None for the hub's default.
         cpu: CPU limit of its servers in CPUs, None for the hub's default.
         owner: name of the administrator.
         buildargs: build arguments, "NAME=VALUE". They are no place for secrets: images keep them.
-        username: user name for the repository, empty for a public one.
+        username: user name for the repository or the registry, empty for a public one.
         password: password or token that goes with it.
+        commit: the commit that is built, and goes by the name of ``ref``; empty for whatever ``ref`` leads to.
+        reference: a ready image, which takes the place of a repository and is not built.
+        pull: whether the registry is asked for the ready image when the engine has one of its name.
+        deploy_key: private key for a repository over ssh.
+        known_hosts: the keys that its server may have.
     """
 
     image: str
@@ -75,6 +83,11 @@ class BuildRequest:
     buildargs: tuple[str, ...] = ()
     username: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
+    commit: str = ""
+    reference: str = ""
+    pull: bool = False
+    deploy_key: str = field(default="", repr=False)
+    known_hosts: str = field(default="", repr=False)
 
     @property
     def memory_label(self) -> str:
@@ -87,7 +100,7 @@ class BuildRequest:
     @property
     def cpu_label(self) -> str:
         """The CPU limit as a label says it, or "" for the hub's default."""
-        return "" if self.cpu is None else f"{self.cpu:g}"
+        return "" if self.cpu is None else f"{self.cpu:.12g}"
 
 
 def image_name(repo: str, ref: str, name: str) -> str:
@@ -96,7 +109,7 @@ def image_name(repo: str, ref: str, name: str) -> str:
     What Docker does not allow in there becomes a hyphen: "Cours d'été" at "feature/x" is "cours-d-ete:feature-x".
 
     Args:
-        repo: URL of the repository.
+        repo: URL of the repository; empty for a ready image, which needs a name.
         ref: branch, tag or commit; empty for the default branch.
         name: name that people see; empty to take it from the URL.
 
@@ -131,6 +144,10 @@ def checked(request: BuildRequest) -> BuildRequest:
         repo, username, password = split_url_credentials(request.repo.strip())
     except ValueError:
         raise BuildRefused(400, "The URL of the repository is not valid.") from None
+    try:
+        request = _check_ready(request) if request.reference else _check_ssh(request)
+    except Unusable as error:
+        raise BuildRefused(400, str(error)) from error
     request = replace(
         request,
         repo=repo,
@@ -139,7 +156,9 @@ def checked(request: BuildRequest) -> BuildRequest:
         username=request.username or username,
         password=request.password or password,
     )
-    _check_source(request)
+    if not request.reference:
+        _check_source(request)
+    _check_credentials(request)
     if not IMAGE.fullmatch(request.image) or len(request.image) > MAX_IMAGE:
         raise BuildRefused(400, f"{request.image!r} is not the name and tag of an environment's image.")
     if len(request.name) > MAX_NAME:
@@ -152,17 +171,49 @@ def checked(request: BuildRequest) -> BuildRequest:
 
 
 def _check_source(request: BuildRequest) -> None:
-    match = REPOSITORY.fullmatch(request.repo)
-    if not match or len(request.repo) > MAX_REPOSITORY:
+    known = REPOSITORY.fullmatch(request.repo) or request.deploy_key
+    if not known or len(request.repo) > MAX_REPOSITORY:
         raise BuildRefused(400, "The repository must be a URL like https://example.org/teacher/course.")
     ref = request.ref
     if not REFERENCE.fullmatch(ref) or ".." in ref or "@{" in ref or len(ref) > MAX_REFERENCE:
         raise BuildRefused(400, "The reference must be the name of a branch or tag, or the hash of a commit.")
+    if request.commit and not envs.COMMIT.fullmatch(request.commit):
+        raise BuildRefused(400, "The commit must be a whole hash, of 40 hexadecimal digits.")
+
+
+def _check_ready(request: BuildRequest) -> BuildRequest:
+    tag = sources.ready_tag(request.reference)
+    if request.repo or request.commit or request.buildargs or request.deploy_key or request.known_hosts:
+        raise Unusable(
+            "A ready image takes the place of a repository, and has no commit, build arguments or deploy key."
+        )
+    return replace(request, ref=tag)
+
+
+def _check_ssh(request: BuildRequest) -> BuildRequest:
+    if request.pull:
+        raise Unusable("Only a ready image can be pulled: leave out pull for a repository.")
+    if not sources.is_ssh(request.repo.strip()):
+        if request.deploy_key or request.known_hosts:
+            raise Unusable("A deploy key and known hosts need a repository like ssh://git@example.org/teacher/course.")
+        return request
+    if not request.deploy_key:
+        raise Unusable(
+            "A repository over ssh needs a deploy key and the known hosts, which are given in pillar: use an https:// "
+            "URL here."
+        )
+    key, hosts = sources.private_key(request.deploy_key), sources.known_hosts(request.known_hosts)
+    return replace(request, deploy_key=key, known_hosts=hosts)
+
+
+def _check_credentials(request: BuildRequest) -> None:
     credentials = request.username + request.password
     if not credentials:
         return
-    if match["scheme"] == "git":
+    if not request.reference and not request.repo.startswith(("https://", "http://")):
         raise BuildRefused(400, "A user name and a password need a repository with an https:// URL.")
+    if request.reference and "/" not in request.reference:
+        raise BuildRefused(400, "A user name and a password need a ready image with the name of its registry.")
     if max(len(request.username), len(request.password)) > MAX_CREDENTIAL or _has_odd_characters(credentials):
         raise BuildRefused(400, "The user name or the password for the repository has characters that cannot be used.")
 

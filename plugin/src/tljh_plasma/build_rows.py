@@ -19,6 +19,9 @@ from tljh_repo2docker.database.schemas import (
 
 from .build_request import BuildRequest
 
+# What tljh-repo2docker calls the provider of a repository; for a ready image, which takes the repository's place.
+READY = "image"
+
 SessionFactory = Callable[[], AbstractAsyncContextManager[AsyncSession]]
 
 
@@ -47,7 +50,7 @@ class BuildRows:
             "log": "",
             "image_meta": ImageMetadataType(
                 display_name=request.name,
-                repo=request.repo,
+                repo=request.reference or request.repo,
                 ref=request.ref,
                 creation_date=created,
                 owner=request.owner,
@@ -55,6 +58,7 @@ class BuildRows:
                 mem_limit=request.memory_label,
                 node_selector={},
                 buildargs="\n".join(request.buildargs) or None,
+                provider=READY if request.reference else None,
             ),
         }
         async with self._db_context() as db:
@@ -80,6 +84,14 @@ class BuildRows:
         """Write the log, and with ``status`` how the build ended. A row that is gone stays away."""
         async with self._db_context() as db:
             await self._manager.update(db, DockerImageUpdateSchema(uid=uid, log=log, status=status))
+
+    async def set_limits(self, image: str, memory: str, cpu: str) -> None:
+        """Write other limits, as labels say them, if there is a row of the image."""
+        async with self._db_context() as db:
+            row = await self._manager.read_by_image_name(db, image)
+            if row is not None:
+                meta = row.image_meta.model_copy(update={"mem_limit": memory, "cpu_limit": cpu})
+                await self._manager.update(db, DockerImageUpdateSchema(uid=row.uid, image_meta=meta))
 
     async def delete(self, uid: UUID) -> None:
         """Remove a row, if it is there."""

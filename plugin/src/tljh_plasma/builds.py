@@ -21,8 +21,11 @@ from tljh_repo2docker.database.manager import ImagesDatabaseManager
 from tljh_repo2docker.database.schemas import BuildStatusType, DockerImageOutSchema
 
 from . import build_container as builders
+from . import build_ready
+from . import environments as envs
 from .build_container import BuildFailed
 from .build_log import BuildLog, Redactor
+from .build_prepare import Preparation, in_time
 from .build_process import ENGINE_ERRORS, attend
 from .build_request import BuildRefused, BuildRequest, checked, image_name
 from .build_rows import BuildRows, SessionFactory, is_building
@@ -81,7 +84,7 @@ class Builder:
             log: where problems that are not a build's own go.
         """
         self._rows = BuildRows(db_context, manager)
-        self._image = image
+        self._preparation = Preparation(image, parallel, timeout)
         self._parallel = parallel
         self._timeout = timeout
         self._log = log or logging.getLogger(__name__)
@@ -90,7 +93,6 @@ class Builder:
         self._queue: deque[Build] = deque()
         self._running: set[Build] = set()
         self._changing = asyncio.Lock()
-        self._pulling = asyncio.Lock()
         self._resumed = False
         self._closed = False
 
@@ -158,6 +160,43 @@ class Builder:
                 build.log.end()
                 self._leave(build)
         return True
+
+    async def change_limits(self, environment: envs.Environment, memory: int | None, cpu: float | None) -> None:
+        """Give an environment other limits, for the servers that start from now on.
+
+        Args:
+            environment: the environment, which has an image.
+            memory: memory limit in bytes, None for the hub's default.
+            cpu: number of CPUs, None for the hub's default.
+
+        Raises:
+            BuildRefused: it is being built (409) or the engine refuses or is away (503).
+        """
+        image = environment.image
+        wanted = BuildRequest(image, environment.repo, environment.ref, memory=memory, cpu=cpu)
+        async with self._changing:
+            await self._resume()
+            if image in self._builds:
+                raise BuildRefused(409, f"{image} is being built: its limits can be changed when that is done.")
+            try:
+                await build_ready.change_limits(self._engine, environment, wanted.memory_label, wanted.cpu_label)
+            except (BuildFailed, *ENGINE_ERRORS) as error:
+                self._log.error("The limits of %s cannot be changed: %s", image, error)
+                raise BuildRefused(503, NO_ANSWER) from error
+            await self._rows.set_limits(image, wanted.memory_label, wanted.cpu_label)
+
+    async def text(self, image: str) -> str:
+        """Return the log of the latest build as far as it is there; empty when there is none.
+
+        Raises:
+            BuildRefused: the engine is away (503).
+        """
+        await self.resume()
+        build = self._builds.get(image)
+        if build:
+            return build.log.text()
+        row = await self._rows.find(image)
+        return (row.log or "") if row else ""
 
     async def follow(self, image: str) -> AsyncIterator[str]:
         """Give the log of a build from its first line, then each line as it comes; of a finished build what was kept.
@@ -305,10 +344,18 @@ class Builder:
     async def _build(self, build: Build) -> BuildStatusType:
         image = build.request.image
         try:
-            await self._prepare(build)
-            await build.turn.wait()
-            assert build.container is not None
-            await attend(self._engine, build.container, image, build.log, self._timeout)
+            if build.request.reference:
+                await build.turn.wait()
+                making = build_ready.make(self._engine, build.request, build.created, build.log.say)
+                await in_time(making, self._timeout, f"The image {build.request.reference}")
+            else:
+                if build.container is None:
+                    # From now on a restart does not lose the build.
+                    build.container = await self._preparation.container(
+                        self._engine, build.request, build.uid, build.created, build.log
+                    )
+                await build.turn.wait()
+                await attend(self._engine, build.container, image, build.log, self._timeout)
             build.ending = True
             await builders.publish(self._engine, image, build.created)
             build.log.say(f"The image {image} is ready.")
@@ -326,25 +373,6 @@ class Builder:
         except ENGINE_ERRORS as error:
             self._log.warning("What the failed build of %s left cannot be removed: %s", image, error)
         return BuildStatusType.FAILED
-
-    async def _prepare(self, build: Build) -> None:
-        """Make the container, if a former process has not: from now on a restart does not lose the build."""
-        if build.container:
-            return
-        try:
-            async with self._pulling:
-                await asyncio.wait_for(builders.pull(self._engine, self._image, build.log.say), self._timeout)
-        except asyncio.TimeoutError:
-            raise BuildFailed(f"The image of the builder was not there after {self._timeout / 60:g} minutes.") from None
-        making = asyncio.ensure_future(
-            builders.create(self._engine, build.request, build.uid, build.created, self._image)
-        )
-        try:
-            build.container = await asyncio.shield(making)
-        except asyncio.CancelledError:
-            # The engine may have made it already: let nobody go on before that is known.
-            await asyncio.wait([making])
-            raise
 
     # Writing down.
 

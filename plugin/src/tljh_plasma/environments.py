@@ -20,6 +20,14 @@ LABEL_IMAGE = "tljh_repo2docker.image_name"
 LABEL_NAME = "tljh_repo2docker.display_name"
 LABEL_MEMORY = "tljh_repo2docker.mem_limit"
 LABEL_CPU = "tljh_repo2docker.cpu_limit"
+# Ours. The commit that was built; of a ready image its reference and the id that this had; and the id of the image
+# whose files these are, where another one was made of it that differs in labels alone.
+LABEL_COMMIT = "org.plasma.commit"
+LABEL_REFERENCE = "org.plasma.reference"
+LABEL_BASE = "org.plasma.base"
+LABEL_FILES = "org.plasma.files"
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 # Below this no Jupyter server starts, and Docker itself refuses less than 6 MB.
@@ -46,6 +54,10 @@ class Environment:
         memory: memory limit in bytes, or None for the hub's default.
         cpu: CPU limit in CPUs, or None for the hub's default.
         description: what an administrator wrote about it; not part of the image.
+        commit: the commit it was built from; empty when nobody knows.
+        reference: the ready image it was made from, in place of a repository.
+        base: id of that image.
+        files_id: id of the image whose files it has: not its own when limits alone were changed.
     """
 
     image: str
@@ -57,6 +69,10 @@ class Environment:
     memory: int | None = None
     cpu: float | None = None
     description: str = ""
+    commit: str = ""
+    reference: str = ""
+    base: str = ""
+    files_id: str = ""
 
     @property
     def source_url(self) -> str:
@@ -129,9 +145,20 @@ def from_images(images: Iterable[dict[str, Any]]) -> list[Environment]:
                 ref=labels.get(LABEL_REF, ""),
                 memory=parse_memory(labels.get(LABEL_MEMORY, "")),
                 cpu=parse_cpu(labels.get(LABEL_CPU, "")),
+                commit=_commit(labels),
+                reference=labels.get(LABEL_REFERENCE, ""),
+                base=labels.get(LABEL_BASE, ""),
+                files_id=labels.get(LABEL_FILES) or image["Id"],
             )
         )
     return sorted(found, key=lambda environment: (environment.name.casefold(), environment.image))
+
+
+def _commit(labels: dict[str, str]) -> str:
+    for text in (labels.get(LABEL_COMMIT, ""), labels.get(LABEL_REF, "")):
+        if COMMIT.fullmatch(text):
+            return text
+    return ""
 
 
 def find(environments: Iterable[Environment], image: Any) -> Environment:

@@ -1,4 +1,5 @@
-"""Access to the hub for root on this machine: how Salt's states stop servers, forget people and name administrators.
+"""Access to the hub for root on this machine: how Salt's states stop servers, forget people, name administrators and
+keep environments as pillar has them.
 
 A service without a process has a random token, which is kept in a file of the hub's state directory that root alone
 can read. Whoever reads it could read the hub's database as well, so it opens no door that was shut; its role still
@@ -17,13 +18,17 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from tljh_repo2docker import TLJH_R2D_ADMIN_SCOPE
+
 SERVICE = "plasma-operator"
 TOKEN_FILE = "plasma-operator.token"
 # Bytes of the token, which is written in twice as many hexadecimal digits.
 TOKEN_BYTES = 32
 ADMINISTRATORS_SCOPE = "custom:plasma:administrators"
+# Whose token it is that the environments' service sees, and who made what comes with it.
+PILLAR = "pillar"
 # Lists come with people's names and rights, and when they were last there; servers with whether they run;
-# "delete:servers" stops.
+# "delete:servers" stops. The last two are for environments: into the service that keeps them, and among those who may.
 SCOPES = (
     "list:users",
     "read:users:activity",
@@ -31,7 +36,18 @@ SCOPES = (
     "delete:servers",
     "delete:users",
     ADMINISTRATORS_SCOPE,
+    "access:services!service=plasma",
+    TLJH_R2D_ADMIN_SCOPE,
 )
+
+
+def is_operator(visitor: dict[str, Any] | None) -> bool:
+    """Tell whether the hub says of a visitor that it is this service. A person of the same name is none.
+
+    Args:
+        visitor: what the hub's API says of whoever holds a token; None for nobody.
+    """
+    return bool(visitor) and visitor.get("kind") == "service" and visitor.get("name") == SERVICE
 
 
 def _usable(path: Path) -> str | None:

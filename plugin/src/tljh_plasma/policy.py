@@ -201,7 +201,7 @@ def variables_of(environment: Environment) -> dict[str, str]:
     return {
         "PLASMA_ENVIRONMENT": environment.name,
         "PLASMA_DIR": environment.directory,
-        "PLASMA_IMAGE_ID": environment.image_id,
+        "PLASMA_IMAGE_ID": environment.files_id or environment.image_id,
     }
 
 

@@ -29,7 +29,7 @@ from ..standalone import kept_secret
 from .base import MAX_BODY, CallbackHandler, Guarded, NotFoundHandler, RootHandler, StaticHandler
 from .catalog import Catalog
 from .engine import Engine
-from .environments import BuildApi, EnvironmentApi, EnvironmentsApi, EnvironmentsPage, LogApi
+from .environments import BuildApi, EnvironmentApi, EnvironmentsApi, EnvironmentsPage, LogApi, TailApi
 from .hub import HubClient
 from .operations import Operations
 from .permissions import PermissionsApi, PermissionsPage
@@ -156,6 +156,7 @@ class PlasmaService(TljhRepo2Docker):
             (f"api/environments/{one}", EnvironmentApi),
             (f"api/environments/{one}/build", BuildApi),
             (f"api/environments/{one}/log", LogApi),
+            (f"api/environments/{one}/log/tail", TailApi),
             ("api/permissions", PermissionsApi),
             ("api/servers", ServersApi),
             (f"api/servers/{one}", ServerApi),

@@ -13,7 +13,7 @@ from tljh_repo2docker import TLJH_R2D_ADMIN_SCOPE
 from tornado import web
 from traitlets import default
 
-from .. import announcement
+from .. import announcement, operators
 from .errors import HUB_SILENT, Refused, sentence_for
 from .requests import Body, Invalid, parse
 
@@ -101,6 +101,11 @@ class Guarded(HubOAuthenticated, web.RequestHandler):
         """Whether the visitor administers the hub, or was given tljh-repo2docker's scope for this service."""
         visitor = self._visitor or {}
         return bool(visitor.get("admin")) or TLJH_R2D_ADMIN_SCOPE in visitor.get("scopes", ())
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether the visitor is root on this machine, for pillar."""
+        return operators.is_operator(self._visitor)
 
     async def prepare(self) -> None:
         """Let a request through to its handler, or refuse it.

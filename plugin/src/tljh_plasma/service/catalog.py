@@ -18,7 +18,9 @@ from .. import environments as envs
 from .. import policy
 from ..access import Entry, Store
 from ..build_container import LABEL_CREATED, LABEL_OWNER
+from ..build_rows import READY
 from ..builds import Builder, BuildRefused
+from ..operators import PILLAR
 from ..settings import Settings
 from .engine import Engine
 from .errors import Refused
@@ -73,6 +75,7 @@ class Item:
         owner: who added it.
         buildargs: one KEY=VALUE a line.
         message: why the latest build failed; empty otherwise.
+        size: of the image in bytes, with what it shares with others; 0 where there is none.
     """
 
     environment: envs.Environment
@@ -82,6 +85,7 @@ class Item:
     owner: str = ""
     buildargs: str = ""
     message: str = ""
+    size: int = 0
 
     @property
     def image(self) -> str:
@@ -134,12 +138,15 @@ class Catalog:
             found.append(self._item(environment, row, raw[environment.image]))
         for image, row in rows.items():
             meta = row.meta
+            source = meta.get("repo", "")
+            ready = meta.get("provider") == READY
             environment = envs.Environment(
                 image=image,
                 image_id="",
                 name=meta.get("display_name") or image,
                 directory=envs.directory_name(meta.get("display_name") or image),
-                repo=meta.get("repo", ""),
+                repo="" if ready else source,
+                reference=source if ready else "",
                 ref=meta.get("ref", ""),
                 memory=envs.parse_memory(meta.get("mem_limit", "")),
                 cpu=envs.parse_cpu(meta.get("cpu_limit", "")),
@@ -169,6 +176,7 @@ class Catalog:
             owner=labels.get(LABEL_OWNER) or meta.get("owner", ""),
             buildargs=meta.get("buildargs") or "",
             message=message,
+            size=int((image or {}).get("Size") or 0),
         )
 
     async def find(self, image: str) -> Item:
@@ -202,11 +210,16 @@ class Catalog:
                     "name": environment.name,
                     "repo": environment.repo,
                     "ref": environment.ref,
+                    "commit": environment.commit,
+                    "reference": environment.reference,
+                    "base": environment.base,
                     "source_url": environment.source_url,
                     "memory": limits.memory,
                     "cpu": limits.cpu,
+                    "limits": {"memory": environment.memory, "cpu": environment.cpu},
                     "description": entry.description,
                     "groups": list(entry.groups),
+                    "source": PILLAR if entry.pillar else "browser",
                     "status": item.status,
                     "has_image": item.has_image,
                     "created": item.created,
@@ -214,6 +227,7 @@ class Catalog:
                     "users": sorted(names),
                     "buildargs": item.buildargs,
                     "message": item.message,
+                    "size": item.size,
                 }
             )
         return listed

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 from tornado.iostream import StreamClosedError
 
 from ..builds import BuildRefused
+from ..operators import PILLAR
 from .base import ApiHandler, PageHandler
 from .errors import Refused
-from .requests import Change, NewEnvironment, Rebuild
+from .requests import Change, Invalid, NewEnvironment, Rebuild, tail
 
 # Proxies close connections on which nothing happens.
 HEARTBEAT = 15
@@ -44,8 +45,8 @@ class AdministratorsApi(ApiHandler):
 
     @property
     def visitor_name(self) -> str:
-        """Name of the administrator."""
-        return self.current_user["name"]
+        """Name of the administrator, or that they come with pillar."""
+        return PILLAR if self.is_operator else self.current_user["name"]
 
 
 class EnvironmentsApi(AdministratorsApi):
@@ -58,7 +59,7 @@ class EnvironmentsApi(AdministratorsApi):
     async def post(self) -> None:
         """Add one."""
         body = self.read_body(NewEnvironment)
-        image = await self.operations.add(body, self.visitor_name)
+        image = await self.operations.add(body, self.visitor_name, self.is_operator)
         self.log.info("%s adds the environment %s", self.visitor_name, image)
         self.write_json({"image": image}, 201)
 
@@ -67,8 +68,8 @@ class EnvironmentApi(AdministratorsApi):
     """``api/environments/IMAGE``"""
 
     async def patch(self, image: str) -> None:
-        """Change description or groups."""
-        await self.operations.change(image, self.read_body(Change))
+        """Change description, groups or limits."""
+        await self.operations.change(image, self.read_body(Change), self.is_operator)
         self.log.info("%s changes the environment %s", self.visitor_name, image)
         self.write_json({"image": image})
 
@@ -84,9 +85,28 @@ class BuildApi(AdministratorsApi):
 
     async def post(self, image: str) -> None:
         """Build it again."""
-        await self.operations.rebuild(image, self.read_body(Rebuild), self.visitor_name)
+        await self.operations.rebuild(image, self.read_body(Rebuild), self.visitor_name, self.is_operator)
         self.log.info("%s builds the environment %s again", self.visitor_name, image)
         self.write_json({"image": image}, 202)
+
+
+class TailApi(AdministratorsApi):
+    """``GET api/environments/IMAGE/log/tail``: the end of the log of the latest build, as far as it has come."""
+
+    async def get(self, image: str) -> None:
+        """Answer with the last lines."""
+        try:
+            number = tail(self.get_query_argument("lines", "20"))
+        except Invalid as error:
+            raise Refused(400, str(error)) from error
+        item = await self.catalog.find(image)
+        try:
+            lines = (await self.catalog.builder.text(image)).splitlines()
+        except BuildRefused as error:
+            raise Refused(error.status, error.message) from error
+        self.write_json(
+            {"image": image, "status": item.status, "message": item.message, "lines": lines[-number:]},
+        )
 
 
 class LogApi(AdministratorsApi):

@@ -10,8 +10,11 @@ import sqlalchemy as sa
 from tljh_repo2docker.database.model import DockerImageSQL
 
 from .. import build_request
+from .. import build_sources as sources
 from ..access import Entry
 from ..build_request import BuildRefused, BuildRequest
+from ..build_sources import Unusable
+from ..environments import Environment
 from ..settings import Settings
 from . import groups as unix_groups
 from . import requests
@@ -47,6 +50,31 @@ def in_use(users: list[str]) -> Refused:
     )
 
 
+def _means(body: requests.NewEnvironment | requests.Rebuild) -> dict[str, Any]:
+    """Return what a build is given for itself alone: its commit, and what opens repository or registry."""
+    return {
+        "commit": body.commit.strip(),
+        "pull": body.pull,
+        "username": body.username.strip(),
+        "password": body.password.strip(),
+        "deploy_key": body.deploy_key,
+        "known_hosts": body.known_hosts,
+    }
+
+
+def _source(before: Environment, body: requests.Rebuild) -> tuple[str, str, str]:
+    """Return repository, its reference, and the ready image: what an environment has unless others are given."""
+    reference = body.reference.strip()
+    if reference:
+        return "", sources.ready_tag(reference), reference
+    repo = body.repo.strip()
+    if repo:
+        return repo, body.ref.strip() or ("HEAD" if before.reference else before.ref), ""
+    if before.reference:
+        return "", before.ref, before.reference
+    return before.repo, body.ref.strip() or before.ref, ""
+
+
 class Operations:
     """Changes environments, one change at a time.
 
@@ -73,12 +101,13 @@ class Operations:
     async def _check_groups(self, chosen: Iterable[str], before: Iterable[str]) -> tuple[str, ...]:
         return unix_groups.check(chosen, before, await self.groups())
 
-    async def add(self, body: requests.NewEnvironment, owner: str) -> str:
+    async def add(self, body: requests.NewEnvironment, owner: str, pillar: bool = False) -> str:
         """Add an environment: its build starts, or waits for others.
 
         Args:
             body: what the administrator filled in.
             owner: their name.
+            pillar: whether it is among the environments of pillar.
 
         Returns:
             The image's name.
@@ -88,24 +117,25 @@ class Operations:
         """
         most_memory, most_cpus = await self.engine.capacity()
         try:
-            repo = body.repo.strip()
+            repo, reference = body.repo.strip(), body.reference.strip()
+            ref = sources.ready_tag(reference) if reference else body.ref.strip()
             name = requests.environment_name(body.name, repo)
             request = build_request.checked(
                 BuildRequest(
-                    image=build_request.image_name(repo, body.ref.strip(), name),
+                    image=build_request.image_name(repo, ref, name),
                     repo=repo,
-                    ref=body.ref,
+                    ref=ref,
                     name=name,
                     memory=requests.memory(body.memory, most_memory),
                     cpu=requests.cpus(body.cpu, most_cpus),
                     owner=owner,
                     buildargs=requests.build_arguments(body.buildargs),
-                    username=body.username.strip(),
-                    password=body.password.strip(),
+                    reference=reference,
+                    **_means(body),
                 )
             )
             description = requests.description(body.description)
-        except Invalid as error:
+        except (Invalid, Unusable) as error:
             raise Refused(400, str(error)) from error
         except BuildRefused as error:
             raise Refused(error.status, error.message) from error
@@ -117,6 +147,7 @@ class Operations:
             await self._forget(request.image)
             await asyncio.to_thread(self.store.set_groups, {request.image: groups})
             await asyncio.to_thread(self.store.set_description, request.image, description)
+            await self._note_pillar(request.image, pillar)
             try:
                 await self._submit(request)
             except Refused:
@@ -140,6 +171,10 @@ class Operations:
         if await self.engine.has(image):
             raise Refused(409, f"Docker has another image called '{image}': choose another name or reference.")
 
+    async def _note_pillar(self, image: str, pillar: bool) -> None:
+        if pillar:
+            await asyncio.to_thread(self.store.set_pillar, image)
+
     async def _submit(self, request: BuildRequest) -> None:
         try:
             await self.builder.submit(request)
@@ -153,13 +188,14 @@ class Operations:
             await session.commit()
         await asyncio.to_thread(self.store.remove, image)
 
-    async def rebuild(self, image: str, body: requests.Rebuild, owner: str) -> None:
-        """Build an environment again, from the same repository and reference. What was not given stays.
+    async def rebuild(self, image: str, body: requests.Rebuild, owner: str, pillar: bool = False) -> None:
+        """Build an environment again. What was not given stays, the repository and the reference too.
 
         Args:
             image: the image's name.
             body: what the administrator filled in.
             owner: their name, for environments of which nobody knows who added them.
+            pillar: whether it is among the environments of pillar.
 
         Raises:
             Refused: something of it cannot be, or it is being built.
@@ -170,6 +206,7 @@ class Operations:
             if item.status in ("queued", "building"):
                 raise Refused(409, f"The environment '{image}' is being built already: wait for it, or remove it.")
             await self._submit(self._rebuild_request(item, body, owner, most_memory, most_cpus))
+            await self._note_pillar(image, pillar)
 
     @staticmethod
     def _rebuild_request(
@@ -178,37 +215,64 @@ class Operations:
         before = item.environment
         given = body.model_fields_set
         try:
+            repo, ref, reference = _source(before, body)
+            if (repo, ref, reference) != (before.repo, before.ref, before.reference):
+                made = build_request.image_name(repo, ref, before.name)
+                if made != before.image:
+                    raise Invalid(f"That is another environment, {made}: add it, and remove this one.")
             return build_request.checked(
                 BuildRequest(
                     image=before.image,
-                    repo=before.repo,
-                    ref=before.ref,
+                    repo=repo,
+                    ref=ref,
                     name=before.name,
                     memory=requests.memory(body.memory, most_memory) if "memory" in given else before.memory,
                     cpu=requests.cpus(body.cpu, most_cpus) if "cpu" in given else before.cpu,
                     owner=item.owner or owner,
-                    buildargs=requests.build_arguments(body.buildargs if "buildargs" in given else item.buildargs),
-                    username=body.username.strip(),
-                    password=body.password.strip(),
+                    buildargs=requests.build_arguments(
+                        body.buildargs if "buildargs" in given or reference else item.buildargs
+                    ),
+                    reference=reference,
+                    **_means(body),
                 )
             )
-        except Invalid as error:
+        except (Invalid, Unusable) as error:
             raise Refused(400, str(error)) from error
         except BuildRefused as error:
             raise Refused(error.status, error.message) from error
 
-    async def change(self, image: str, body: requests.Change) -> None:
-        """Change an environment's description or groups, whichever is given.
+    async def change(self, image: str, body: requests.Change, pillar: bool = False) -> None:
+        """Change an environment's description, groups or limits, whichever are given.
+
+        Args:
+            image: the image's name.
+            body: what the administrator filled in.
+            pillar: whether it is among the environments of pillar.
 
         Raises:
             Refused: there is no such environment, or something of it cannot be.
         """
+        most_memory, most_cpus = await self.engine.capacity()
         try:
             description = requests.description(body.description)
+            memory, cpu = requests.memory(body.memory, most_memory), requests.cpus(body.cpu, most_cpus)
         except Invalid as error:
             raise Refused(400, str(error)) from error
         async with self._lock:
-            await self.catalog.find(image)
+            item = await self.catalog.find(image)
+            before = item.environment
+            limits = (
+                memory if "memory" in body.model_fields_set else before.memory,
+                cpu if "cpu" in body.model_fields_set else before.cpu,
+            )
+            if limits != (before.memory, before.cpu):
+                if not item.has_image:
+                    raise Refused(409, f"The environment '{image}' has no image yet, whose limits could be changed.")
+                try:
+                    await self.builder.change_limits(before, *limits)
+                except BuildRefused as error:
+                    raise Refused(error.status, error.message) from error
+            await self._note_pillar(image, pillar)
             if "groups" in body.model_fields_set:
                 await self._set_groups({image: body.groups})
             if "description" in body.model_fields_set:

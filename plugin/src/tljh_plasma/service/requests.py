@@ -12,14 +12,17 @@ import unicodedata
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
+from .. import build_sources as sources
 from ..environments import UNITS
 
 MIN_GIGABYTES = 0.25
 MIN_CPUS = 0.1
 MAX_NAME = 63
 MAX_DESCRIPTION = 200
+MAX_TAIL = 1000
 NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,20})?")
 
@@ -34,36 +37,56 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class NewEnvironment(Body):
+class _Build(Body):
+    """What is built and how: a repository with its credentials, or a ready image in its place."""
+
+    repo: str = ""
+    ref: str = ""
+    reference: str = ""
+    commit: str = ""
+    pull: bool = False
+    memory: str | int | float | None = None
+    cpu: str | int | float | None = None
+    buildargs: str = ""
+    username: str = ""
+    password: str = ""
+    deploy_key: str = ""
+    known_hosts: str = ""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> _Build:
+        if self.repo and self.reference:
+            raise PydanticCustomError("source", "The request has both 'repo' and 'reference': give one of them.")
+        if self.reference and self.ref:
+            raise PydanticCustomError("source", "A ready image has no 'ref': its tag is part of 'reference'.")
+        return self
+
+
+class NewEnvironment(_Build):
     """``POST api/environments``"""
 
-    repo: str
-    ref: str = ""
     name: str = ""
-    memory: str | int | float | None = None
-    cpu: str | int | float | None = None
     description: str = ""
     groups: list[str] = []
-    buildargs: str = ""
-    username: str = ""
-    password: str = ""
+
+    @model_validator(mode="after")
+    def _a_source(self) -> NewEnvironment:
+        if not {"repo", "reference"} & self.model_fields_set:
+            raise PydanticCustomError("source", "The request lacks 'repo'.")
+        return self
 
 
-class Rebuild(Body):
+class Rebuild(_Build):
     """``POST api/environments/IMAGE/build``; what is not given stays as it was."""
-
-    memory: str | int | float | None = None
-    cpu: str | int | float | None = None
-    buildargs: str = ""
-    username: str = ""
-    password: str = ""
 
 
 class Change(Body):
-    """``PATCH api/environments/IMAGE``"""
+    """``PATCH api/environments/IMAGE``; what is not given stays as it was."""
 
     description: str = ""
     groups: list[str] = []
+    memory: str | int | float | None = None
+    cpu: str | int | float | None = None
 
 
 class Permissions(Body):
@@ -75,6 +98,7 @@ class Permissions(Body):
 EXPECTED = {
     "memory": "a number of GB",
     "cpu": "a number of CPUs",
+    "pull": "true or false",
     "groups": "a list of names of groups",
     "environments": "an object that maps images to lists of names of groups",
 }
@@ -109,6 +133,8 @@ def parse(model: type[AnyBody], body: bytes) -> AnyBody:
         return model.model_validate(value)
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        if problem["type"] == "source":
+            raise Invalid(problem["msg"]) from error
         key = shown(problem["loc"][0])
         if problem["type"] == "extra_forbidden":
             known = ", ".join(model.model_fields)
@@ -139,7 +165,7 @@ def environment_name(text: str, repo: str) -> str:
 
     Args:
         text: upper case, accents and spaces are turned into what is allowed.
-        repo: URL of the repository.
+        repo: URL of the repository; empty where there is none to make a name of.
 
     Raises:
         Invalid: other characters than letters, digits, dots, hyphens and underscores.
@@ -154,7 +180,7 @@ def environment_name(text: str, repo: str) -> str:
             )
     else:
         try:
-            path = unquote(urlsplit(repo).path)
+            path = sources.path_of(repo) if sources.is_ssh(repo) else unquote(urlsplit(repo).path)
         except ValueError as error:
             raise Invalid("The URL of the repository is not valid.") from error
         name = re.sub(r"[^a-z0-9]+", "-", _unaccented(path.strip("/").removesuffix(".git")))
@@ -213,6 +239,17 @@ def cpus(value: str | int | float | None, most: float) -> float | None:
         Invalid: no number, less than 0.1, or more than the machine has.
     """
     return _number("the CPU limit", value, MIN_CPUS, most, "CPUs")
+
+
+def tail(text: str) -> int:
+    """Return a number of lines of a log.
+
+    Raises:
+        Invalid: no whole number from 1 to 1000.
+    """
+    if not re.fullmatch(r"[0-9]{1,4}", text, re.ASCII) or not 1 <= int(text) <= MAX_TAIL:
+        raise Invalid(f"'{shown(text)}' cannot be a number of lines: give one from 1 to {MAX_TAIL}.")
+    return int(text)
 
 
 def description(text: str) -> str:

@@ -41,7 +41,7 @@ function source(environment) {
   const reference = /^[0-9a-f]{40}$/.test(environment.ref) ? environment.ref.slice(0, 12) : environment.ref || "newest";
   return cell(
     "Source",
-    el("div", {}, environment.repo),
+    el("div", {}, environment.repo || environment.reference),
     el(
       "div",
       { class: "plasma-small" },
@@ -83,6 +83,9 @@ function makeRow(environment) {
       el("div", { class: "plasma-name" }, environment.name),
       environment.description ? el("div", {}, environment.description) : null,
       el("div", { class: "plasma-small" }, environment.image),
+      environment.source === "pillar"
+        ? el("div", { class: "plasma-small" }, "Kept by pillar: the next apply undoes changes made here.")
+        : null,
     ),
     status(environment),
     source(environment),
@@ -149,7 +152,7 @@ const page = new ListPage({
   keyOf: (item) => item.image,
   make: makeRow,
   textOf: (item) =>
-    [item.name, item.image, item.description, item.repo, item.ref, item.status, ...item.groups, ...item.users].join(
+    [item.name, item.image, item.description, item.repo, item.reference, item.ref, item.status, ...item.groups, ...item.users].join(
       " ",
     ),
   things: "environments",

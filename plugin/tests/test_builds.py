@@ -286,7 +286,7 @@ def test_names_mean_nothing_in_the_dockerfile_that_repo2docker_writes(bench, tmp
             bench.builder_image, line, volumes=[f"{tmp_path / 'course'}:/course:ro"], remove=True
         ).decode()
         labels = [text for text in written.splitlines() if text.startswith("LABEL ")]
-        assert len(labels) == 9, written
+        assert len(labels) == 13, written
         made, _ = bench.client.images.build(fileobj=_recipe("FROM scratch", *labels), rm=True)
         assert made.labels["tljh_repo2docker.display_name"] == name
         assert made.labels["tljh_repo2docker.mem_limit"] == ""

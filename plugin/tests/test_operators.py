@@ -179,7 +179,7 @@ def test_it_is_refused_everything_else(operator, person, method, path, body):
 def test_it_does_not_open_servers_and_pages(operator, person, hub, environment):
     assert hub.spawn(person.name, environment).status_code in (201, 202)
     header = {TOKEN_HEADER: f"token {operator.token}"}
-    for page in (f"/user/{person.name}/api/contents", "/services/cockpit/", "/hub/admin"):
+    for page in (f"/user/{person.name}/api/contents", "/hub/home", "/hub/admin"):
         answer = requests.get(f"{hub.url}{page}", headers=header, timeout=30, allow_redirects=False)
         assert answer.status_code in (302, 403, 404), page
         # Browsers are sent to the login.

@@ -335,7 +335,14 @@ def test_descriptions_and_groups_are_changed_one_by_one(teacher, service_groups,
     assert store.get(image) == Entry(tuple(sorted(service_groups[:2])), "One <b>line</b>")
     item = teacher.environments()[image]
     assert (item["name"], item["description"]) == ("Changing", "One <b>line</b>")
-    for body in ({"groups": ["root"]}, {"groups": "all"}, {"description": 7}, {"description": "a\nb"}, {"memory": 1}):
+    for body in (
+        {"groups": ["root"]},
+        {"groups": "all"},
+        {"description": 7},
+        {"description": "a\nb"},
+        {"memory": "1,5"},
+        {"name": "x"},
+    ):
         assert teacher.call("PATCH", path, body).status_code == 400, body
     assert store.get(image) == Entry(tuple(sorted(service_groups[:2])), "One <b>line</b>")
     assert teacher.call("PATCH", path, {"description": "", "groups": []}).status_code == 200

@@ -91,7 +91,9 @@ def known_hosts(text: str) -> str:
     """
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
-    if len(text) > MAX_KNOWN_HOSTS or not all(line.isascii() and KNOWN_HOST.fullmatch(line) for line in lines):
+    if len(text) > MAX_KNOWN_HOSTS or not all(
+        line.isascii() and line.isprintable() and KNOWN_HOST.fullmatch(line) for line in lines
+    ):
         raise Unusable("The known hosts must be lines like 'git.example.org ssh-ed25519 AAAA...'.")
     if not lines:
         raise Unusable(

@@ -23,6 +23,7 @@ c.JupyterHub.load_roles.append({{
     "scopes": ["custom:tljh_repo2docker:admin", "custom:others:read"],
     "users": ["{manager}"],
 }})
+c.JupyterHub.services.append({{"name": "others", "api_token": "{token}"}})
 """
 # tljh-repo2docker runs a file of this name in the current directory.
 TRAP = "from pathlib import Path\nPath(__file__).with_name('trapped').touch()\n"
@@ -157,7 +158,8 @@ def service_hub(docker_host, environment, accounts, service_groups, tmp_path_fac
     running = Hub(tmp_path_factory.mktemp("service"), boss.name, ours)
     running.people = {"boss": boss, "manager": manager}
     with (running.prefix / "config" / "jupyterhub_config.d" / "tests.py").open("a") as file:
-        file.write(OTHERS.format(manager=manager.name))
+        running.service_token = secrets.token_hex(16)
+        file.write(OTHERS.format(manager=manager.name, token=running.service_token))
     (running.prefix / "state" / "tljh_repo2docker_config.py").write_text(TRAP)
     running.start()
     wait_until(lambda: service_answers(running), 60, f"service\n{running.log()[-5000:]}")

@@ -69,10 +69,7 @@ async def change_limits(docker: Docker, environment: envs.Environment, memory: s
     # The files are the same: people's homes need not be looked through again.
     labels = {envs.LABEL_MEMORY: memory, envs.LABEL_CPU: cpu, envs.LABEL_FILES: environment.files_id}
     await _label(docker, image, builders.build_tag(image), labels)
-    repository, _, tag = image.partition(":")
-    await docker.images.tag(builders.build_tag(image), repository, tag=tag)
-    # The image of before stays below the new one, and goes with it.
-    await builders.discard(docker, image)
+    await builders.publish(docker, image, "")
 
 
 async def _label(docker: Docker, base: str, name: str, labels: dict[str, str]) -> None:

@@ -100,10 +100,11 @@ class Builder:
 
     def state(self, image: str) -> str | None:
         """Return "queued" or "building", or None when the image is not being built."""
-        build = self._builds.get(image)
-        if build is None:
-            return None
-        return "building" if build.turn.is_set() else "queued"
+        return self.states().get(image)
+
+    def states(self) -> dict[str, str]:
+        """Return "queued" or "building" by image, for those that are being built."""
+        return {image: "building" if build.turn.is_set() else "queued" for image, build in self._builds.items()}
 
     async def submit(self, request: BuildRequest) -> UUID:
         """Put a build in the queue. An environment that is there already is built again, and replaced if that succeeds.

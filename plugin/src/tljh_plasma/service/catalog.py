@@ -130,12 +130,15 @@ class Catalog:
             await self.builder.resume()
         except BuildRefused as error:
             raise Refused(error.status, error.message) from error
+        # Before and after: of what ends or begins meanwhile, images and rows may say one thing or the other.
+        states = self.builder.states()
         images, rows = await asyncio.gather(self.engine.images(), self.rows())
+        states = {**self.builder.states(), **states}
         found = []
         raw = {name: image for image in images for name in image.get("RepoTags") or []}
         for environment in envs.from_images(images):
             row = rows.pop(environment.image, None)
-            found.append(self._item(environment, row, raw[environment.image]))
+            found.append(self._item(environment, row, raw[environment.image], states.get(environment.image)))
         for image, row in rows.items():
             meta = row.meta
             source = meta.get("repo", "")
@@ -151,11 +154,12 @@ class Catalog:
                 memory=envs.parse_memory(meta.get("mem_limit", "")),
                 cpu=envs.parse_cpu(meta.get("cpu_limit", "")),
             )
-            found.append(self._item(environment, row, None))
+            found.append(self._item(environment, row, None, states.get(image)))
         return sorted(found, key=lambda item: (item.environment.name.casefold(), item.image))
 
-    def _item(self, environment: envs.Environment, row: Row | None, image: dict[str, Any] | None) -> Item:
-        status = self.builder.state(environment.image)
+    def _item(
+        self, environment: envs.Environment, row: Row | None, image: dict[str, Any] | None, status: str | None
+    ) -> Item:
         message = ""
         if status is None:
             # A build that nobody runs any more has failed, whatever its row says.

@@ -95,6 +95,31 @@ def test_an_image_is_downloaded_with_the_password_of_its_registry(bench, caplog)
             bench.client.images.remove(reference, force=True)
 
 
+def test_images_are_named_by_their_digest_too(bench):
+    made = small_image(bench.client)
+    with registry(made) as address:
+        name = f"{address}/plasmat/course"
+        bench.client.images.remove(made.id)
+        digest = bench.client.images.pull(name, tag="1").attrs["RepoDigests"][0].partition("@")[2]
+        bench.client.images.remove(f"{name}:1", force=True)
+
+        async def scenario():
+            async with bench.builder() as builder:
+                for number, reference in enumerate((f"{name}@{digest}", f"{name}:1@{digest}")):
+                    image = bench.image(f"d{number}")
+                    row = await bench.build(builder, ready(bench, reference, image))
+                    assert row.status == "built", row.log
+                    assert "is downloaded now" in row.log
+                    found = environment(bench, image)
+                    assert (found.reference, found.base) == (reference, made.id)
+                    assert found.ref == ("1" if number else digest.removeprefix("sha256:"))
+                    bench.client.images.remove(image, force=True)
+                    for left in bench.client.api.images(name=name):
+                        bench.client.images.remove(left["Id"], force=True)
+
+        asyncio.run(scenario())
+
+
 def test_a_newer_image_is_asked_for_and_the_old_one_stays_when_there_is_none(bench):
     old, new = small_image(bench.client), small_image(bench.client)
     with registry(new) as address:

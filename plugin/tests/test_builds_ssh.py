@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from support_builds import wait_for_end
+from docker.errors import NotFound
+from support_builds import until, wait_for_end
 from support_ssh import forge, make_key
 from tljh_plasma import build_container, build_ssh
 from tljh_plasma.build_log import BuildLog
@@ -41,6 +43,15 @@ def request_of(bench, server, repository, **values):
 def traces(key: str) -> list[str]:
     """What a key can be known by."""
     return [line for line in key.splitlines() if not line.startswith("-")]
+
+
+def given(container) -> bytes:
+    """What was put into a builder, as a tar archive; nothing before that."""
+    try:
+        found, _ = container.get_archive("/plasma")
+    except NotFound:
+        return b""
+    return b"".join(found)
 
 
 def leftovers() -> list[Path]:
@@ -136,8 +147,7 @@ def test_the_key_is_in_no_container_and_a_queued_build_survives_without_it(bench
                 await asyncio.sleep(0.1)
             for container in bench.containers():
                 assert traces(server.key)[0] not in json.dumps(container.attrs)
-                found, _ = container.get_archive("/plasma")
-                archive = b"".join(found)
+                archive = await until(lambda one=container: given(one), "the repository in the container")
                 assert b"source.bundle" in archive and b"PRIVATE KEY" not in archive
         # Another process takes them up.
         async with bench.builder(parallel=1) as builder:
@@ -234,6 +244,26 @@ def test_a_cancelled_fetch_leaves_nothing(bench, server, docker_host):
             assert b"plasma-fetch-" not in (process / "cmdline").read_bytes()
         except OSError:
             continue
+
+
+def test_what_a_killed_service_left_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(build_ssh, "KEYS", str(tmp_path))
+    monkeypatch.setattr(build_ssh, "LARGE_FILES", str(tmp_path / "large"))
+    (tmp_path / "large").mkdir()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for place in (tmp_path, tmp_path / "large"):
+        for number in (gone.pid, os.getpid()):
+            (place / f"plasma-fetch-{number}-x").mkdir()
+            (place / f"plasma-fetch-{number}-x" / "key").write_text("key")
+        (place / f"plasma-fetch-{gone.pid}-link").symlink_to(tmp_path / f"plasma-fetch-{os.getpid()}-x")
+        (place / f"plasma-fetch-{gone.pid}-other").mkdir()
+        os.chown(place / f"plasma-fetch-{gone.pid}-other", 12345, -1)
+    build_ssh.sweep()
+    for place in (tmp_path, tmp_path / "large"):
+        assert not (place / f"plasma-fetch-{gone.pid}-x").exists()
+        assert (place / f"plasma-fetch-{os.getpid()}-x" / "key").exists(), "it is being used"
+        assert (place / f"plasma-fetch-{gone.pid}-other").exists(), "it is somebody else's"
 
 
 def test_without_git_or_ssh_the_build_says_what_to_install(bench, server, monkeypatch, tmp_path):

@@ -17,6 +17,7 @@ import secrets
 import shlex
 import shutil
 import signal
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,8 @@ ACCOUNT = "nobody"
 GROUPS = range(61184, 65520)
 # Made by Git, in a directory of ours: it wants its own account to have made it.
 CLONE = "repository"
+# Names of directories, followed by the id of the process that made them.
+PREFIX = "plasma-fetch-"
 # In memory.
 KEYS = "/run"
 PROGRAMS = "/usr/local/bin:/usr/bin:/bin"
@@ -107,16 +110,28 @@ def _ssh(keys: Path) -> str:
 def _directories() -> Iterator[tuple[Path, Path, int]]:
     """Make a directory for keys and one to work in, and remove them at the end; with the group that may enter them."""
     group = _unused_group()
+    sweep()
     with contextlib.ExitStack() as stack:
         made = []
         # Of the first nothing can be changed, of the second everything.
         for place, mode in ((KEYS, 0o750), (LARGE_FILES, 0o770)):
-            path = Path(tempfile.mkdtemp(prefix="plasma-fetch-", dir=place))
+            path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=place))
             stack.callback(shutil.rmtree, path, ignore_errors=True)
             os.chown(path, -1, group)
             path.chmod(mode)
             made.append(path)
         yield made[0], made[1], group
+
+
+def sweep() -> None:
+    """Remove what a service left that was killed while it fetched something: keys among it."""
+    for place in (KEYS, LARGE_FILES):
+        for path in Path(place).glob(f"{PREFIX}[0-9]*-*"):
+            # Anybody may make such a name in the second.
+            ours = stat.S_ISDIR((status := path.lstat()).st_mode) and status.st_uid == os.geteuid()
+            number = path.name.removeprefix(PREFIX).partition("-")[0]
+            if ours and not Path("/proc", number).exists():
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _unused_group() -> int:

@@ -21,7 +21,7 @@ from tljh_repo2docker.database.manager import ImagesDatabaseManager
 from tljh_repo2docker.database.schemas import BuildStatusType, DockerImageOutSchema
 
 from . import build_container as builders
-from . import build_ready
+from . import build_ready, build_ssh
 from . import environments as envs
 from .build_container import BuildFailed
 from .build_log import BuildLog, Redactor
@@ -299,6 +299,7 @@ class Builder:
         except (*ENGINE_ERRORS, ValueError) as error:  # ValueError: there is no socket of an engine at all
             self._log.error("Builds cannot be taken up: %s", error)
             raise BuildRefused(503, NO_ANSWER) from error
+        build_ssh.sweep()
         self._resumed = True
 
     async def _take_up(self, container: DockerContainer, rows: dict[UUID, DockerImageOutSchema]) -> None:

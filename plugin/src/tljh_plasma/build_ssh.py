@@ -127,8 +127,12 @@ def sweep() -> None:
     """Remove what a service left that was killed while it fetched something: keys among it."""
     for place in (KEYS, LARGE_FILES):
         for path in Path(place).glob(f"{PREFIX}[0-9]*-*"):
+            try:
+                status = path.lstat()
+            except FileNotFoundError:
+                continue
             # Anybody may make such a name in the second.
-            ours = stat.S_ISDIR((status := path.lstat()).st_mode) and status.st_uid == os.geteuid()
+            ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
             number = path.name.removeprefix(PREFIX).partition("-")[0]
             if ours and not Path("/proc", number).exists():
                 shutil.rmtree(path, ignore_errors=True)

@@ -17,8 +17,8 @@ import time
 __virtualname__ = "plasma_site"
 
 RECORD = "/var/lib/plasma/applied.json"
-# Arguments of builds may be short secrets, which a digest would not protect.
-_LEFT_OUT = ("build_args",)
+# Arguments of builds and credentials may be short, and a digest would not protect them.
+_LEFT_OUT = ("build_args", "environment_secrets")
 # The files that the state tljh.source copies to the server.
 _PLUGIN = re.compile(r"^(src/tljh_plasma/.*|pyproject\.toml|requirements[a-z-]*\.txt)$")
 _CACHES = re.compile(r"__pycache__|\.pyc$")
@@ -47,7 +47,7 @@ def digests(plasma):
 
         salt-ssh '*' plasma_site.digests '{limits: {memory: 2G}}'
     """
-    return {str(section): _digest(_without_secrets(value)) for section, value in sorted((plasma or {}).items())}
+    return {str(section): _digest(value) for section, value in sorted(_without_secrets(plasma or {}).items())}
 
 
 def plugin_digest(files):

@@ -11,5 +11,6 @@ base:
     - users
     - quotas
     - admins
+    - environments
     - backup
     - applied

@@ -52,8 +52,8 @@ Things to know about YAML and Salt:
   over the checked pillar once more as they were written: no default is filled into a list given there, and a password
   given there is **not** removed. Such values also stay in the job cache of the controller. Never give a secret in
   that way.
-- A password in plain text stays on the controller. What is sent to the server is a hash of it: see
-  [Secrets](../people/secrets.md).
+- A password of a person in plain text stays on the controller. What is sent to the server is a hash of it. Credentials
+  of private repositories are sent as they are, for Git needs them: see [Secrets](../people/secrets.md).
 """
 
 

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from .csv_file import CsvItem, master
 from .csv_people import load
+from .environments import secrets, without_secrets
 from .everyone import Everyone, Person
 from .hash_cache import CacheError, hashes
 from .hashing import HashingError
@@ -78,7 +79,7 @@ def _files(given: Any) -> dict[str, bool]:
 
 _CSV_FILES = TypeAdapter(list[CsvItem])
 # What states get in another form than it was written in.
-_REWRITTEN = frozenset({"users", "users_csv", "groups", "admins", "quota", "quotas"})
+_REWRITTEN = frozenset({"users", "users_csv", "groups", "admins", "quota", "quotas", "environments"})
 
 
 def _completed(everyone: Everyone, cachedir: str | None) -> dict[str, Any]:
@@ -95,6 +96,8 @@ def _completed(everyone: Everyone, cachedir: str | None) -> dict[str, Any]:
         "groups": everyone.groups(),
         "admins": everyone.admins(),
         "quotas": everyone.quotas(),
+        "environments": [without_secrets(one) for one in everyone.plasma.environments],
+        "environment_secrets": secrets(everyone.plasma.environments),
     }
 
 

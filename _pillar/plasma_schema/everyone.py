@@ -88,6 +88,16 @@ class Everyone:
             if name in gone:
                 place = gone[name].place("name" if gone[name].file else "absent")
                 yield f"{path(('admins', index))}: {show(name)} is a user who is absent: {place}."
+        yield from self._granted()
+
+    def _granted(self) -> Iterator[str]:
+        """The hub's service gives environments to the groups it knows, and to no others."""
+        known = {group["name"] for group in self.groups()}
+        for index, environment in enumerate(self.plasma.environments):
+            for place, name in enumerate(() if environment.absent else environment.groups or ()):
+                if name not in known:
+                    where = path(("environments", index, "groups", place))
+                    yield f"{where}: {show(name)} is neither in {path(('groups',))} nor a group of a user."
 
     def _repeated(self) -> Iterator[str]:
         names: dict[str, Person] = {}

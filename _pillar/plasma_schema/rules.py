@@ -49,18 +49,25 @@ def _size(least: str, what: str) -> Any:
 # The suffix is not optional although Docker takes plain bytes: JupyterHub refuses a text without one.
 _SIZE_WORDS = "a number followed by K, M, G or T, such as 512M or 1.5G"
 MemorySize = _size("64M", f"{_SIZE_WORDS}, at least 64M")
+EnvironmentMemory = _size("256M", f"{_SIZE_WORDS}, at least 256M")
 DiskSize = _size("0K", f"{_SIZE_WORDS}; 0K for none")
 
 
-def _cpu(value: Any) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise refuse("is not a number")
-    if not 0.01 <= value <= 1024:
-        raise refuse("is out of range")
-    return value
+def _cpu(least: float) -> Any:
+    def check(value: Any) -> int | float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise refuse("is not a number")
+        if not least <= value <= 1024:
+            raise refuse("is out of range")
+        return value
+
+    words = f"a number from {least} to 1024, fractions too"
+    return Annotated[int | float, PlainValidator(check), Rule(words)]
 
 
-CpuShare = Annotated[int | float, PlainValidator(_cpu), Rule("a number from 0.01 to 1024, fractions too")]
+CpuShare = _cpu(0.01)
+# The service that builds environments takes no less.
+EnvironmentCpu = _cpu(0.1)
 
 
 def pattern(expression: str, allowed: str, *, longest: int = 255, hint: str = "does not look like one") -> Any:
@@ -130,8 +137,8 @@ NoProxy = pattern(
 )
 EnvironmentName = pattern(
     r"[a-z0-9]+(?:[._-][a-z0-9]+)*",
-    "lower-case letters and digits, with single . _ - between them, at most 64",
-    longest=64,
+    "lower-case letters and digits, with single . _ - between them, at most 63",
+    longest=63,
     hint="is not the name of an environment",
 )
 BuildArgument = pattern(
@@ -367,21 +374,4 @@ PipSpec = Annotated[
     str,
     AfterValidator(_pip_spec),
     Rule("what pip installs: a requirement, a git+https:// or https:// URL, or an absolute path on the server"),
-]
-
-_SCP = re.compile(r"[a-z][a-z0-9._-]*@[A-Za-z0-9.-]+:[A-Za-z0-9._/~+-]+")
-
-
-def _repository(text: str) -> str:
-    if text.startswith("ssh://git@"):
-        check_url(text.replace("git@", "", 1), ("ssh",))
-    elif not _SCP.fullmatch(text):
-        check_url(text, ("https", "http", "ssh", "git"))
-    return text
-
-
-Repository = Annotated[
-    str,
-    AfterValidator(_repository),
-    Rule("an https://, ssh:// or git:// URL without a password in it, or git@HOST:PATH"),
 ]

@@ -8,26 +8,13 @@ from collections.abc import Iterable
 
 from .base import Found, Section, option
 from .csv_file import CsvItem
+from .environments import Environment
 from .hub import Docker, Hub, Preflight, Utils
 from .keeping import Backup, Uninstall, Upgrade
-from .names import Membership, UserName
+from .names import UserName
 from .people import GroupEntry, PasswordPolicy, User, repeated
 from .quotas import DefaultQuota, Quotas, limits
-from .rules import (
-    BuildArgument,
-    CertificateFile,
-    CpuShare,
-    DataDirectory,
-    Domain,
-    Email,
-    EnvironmentName,
-    GitRef,
-    HomePath,
-    HttpsUrl,
-    Line,
-    MemorySize,
-    Repository,
-)
+from .rules import CertificateFile, CpuShare, DataDirectory, Domain, Email, HomePath, HttpsUrl, MemorySize
 from .service import Builder, MonitoringLink, Permissions
 
 
@@ -152,38 +139,6 @@ class Cockpit(Section):
     )
 
 
-class Environment(Section):
-    name: EnvironmentName = option(example="python-course", description="Name of the environment.")
-    repository: Repository | None = option(
-        None,
-        shown_default="required, unless `absent`",
-        example="https://github.com/plasmabio/template-python",
-        description="Git repository that describes it.",
-    )
-    ref: GitRef = option("HEAD", example="v1.2", description="Tag, branch or commit to build.")
-    memory: MemorySize | None = option(
-        None,
-        shown_default="`plasma.limits.memory`",
-        example="4G",
-        unit="bytes",
-        description="Memory of each server of this environment.",
-    )
-    cpu: CpuShare | None = option(
-        None, shown_default="`plasma.limits.cpu`", example=4, unit="CPUs", description="Processor time of each server."
-    )
-    groups: list[Membership] = option(list, example=["biology"], description="Groups whose members may use it.")
-    description: Line | None = option(None, example="First steps in Python", description="What users read about it.")
-    build_args: dict[BuildArgument, Line] = option(
-        dict, secret=True, example={"PYTHON_VERSION": "3.12"}, description="Arguments of the build."
-    )
-    absent: bool = option(False, example=True, description="Remove the environment.")
-
-    def found(self) -> Iterable[Found]:
-        if not self.absent and not self.repository:
-            yield Found(("repository",), "is required")
-        yield from repeated(self.groups, "groups")
-
-
 class Plasma(Section):
     """The root of the schema."""
 
@@ -256,7 +211,8 @@ class Plasma(Section):
     environments: list[Environment] = option(
         list,
         example=[{"name": "python-course", "repository": "https://github.com/plasmabio/template-python"}],
-        description="Environments that users can start.",
+        description="Environments that users can start, beside those that administrators made in the browser: what is "
+        "not named here stays as it is. To remove one, name it with `absent: true`.",
     )
     permissions: Permissions = option(
         Permissions, example={"default": "closed"}, description="Who may start environments."
@@ -283,7 +239,7 @@ class Plasma(Section):
         yield from repeated([item.file for item in self.users_csv], "users_csv", "file")
         removed = {group.name for group in self.groups if group.absent}
         for index, environment in enumerate(self.environments):
-            for place, name in enumerate(environment.groups):
+            for place, name in enumerate(environment.groups or ()):
                 if name in removed and not environment.absent:
                     yield Found(("environments", index, "groups", place), "is a group that is absent in plasma.groups")
         if overlap(self.shared_data, self.hub.prefix):

@@ -24,6 +24,11 @@ from tests.render.options import options
 CSV_PASSWORD = "Pa55-of-the-csv"
 CSV = f"username,password,group,quota_soft,quota_hard,fullname\nno,{CSV_PASSWORD},biology,1G,2G,Ed Example\n"
 PASSWORD = "Correct-Horse-{{ 7*7 }}-Battery"
+# Of a private repository: what a state must not get as an argument.
+TOKEN = "T0ken-of-the-course"
+DEPLOY_KEY = (
+    "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmU=\n-----END OPENSSH PRIVATE KEY-----\n"
+)
 HASH = "$6$rounds=5000$saltsaltsalt$0123456789abcdefghijklmnopqrstuvwxyzABCDEF./"
 SHA = {letter: letter * 64 for letter in "abcdef"}
 
@@ -72,8 +77,16 @@ _PEOPLE = {
             "groups": ["biology"],
             "description": "First steps in Python",
             "build_args": {"PYTHON_VERSION": "3.12"},
+            "credentials": {"username": "deploy", "password": TOKEN},
         },
-        {"name": "1e3", "absent": True},
+        {
+            "name": "null",
+            "repository": "git@git.example.org:courses/null.git",
+            "deploy_key": DEPLOY_KEY,
+            "known_hosts": "git.example.org ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGbNmVb0f3y8\n",
+        },
+        {"name": "no", "image": "registry.example.org/no:2026", "image_file": "/srv/images/no.tar"},
+        {"name": "1e3", "absent": True, "wait": 600},
     ],
 }
 _COMMON = {
@@ -208,6 +221,7 @@ _HOSTILE = (
     "https://zz{n}zz.example.org/%7B%7B7*7%7D%7D/~c/@d/[e]/!*+,=&x?y={{version}}{{arch}}&z=1#f",
     "https://zz{n}zz.example.org/%7B%7B7*7%7D%7D/~c/@d/[e]/!*+,=&x?y=%22&z=1#f",
     "http://zz{n}zz:p%40s%3As*@zz.example.org:3128/%7B%7B7*7%7D%7D",
+    "https://zz{n}zz.example.org/%7B%7B7-7%7D%7D/~c/@d/!+,=:x",
     "/srv/zz{n}zz/a=b,c@d+e~f-g_h.i/-x/=/@",
     "git@zz{n}zz.example.org:~a/b+c.git",
     "*.zz{n}zz.[::1]:8/_",
@@ -257,6 +271,10 @@ def hostile(full: dict[str, Any]) -> dict[str, Any]:
             text = hostile_text(shape, number)
             if text is not None:
                 _replace(changed, path.removeprefix("plasma.").split("."), text)
+    for environment in changed["environments"]:
+        # A key of SSH goes with no other kind of address.
+        if "deploy_key" in environment:
+            environment["repository"] = "git@zz0zz.example.org:~a/b+c.git"
     return changed
 
 

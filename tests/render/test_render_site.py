@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.render.compiler import SLS, low_state
-from tests.render.pillars import CSV_PASSWORD, GIVEN, PASSWORD, compiled, texts
+from tests.render.pillars import CSV_PASSWORD, DEPLOY_KEY, GIVEN, PASSWORD, TOKEN, compiled, texts
 from tests.support.paths import REPOSITORY
 
 PREFLIGHT = "preflight-server-is-fit"

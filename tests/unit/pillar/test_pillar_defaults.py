@@ -50,7 +50,7 @@ def test_the_result_is_plain_data(complete):
             "groups": ["biology"],
             "limits": {"cpu": 0.5},
             "https": {"tls": {"key": "/etc/ssl/a.key", "cert": "salt://certs/a.pem"}},
-            "environments": [{"name": "r", "repository": "git@git.example.org:courses/r.git"}],
+            "environments": [{"name": "r", "repository": "https://git.example.org/courses/r.git"}],
         }
     )
     assert json.loads(json.dumps(plasma)) == plasma

@@ -287,6 +287,11 @@ def test_what_pip_is_given(problem, spec):
         "https://x/$(id)",
         "git@-oProxyCommand=id:x",
         "--upload-pack=id",
+        "https://x",
+        "https://x/a?token=b",
+        "https://x/a#b",
+        "https://x/a&b",
+        "ssh://x/*",
     ],
 )
 def test_what_git_is_given(problem, repository):
@@ -364,6 +369,11 @@ def test_packages(problem, package):
         {"environments": [{"name": "a", "absent": True, "build_args": {"A": f"{MARKER}\n"}}]},
         {"environments": [{"name": "a", "repository": f"https://user:{MARKER}@example.org/a"}]},
         {"environments": [{"name": "a", "repository": f"https://{MARKER}@example.org/a"}]},
+        {"environments": [{"name": "a", "absent": True, "credentials": MARKER}]},
+        {"environments": [{"name": "a", "absent": True, "credentials": {"password": f"{MARKER}\n"}}]},
+        {"environments": [{"name": "a", "repository": "git://b/c", "credentials": {"password": MARKER}}]},
+        {"environments": [{"name": "a", "absent": True, "deploy_key": MARKER}]},
+        {"environments": [{"name": "a", "absent": True, "deploy_key": [MARKER]}]},
         {"hub": {"sources": {"http_proxy": f"user:{MARKER}@proxy:3128"}}},
         {"hub": {"sources": {"http_proxy": f"socks://user:x/{MARKER}@proxy:3128"}}},
         {"hub": {"sources": {"https_proxy": f"ftp://user:x@{MARKER}@proxy:3128"}}},

@@ -67,6 +67,8 @@ def test_what_must_never_be_printed_is_marked():
         "plasma.users[].password",
         "plasma.users[].password_hash",
         "plasma.environments[].build_args",
+        "plasma.environments[].credentials.password",
+        "plasma.environments[].deploy_key",
     }
 
 

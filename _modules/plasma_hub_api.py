@@ -115,6 +115,28 @@ def set_admin(names, admin, prefix="/opt/tljh"):
     return hub.ask("PATCH", "plasma/administrators", {"grant" if admin else "revoke": names})[1]["administrators"]
 
 
+def connection(prefix="/opt/tljh", answer=ANSWER):
+    """
+    Return an object that asks the hub, for modules that ask it for something else than people; None where there is no
+    hub. Its ``ask(method, path, body, also=())`` returns ``(status, content)``, ``base`` is what paths are below.
+
+    prefix
+        Where the hub is installed.
+
+    answer
+        Seconds for one answer.
+
+    Raises CommandExecutionError when the hub is stopped, or its plugin is too old.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_hub_api.connection  # not from the command line: what it returns is an object
+    """
+    return _hub(prefix, answer)
+
+
 def forget(names, prefix="/opt/tljh", timeout=60):
     """
     Take people who are about to be removed out of the hub: their rights, every server of theirs, and then all that the
@@ -214,7 +236,7 @@ def _user(model):
     }
 
 
-def _hub(prefix):
+def _hub(prefix, answer=None):
     """Return the hub below this prefix, to be asked; None where there is none that knows anybody."""
     root = pathlib.Path(prefix)
     if not (root / "hub" / "bin" / "python3").exists():
@@ -230,7 +252,7 @@ def _hub(prefix):
         )
     if not running:
         raise CommandExecutionError(f"The hub in {prefix} is stopped, so it cannot be asked about people: {_START}.")
-    return _Hub(__salt__["tljh_config.show"](prefix), token)
+    return _Hub(__salt__["tljh_config.show"](prefix), token, answer or ANSWER)
 
 
 def _token(path):
@@ -254,9 +276,9 @@ def _token(path):
 class _Hub:
     """The hub's API behind the proxy, at the address that config.yaml says."""
 
-    def __init__(self, config, token):
-        self.config, self.token = config, token
-        unconnected, path = __salt__["tljh_service.connection"](config, ANSWER)
+    def __init__(self, config, token, answer):
+        self.config, self.token, self.answer = config, token, answer
+        unconnected, path = __salt__["tljh_service.connection"](config, answer)
         self.address, self.port, self.base = unconnected.host, int(unconnected.port), f"{path}/"
         # One connection for each thread: thousands of them would take longer than the answers.
         self.kept = threading.local()
@@ -265,7 +287,7 @@ class _Hub:
 
     def _connect(self):
         """Connect, to root's program alone, which is looked up before and after, so that nobody slips in between."""
-        connection, _ = __salt__["tljh_service.connection"](self.config, ANSWER)
+        connection, _ = __salt__["tljh_service.connection"](self.config, self.answer)
         connection.auto_open = 0  # never again without these looks
         try:
             self._check_listeners()
@@ -330,6 +352,8 @@ class _Hub:
     def _send(self, method, path, body, accept):
         headers = {"Authorization": f"token {self.token}", "Accept": accept}
         text = None if body is None else json.dumps(body)
+        if text is not None:
+            headers["Content-Type"] = "application/json"
         while True:
             connection = kept = getattr(self.kept, "connection", None)
             try:

@@ -1,0 +1,165 @@
+"""
+The hub's service of environments, asked as root with the operator's token in the way of ``plasma_hub_api``.
+
+What is sent may hold credentials of repositories: it stands in the body of a request to root's own proxy and nowhere
+else, and no error says anything of it.
+"""
+
+from __future__ import annotations
+
+import time
+import urllib.parse
+
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "plasma_environment_api"
+
+SERVICE = "services/plasma/"
+ANSWER = 90  # seconds for one answer: the engine takes its time for removing an image of many gigabytes
+RETRY = 1  # seconds between two tries while the service starts
+_OLD = "The hub's service does not accept its operator's token: apply the state tljh, which brings the one that does."
+
+
+def __virtual__():
+    return __virtualname__
+
+
+def items(prefix="/opt/tljh", timeout=60):
+    """
+    Return the environments that the hub has, as its service lists them; None where there is no hub. Each is a dict with
+    ``image``, ``name``, ``repo``, ``ref``, ``commit``, ``reference``, ``base``, ``limits``, ``description``,
+    ``groups``, ``status``, ``has_image``, ``source``, ``users``, ``buildargs``, ``message``, ``size`` and more.
+
+    prefix
+        Where the hub is installed.
+
+    timeout
+        Seconds to wait for a service that is about to start.
+
+    Raises CommandExecutionError when the hub or its service does not answer, or is too old.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_environment_api.items
+    """
+    found = ask("GET", "environments", prefix=prefix, timeout=timeout)
+    return None if found is None else found["environments"]
+
+
+def groups(prefix="/opt/tljh", timeout=60):
+    """
+    Return the names of the groups that environments can be given to at this moment, sorted; None where there is no hub.
+
+    prefix, timeout
+        As for ``items``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_environment_api.groups
+    """
+    found = ask("GET", "permissions", prefix=prefix, timeout=timeout)
+    if found is None:
+        return None
+    return sorted(group["name"] for group in found["groups"] if group["exists"] and group["configured"])
+
+
+def log_tail(image, lines=20, prefix="/opt/tljh", timeout=60):
+    """
+    Return the last lines of the log of an environment's latest build, without secrets, as a list.
+
+    image
+        Name and tag of the environment's image.
+
+    lines
+        How many, at most 1000.
+
+    prefix, timeout
+        As for ``items``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_environment_api.log_tail python-course:HEAD 50
+    """
+    path = f"{_path(image)}/log/tail?lines={int(lines)}"
+    return (ask("GET", path, prefix=prefix, timeout=timeout) or {}).get("lines", [])
+
+
+def ask(method, path, body=None, prefix="/opt/tljh", timeout=60, also=()):
+    """
+    Ask the service for something and return its answer, a dict; None where there is no hub.
+
+    method, path
+        The request; the path is below ``api/`` of the service.
+
+    body
+        A dict, or None. Never give one with credentials on a command line.
+
+    prefix, timeout
+        As for ``items``.
+
+    also
+        Statuses of refusals that are returned, as dicts with ``status`` and ``message``, and not raised.
+
+    Raises CommandExecutionError with the service's own sentence when it refuses.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_environment_api.ask GET environments
+    """
+    hub = __salt__["plasma_hub_api.connection"](prefix, ANSWER)
+    if hub is None:
+        return None
+    hub.base = f"{hub.base.removesuffix('hub/api/')}{SERVICE}api/"
+    end = time.monotonic() + timeout
+    while True:
+        status, content = hub.ask(method, path, body, also=range(400, 600))
+        if isinstance(content, dict):
+            break
+        # Until it answers in JSON it has not started, or the proxy does not know of it yet.
+        if time.monotonic() >= end:
+            raise CommandExecutionError(
+                f"The hub's service of environments does not answer (HTTP status {status}): see journalctl -u "
+                "jupyterhub."
+            )
+        time.sleep(RETRY)
+    if status < 400 or status in also:
+        return content
+    raise CommandExecutionError(_OLD if status == 403 else str(content.get("message") or f"HTTP status {status}."))
+
+
+def change(method, image, body=None, part="", prefix="/opt/tljh", timeout=60, also=()):
+    """
+    Change, build or remove one environment: ``ask`` with its image in the path.
+
+    method
+        ``PATCH``, ``POST`` or ``DELETE``.
+
+    image
+        Name and tag of the environment's image.
+
+    body, prefix, timeout, also
+        As for ``ask``.
+
+    part
+        ``build`` to build it again.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_environment_api.change PATCH python-course:HEAD '{description: First steps}'
+    """
+    path = f"{_path(image)}/{part}" if part else _path(image)
+    return ask(method, path, body, prefix=prefix, timeout=timeout, also=also)
+
+
+def _path(image):
+    return f"environments/{urllib.parse.quote(image, safe='')}"

@@ -1,0 +1,203 @@
+"""
+Which commit a branch or a tag of a Git repository is at.
+
+Git talks to servers of others here, so it runs as ``nobody``, with a group that nothing else runs with: processes of
+``nobody`` that have other groups see neither its memory nor its environment, in which a password is, nor the file with
+a key. It reads no configuration of this server, asks nobody anything, and speaks no protocol that runs programs.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pathlib
+import pwd
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import urllib.parse
+
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "plasma_git"
+
+ACCOUNT = "nobody"
+GROUPS = range(65500, 61183, -1)  # of systemd's dynamic users: no package and no administrator gives them away
+DIRECTORY = "/run"  # in memory
+TIMEOUT = 60
+PROTOCOLS = "https:http:git:ssh"
+_HASH = re.compile(r"[0-9a-f]{40}")
+_SHORT = re.compile(r"[0-9a-f]{7,39}")
+_LINE = re.compile(r"([0-9a-f]{40})\t(\S+)")
+# Asked for one host alone: a server that sends us elsewhere gets no password for there.
+_HELPER = (
+    '!f() { test "$1" != get || '
+    'printf "username=%s\\npassword=%s\\n" "$PLASMA_GIT_USERNAME" "$PLASMA_GIT_PASSWORD"; }; f'
+)
+_SSH = (
+    "ssh -F /dev/null -i {0}/key -o IdentitiesOnly=yes -o IdentityAgent=none -o BatchMode=yes -o ConnectTimeout=20 "
+    "-o StrictHostKeyChecking=yes -o UserKnownHostsFile={0}/known_hosts -o GlobalKnownHostsFile=/dev/null "
+    "-o UpdateHostKeys=no -o ForwardAgent=no -o ControlPath=none"
+)
+
+
+def __virtual__():
+    return __virtualname__
+
+
+def available():
+    """
+    Return whether Git is installed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_git.available
+    """
+    return shutil.which("git", path=_path()) is not None
+
+
+def commit(repository, ref="HEAD", credentials=None, deploy_key=None, known_hosts=None, timeout=TIMEOUT):
+    """
+    Return the commit, 40 hexadecimal digits, that a reference is at. Nothing is fetched. A whole hash is its own
+    commit, and nobody is asked about it.
+
+    repository
+        Its address: https://, http://, git://, ssh:// or git@HOST:PATH.
+
+    ref
+        Branch, tag, ``HEAD`` for the default branch, or a commit. Of a branch and a tag of one name it is the tag, as
+        for Git itself.
+
+    credentials
+        ``{"username", "password"}`` for http:// and https://. Never give one on a command line.
+
+    deploy_key, known_hosts
+        Private key, and lines of known_hosts, for SSH. Never give a key on a command line.
+
+    timeout
+        Seconds.
+
+    Raises CommandExecutionError when Git is not installed, the repository cannot be read, or has no such reference.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_git.commit https://github.com/plasmabio/template-python main
+    """
+    if _HASH.fullmatch(ref):
+        return ref
+    if not available():
+        raise CommandExecutionError("Git is not installed: apply the state environments as a whole, which installs it.")
+    names = ["HEAD"] if ref == "HEAD" else [f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}", f"refs/heads/{ref}"]
+    found = dict(
+        reversed(line)
+        for line in _LINE.findall(_listed(repository, names, credentials, deploy_key, known_hosts, timeout))
+    )
+    for name in names:
+        if name in found:
+            return found[name]
+    if _SHORT.fullmatch(ref):
+        raise CommandExecutionError(
+            f"{repository} has no branch or tag {ref}: if that is the beginning of a commit, write all 40 digits of it."
+        )
+    what = "no commit yet" if ref == "HEAD" else f"no branch or tag {ref}"
+    raise CommandExecutionError(f"{repository} has {what}.")
+
+
+def _listed(repository, names, credentials, deploy_key, known_hosts, timeout):
+    """What ``git ls-remote`` prints of these references."""
+    account, group = pwd.getpwnam(ACCOUNT), _own_group()
+    variables = {
+        "PATH": _path(),
+        "HOME": "/nonexistent",
+        "LC_ALL": "C.UTF-8",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_ALLOW_PROTOCOL": PROTOCOLS,
+    }
+    if credentials:
+        parts = urllib.parse.urlsplit(repository)
+        variables |= {
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": f"credential.{parts.scheme}://{parts.netloc}.helper",
+            "GIT_CONFIG_VALUE_0": _HELPER,
+            "PLASMA_GIT_USERNAME": credentials.get("username") or "git",
+            "PLASMA_GIT_PASSWORD": credentials["password"],
+        }
+    command = ["git", "ls-remote", "--quiet", "--", repository, *names]
+    with tempfile.TemporaryDirectory(prefix="plasma-git-", dir=DIRECTORY) as directory:
+        # Of root and for that group: whoever runs with it can read what is in there and change nothing.
+        os.chown(directory, -1, group)
+        os.chmod(directory, 0o710)
+        if deploy_key:
+            for name, text in (("key", deploy_key), ("known_hosts", known_hosts or "")):
+                _put(pathlib.Path(directory, name), text, group)
+            variables["GIT_SSH_COMMAND"] = _SSH.format(directory)
+        return _run(command, variables, account.pw_uid, group, repository, timeout)
+
+
+def _run(command, variables, uid, gid, repository, timeout):
+    """Run Git as somebody else, with all that it starts ended when the time is over."""
+    process = subprocess.Popen(
+        command,
+        env=variables,
+        cwd="/",
+        user=uid,
+        group=gid,
+        extra_groups=[],
+        umask=0o077,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise CommandExecutionError(f"{repository} does not answer within {timeout} seconds.") from None
+    if process.returncode == 0:
+        return out
+    raise CommandExecutionError(f"{repository} cannot be read ({_reason(err)}).")
+
+
+def _reason(text):
+    """What Git said, in a few words. It never prints a password, and what a server sends is cut."""
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    if any("Host key verification failed" in line for line in lines):
+        return "the key of its host is not one of known_hosts"
+    if any("Permission denied (publickey" in line for line in lines):
+        return "its host does not accept the deploy key"
+    if any("could not read Username" in line or "could not read Password" in line for line in lines):
+        return "it needs credentials, or does not exist"
+    if any("Authentication failed" in line for line in lines):
+        return "its server does not accept the credentials"
+    told = next((line for line in lines if line.startswith(("fatal: ", "ssh: "))), lines[-1] if lines else "no reason")
+    plain = "".join(char if char.isprintable() else "?" for char in told.removeprefix("fatal: "))
+    return plain[:300].rstrip(".")
+
+
+def _put(path, text, group):
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        os.fchown(file.fileno(), -1, group)
+        os.fchmod(file.fileno(), 0o440)
+        file.write(text)
+
+
+def _own_group():
+    """The number of a group that nobody is in, and that no process runs with but ours."""
+    taken = {group.gr_gid for group in grp.getgrall()} | {account.pw_gid for account in pwd.getpwall()}
+    return next(number for number in GROUPS if number not in taken)
+
+
+def _path():
+    return "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

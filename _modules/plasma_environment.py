@@ -1,0 +1,68 @@
+"""
+The environments that the hub has, for people to read and to bring into pillar. What pillar says of them is brought about
+by ``plasma_environment_run``.
+"""
+
+from __future__ import annotations
+
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "plasma_environment"
+__func_alias__ = {"list_": "list"}
+
+NO_HUB = "No hub with the Plasma plugin runs in {}: apply the state tljh."
+
+
+def __virtual__():
+    return __virtualname__
+
+
+def list_(prefix="/opt/tljh"):
+    """
+    Return the environments that the hub has as a table: image, status, size, who it came from, groups, repository.
+
+    prefix
+        Where the hub is installed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_environment.list
+    """
+    items = _existing(prefix)
+    rows = [("IMAGE", "STATUS", "SIZE", "FROM", "GROUPS", "MADE OF")]
+    for item in items:
+        commit = f" at {item['commit'][:12]}" if item["commit"] else ""
+        size = f"{item['size'] / 1e9:.1f} GB" if item["size"] else ""
+        source = item["repo"] or item["reference"]
+        rows.append(
+            (item["image"], item["status"], size, item["source"], " ".join(item["groups"]), f"{source}{commit}")
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines) if items else "The hub has no environments."
+
+
+def export(prefix="/opt/tljh"):
+    """
+    Return the environments that the hub has as pillar has them, for ``--out=yaml``. No credentials are in it: the hub
+    keeps none.
+
+    prefix
+        Where the hub is installed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh --out=yaml '*' plasma_environment.export
+    """
+    return __salt__["plasma_environment_plan.exported"](_existing(prefix))
+
+
+def _existing(prefix):
+    items = __salt__["plasma_environment_api.items"](prefix=prefix)
+    if items is None:
+        raise CommandExecutionError(NO_HUB.format(prefix))
+    return items

@@ -1,0 +1,376 @@
+"""
+Environments as pillar has them: built, changed, granted and removed through the hub's own service, so that the page
+Environments and pillar agree.
+
+Environments that pillar does not name are left alone. What is wrong with one keeps no other from being done. Builds are
+the service's and go on when a run is interrupted: the next one finds them under way and waits for them.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextvars
+import logging
+import time
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+__virtualname__ = "plasma_environment_run"
+
+log = logging.getLogger(__name__)
+
+POLL = 2  # seconds between two looks at builds, and at servers that keep an environment from being removed
+WORKERS = 8  # repositories asked at a time
+LINES = 20  # of the log of a failed build
+NO_HUB = "No hub with the Plasma plugin runs in {}: apply the state tljh."
+
+
+def __virtual__():
+    return __virtualname__
+
+
+def compare(environments, secrets=None, prefix="/opt/tljh", ready_timeout=60):
+    """
+    Return what ``apply`` would do, asking the hub and the servers of repositories, and changing nothing.
+
+    environments
+        Entries of the completed pillar: ``name``, ``repository`` and ``ref`` or ``image`` and ``image_file``,
+        ``memory``, ``cpu``, ``groups``, ``description``; ``absent`` and ``wait``.
+
+    secrets
+        ``{name: {"build_args", "credentials", "deploy_key", "known_hosts"}}``. Never give them on a command line.
+
+    prefix
+        Where the hub is installed.
+
+    ready_timeout
+        Seconds to wait for a service that is about to start.
+
+    Returns ``{"hub": whether there is one, "changes": {name: {"old", "new"}}, "built", "changed", "removed": [names],
+    "problems": {name: [sentence, and lines of a log]}, "notes": [sentences]}``; without a hub everything would be
+    built. Raises CommandExecutionError when the hub or its service does not answer, SaltInvocationError for entries
+    that are none.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_environment_run.compare '[{name: a, repository: "https://example.org/a", ref: main}]'
+    """
+    run = _Run(environments, secrets, prefix, ready_timeout)
+    items = run.items()
+    if items is None:
+        wanted = [__salt__["plasma_environment_plan.step"](entry, []) for entry in run.wanted]
+        run.report["hub"] = False
+        for step in wanted:
+            run.done(step["name"], "built", step["change"])
+        return run.report
+    run.check_groups(predicting=True)
+    for step in run.steps(items, predicting=True):
+        if step["wait"]:
+            status = step["item"]["status"]
+            run.done(step["name"], "built", {"old": {"status": status}, "new": {"status": "built"}})
+        elif step["build"]:
+            run.done(step["name"], "built", step["change"])
+        if step["changed"] and not step["wait"]:
+            run.done(step["name"], "changed", step["changed"])
+        run.predict_removal(step["name"], [item for item in items if item["image"] in step["replaced"]], step)
+    for entry in run.absent:
+        run.predict_removal(entry["name"], [item for item in items if item["name"] == entry["name"]])
+    return run.report
+
+
+def apply(environments, secrets=None, prefix="/opt/tljh", timeout=7200, ready_timeout=60):
+    """
+    Bring the hub's environments to what pillar says, all builds at once as far as the service has room for them.
+
+    environments, secrets, prefix, ready_timeout
+        As for ``compare``.
+
+    timeout
+        Seconds that one build may take. It may wait in the queue besides, and as long again for the builder's image.
+
+    Returns what ``compare`` does, of what was done. An environment whose build fails keeps its old image; its problem
+    comes with the end of the build's log. Raises CommandExecutionError where there is no hub, or it does not answer,
+    SaltInvocationError for entries that are none.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_environment_run.apply '[{name: a, repository: "https://example.org/a", ref: main}]'
+    """
+    run = _Run(environments, secrets, prefix, ready_timeout)
+    items = run.items()
+    if items is None:
+        raise CommandExecutionError(NO_HUB.format(prefix))
+    run.check_groups()
+    keys = [__salt__["plasma_environment_plan.key"](entry) for entry in run.wanted]
+    under_way = [item["image"] for item in items if item["image"] in keys and item["status"] in ("queued", "building")]
+    if under_way:
+        # Of a run that was interrupted, or of the page: what comes of them decides what is left to do.
+        run.wait(under_way, timeout)
+        items = run.items()
+    submitted = {}
+    # What reads an archive first comes last: the others are built meanwhile.
+    for step in sorted(run.steps(items), key=lambda step: bool(run.entry(step).get("image_file"))):
+        with run.problem_of(step["name"]):
+            run.change(step)
+            if step["build"]:
+                run.submit(step)
+                submitted[step["image"]] = step
+            elif step["replaced"]:
+                run.replace(step)
+    for image, item in run.wait(list(submitted), timeout).items():
+        with run.problem_of(submitted[image]["name"]):
+            run.finish(submitted[image], item)
+    for entry in run.absent:
+        run.remove(entry)
+    return run.report
+
+
+class _Problem:
+    """Turns an error about one environment into its line of the report, and goes on."""
+
+    def __init__(self, report, name):
+        self.report, self.name = report, name
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if kind is None or not issubclass(kind, CommandExecutionError):
+            return False
+        log.warning("Environment %s: %s", self.name, error)
+        self.report["problems"].setdefault(self.name, []).append(str(error))
+        return True
+
+
+class _Run:
+    """One comparison, or one apply."""
+
+    def __init__(self, environments, secrets, prefix, ready_timeout):
+        if not isinstance(environments, list) or not all(
+            isinstance(entry, dict) and (entry.get("absent") or entry.get("repository") or entry.get("image"))
+            for entry in environments
+        ):
+            raise SaltInvocationError("environments must be a list of entries of plasma.environments.")
+        self.wanted = [entry for entry in environments if not entry.get("absent")]
+        self.absent = [entry for entry in environments if entry.get("absent")]
+        self.secrets = secrets or {}
+        self.service = {"prefix": prefix, "timeout": ready_timeout}
+        self.ready_timeout = ready_timeout
+        self.began = time.monotonic()
+        self.report = {"hub": True, "changes": {}, "problems": {}, "notes": []}
+        self.report |= {"built": [], "changed": [], "removed": []}
+
+    def items(self):
+        """What the hub has; None without a hub."""
+        return __salt__["plasma_environment_api.items"](**self.service)
+
+    def entry(self, step):
+        """The entry of pillar that a step is about."""
+        return next(entry for entry in self.wanted if entry["name"] == step["name"])
+
+    def problem_of(self, name):
+        """A block whose error is a problem of this environment alone."""
+        return _Problem(self.report, name)
+
+    def done(self, name, what, change):
+        """Report a change; several of one environment are one."""
+        if name not in self.report[what]:
+            self.report[what].append(name)
+        told = self.report["changes"].setdefault(name, {"old": None, "new": None})
+        for side in ("old", "new"):
+            if change[side] is not None:
+                images = [*((told[side] or {}).get("images") or ()), *change[side].get("images", ())]
+                told[side] = {**(told[side] or {}), **change[side], **({"images": images} if images else {})}
+
+    # Looking.
+
+    def check_groups(self, predicting=False):
+        """Take out what is given to groups that the hub does not know: it would be refused half-way."""
+        asked = {name for entry in self.wanted for name in entry.get("groups") or ()}
+        unknown = asked - set(__salt__["plasma_environment_api.groups"](**self.service)) if asked else set()
+        for entry in list(self.wanted) if unknown else ():
+            missing = sorted(unknown.intersection(entry.get("groups") or ()))
+            if not missing:
+                continue
+            if predicting:
+                # The states that make them known may be in this very run.
+                self.report["notes"].append(f"The hub has to know of {', '.join(missing)} by then.")
+                continue
+            self.wanted.remove(entry)
+            self.report["problems"][entry["name"]] = [
+                f"the hub does not know the group {', '.join(missing)} yet: apply the states groups and tljh.settings, "
+                "or the whole site."
+            ]
+
+    def steps(self, items, predicting=False):
+        """What is to be done about each environment; those about which something cannot be found out are left out."""
+        blind = predicting and not __salt__["plasma_git.available"]()
+        if blind and any(entry.get("repository") for entry in self.wanted):
+            self.report["notes"].append(
+                "Git is still to be installed here, so nobody knows yet whether branches have moved."
+            )
+        with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+            # Salt knows by the context which module asks: without a copy of it a thread has no __salt__.
+            tasks = [pool.submit(contextvars.copy_context().run, self._source, entry, blind) for entry in self.wanted]
+        steps = []
+        for entry, task in zip(self.wanted, tasks, strict=True):
+            with self.problem_of(entry["name"]):
+                secrets = self.secrets.get(entry["name"], {})
+                steps.append(
+                    __salt__["plasma_environment_plan.step"](entry, items, secrets.get("build_args"), *task.result())
+                )
+        return steps
+
+    def _source(self, entry, blind):
+        """(commit, ids of the ready image), as far as they can be known now."""
+        secrets = self.secrets.get(entry["name"], {})
+        if entry.get("image_file"):
+            return None, __salt__["plasma_environment_image.archive_ids"](entry["image_file"], entry["image"])
+        if entry.get("image"):
+            found = __salt__["plasma_environment_image.engine_id"](entry["image"])
+            return None, [found] if found else None
+        if blind:
+            return None, None
+        access = {name: secrets[name] for name in ("credentials", "deploy_key", "known_hosts") if name in secrets}
+        return __salt__["plasma_git.commit"](entry["repository"], entry["ref"], **access), None
+
+    def predict_removal(self, name, items, step=None):
+        """Say what would be removed, and what is in use; with a step, of what that takes the place of."""
+        for item in items:
+            if not item["users"]:
+                self.done(name, _how(step) if step else "removed", _removed(item["image"]))
+            elif step:
+                self.report["notes"].append(_stays(item["image"], item["users"]))
+            else:
+                self.report["problems"].setdefault(name, []).append(_used(item["image"], item["users"]))
+
+    # Doing.
+
+    def change(self, step):
+        """Change what needs no build."""
+        if step["settings"] is not None:
+            log.info("Environment %s: changing %s", step["name"], ", ".join(step["settings"]) or "whose it is")
+            __salt__["plasma_environment_api.change"]("PATCH", step["image"], step["settings"], **self.service)
+            self.done(step["name"], "changed", step["changed"])
+
+    def submit(self, step):
+        """Put a build in the service's queue."""
+        entry, secrets = self.entry(step), self.secrets.get(step["name"], {})
+        if entry.get("image_file"):
+            log.info("Environment %s: reading %s", step["name"], entry["image_file"])
+            __salt__["plasma_environment_image.load"](entry["image_file"], entry["image"])
+        body = {**step["body"], **(secrets.get("credentials") or {})}
+        body |= {name: secrets[name] for name in ("deploy_key", "known_hosts") if name in secrets}
+        if step["add"]:
+            answer = __salt__["plasma_environment_api.ask"]("POST", "environments", body, also=(409,), **self.service)
+        else:
+            answer = __salt__["plasma_environment_api.change"](
+                "POST", step["image"], body, part="build", also=(409,), **self.service
+            )
+        # A request whose answer was lost is made again, and then meets the build that it has started.
+        if answer.get("status") == 409 and not self._under_way(step["image"]):
+            raise CommandExecutionError(answer["message"])
+        log.info("Environment %s: queued", step["name"])
+
+    def _under_way(self, image):
+        return any(item["image"] == image and item["status"] in ("queued", "building") for item in self.items())
+
+    def wait(self, images, timeout):
+        """Wait until these are built; ``{image: what the hub has then}``, None for what is gone or takes too long."""
+        found, phases, since = {}, {}, {}
+        answered = time.monotonic()
+        while len(found) < len(images):
+            try:
+                items = {item["image"]: item for item in self.items() or ()}
+                answered = time.monotonic()
+            except CommandExecutionError:
+                # The hub or its proxy starts again meanwhile, which does no harm to builds.
+                if time.monotonic() - answered > self.ready_timeout:
+                    raise
+                time.sleep(POLL)
+                continue
+            for image in images:
+                item = items.get(image)
+                if image in found:
+                    continue
+                phase = item["status"] if item else "gone"
+                if phases.get(image) != phase:
+                    phases[image] = phase
+                    since[image] = answered
+                    log.info("Environment %s: %s after %.0f seconds", image, phase, answered - self.began)
+                if phase == "building" and answered - since[image] > 2 * timeout + 60:
+                    found[image] = None
+                elif phase not in ("queued", "building"):
+                    found[image] = item
+            if len(found) < len(images):
+                time.sleep(POLL)
+        return found
+
+    def finish(self, step, item):
+        """Report a build that has ended, and remove what it takes the place of."""
+        if item is None:
+            raise CommandExecutionError(
+                f"{step['image']} was removed while it was built, or is not ready after all this time: look at the "
+                "page Environments, and apply again."
+            )
+        if item["status"] != "built":
+            lines = __salt__["plasma_environment_api.log_tail"](step["image"], LINES, **self.service)
+            old = " The old image stays in use." if item["has_image"] else ""
+            log.warning("Environment %s: the build failed", step["name"])
+            self.report["problems"][step["name"]] = [f"the build failed.{old} The end of its log:", *lines]
+            return
+        self.done(step["name"], "built", step["change"])
+        self.replace(step)
+
+    def replace(self, step):
+        """Remove other references of the same environment, unless somebody uses them."""
+        for image in step["replaced"]:
+            answer = __salt__["plasma_environment_api.change"]("DELETE", image, also=(404, 409), **self.service)
+            if answer.get("status") == 409:
+                self.report["notes"].append(_stays(image, answer.get("users") or ()))
+            elif answer.get("status") != 404:
+                self.done(step["name"], _how(step), _removed(image))
+
+    def remove(self, entry):
+        """Remove all environments of a name, as soon as nobody uses them or the time to wait is over."""
+        name, end = entry["name"], self.began + (entry.get("wait") or 0)
+        with self.problem_of(name):
+            for item in self.items():
+                if item["name"] != name:
+                    continue
+                while True:
+                    answer = __salt__["plasma_environment_api.change"](
+                        "DELETE", item["image"], also=(404, 409), **self.service
+                    )
+                    if answer.get("status") != 409 or time.monotonic() >= end:
+                        break
+                    log.info("Environment %s: %s", name, answer["message"])
+                    time.sleep(min(POLL * 5, max(0.0, end - time.monotonic())))
+                if answer.get("status") == 409:
+                    users = answer.get("users")
+                    raise CommandExecutionError(_used(item["image"], users) if users else answer["message"])
+                self.done(name, "removed", _removed(item["image"]))
+
+
+def _removed(image):
+    return {"old": {"images": [image]}, "new": None}
+
+
+def _how(step):
+    return "built" if step["build"] else "changed"
+
+
+def _used(image, users):
+    return (
+        f"{image} cannot be removed while {', '.join(users)} {'uses' if len(users) == 1 else 'use'} it: have the "
+        "servers stopped, or let this wait for it (`wait: SECONDS` beside `absent`)."
+    )
+
+
+def _stays(image, users):
+    whom = ", ".join(users) or "a container"
+    return f"{image} stays while {whom} {'uses' if len(users) <= 1 else 'use'} it; an apply after that removes it."

@@ -1,0 +1,89 @@
+"""The environments of the hub."""
+
+from __future__ import annotations
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+__virtualname__ = "plasma_environment"
+
+_VERBS = (("built", "built"), ("changed", "changed"), ("removed", "removed"))
+
+
+def __virtual__():
+    return __virtualname__
+
+
+def managed(name, environments=None, prefix="/opt/tljh", timeout=7200, ready_timeout=60):
+    """
+    The hub has these environments, built from the commits that their references are at, open to their groups; those
+    with ``absent`` it has not. Others are left alone. All builds run at once, as far as the hub has room for them.
+
+    Credentials, keys and arguments of builds are read from pillar (``plasma:environment_secrets``, which the completed
+    pillar has beside ``plasma:environments``): what is an argument of a state is shown by Salt.
+
+    name
+        Any description.
+
+    environments
+        Entries as the completed pillar has them.
+
+    prefix
+        Where the hub is installed.
+
+    timeout
+        Seconds that one build may take.
+
+    ready_timeout
+        Seconds to wait for a hub that starts.
+
+    Changes are ``{name: {"old", "new"}}`` with what differs. What fails is told with the end of its log, and keeps no
+    other environment from being done.
+
+    .. code-block:: yaml
+
+        environments-managed:
+          plasma_environment.managed:
+            - environments:
+                - {name: python-course, repository: 'https://example.org/python', ref: v1, groups: [biology]}
+                - {name: r-course, absent: true}
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": ""}
+    test = __opts__["test"]
+    try:
+        arguments = (environments or [], (__pillar__.get("plasma") or {}).get("environment_secrets"))
+        if test:
+            found = __salt__["plasma_environment_run.compare"](*arguments, prefix=prefix, ready_timeout=ready_timeout)
+        else:
+            found = __salt__["plasma_environment_run.apply"](
+                *arguments, prefix=prefix, timeout=timeout, ready_timeout=ready_timeout
+            )
+    except (CommandExecutionError, SaltInvocationError) as exc:
+        ret.update(result=False, comment=str(exc))
+        return ret
+    ret["changes"] = found["changes"]
+    ret["comment"] = "\n".join([_summary(found, len(environments or []), test), *_told(found)])
+    if found["problems"]:
+        ret["result"] = False
+    elif test and found["changes"]:
+        ret["result"] = None
+    return ret
+
+
+def _summary(found, count, test):
+    parts = []
+    for key, verb in _VERBS:
+        if found[key]:
+            parts.append(f"{', '.join(sorted(found[key]))} {'would be ' if test else ''}{verb}")
+    hub = "" if found["hub"] else " No hub is installed here yet."
+    if parts:
+        return f"{'; '.join(parts)}.{hub}"
+    if found["problems"]:
+        return f"{len(found['problems'])} of {count} environments are not as wanted."
+    return f"All {count} environments are as wanted.{hub}"
+
+
+def _told(found):
+    lines = list(found["notes"])
+    for name, (sentence, *rest) in sorted(found["problems"].items()):
+        lines += [f"{name}: {sentence}", *(f"    {line}" for line in rest)]
+    return lines

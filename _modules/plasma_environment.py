@@ -1,6 +1,6 @@
 """
-The environments that the hub has, for people to read and to bring into pillar. What pillar says of them is brought about
-by ``plasma_environment_run``.
+The environments that the hub has, for people to read and to bring into pillar. What pillar says of them is brought
+about by ``plasma_environment_run``.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ class _Problem:
     def __exit__(self, kind, error, trace):
         if kind is None or not issubclass(kind, CommandExecutionError):
             return False
-        log.warning("Environment %s: %s", self.name, error)
+        log.info("Environment %s: %s", self.name, error)
         self.report["problems"].setdefault(self.name, []).append(str(error))
         return True
 
@@ -320,7 +320,7 @@ class _Run:
         if item["status"] != "built":
             lines = __salt__["plasma_environment_api.log_tail"](step["image"], LINES, **self.service)
             old = " The old image stays in use." if item["has_image"] else ""
-            log.warning("Environment %s: the build failed", step["name"])
+            log.info("Environment %s: the build failed", step["name"])
             self.report["problems"][step["name"]] = [f"the build failed.{old} The end of its log:", *lines]
             return
         self.done(step["name"], "built", step["change"])

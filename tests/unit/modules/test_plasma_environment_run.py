@@ -1,0 +1,464 @@
+"""Environments of pillar: predicted, built, changed, granted, removed, and left alone."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+from unittest.mock import create_autospec
+
+import pytest
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+import _modules.plasma_environment_api as api
+import _modules.plasma_environment_image as image
+import _modules.plasma_environment_plan as plan
+import _modules.plasma_environment_run as run
+import _modules.plasma_git as git
+from tests.unit.modules.stand_in_environments import COMMIT, OTHER, StandInEnvironments, entry, item
+
+TOKEN = "T0ken-of-nobody-else"
+
+
+@pytest.fixture
+def service():
+    return StandInEnvironments()
+
+
+@pytest.fixture
+def functions(service):
+    return {
+        "plasma_environment_api.items": create_autospec(api.items, side_effect=service.items),
+        "plasma_environment_api.groups": create_autospec(api.groups, side_effect=service.groups),
+        "plasma_environment_api.log_tail": create_autospec(api.log_tail, side_effect=service.log_tail),
+        "plasma_environment_api.ask": create_autospec(api.ask, side_effect=service.ask),
+        "plasma_environment_api.change": create_autospec(api.change, side_effect=service.change),
+        "plasma_environment_plan.step": plan.step,
+        "plasma_environment_plan.key": plan.key,
+        "plasma_environment_image.engine_id": create_autospec(image.engine_id, return_value=None),
+        "plasma_environment_image.archive_ids": create_autospec(image.archive_ids, return_value=["sha256:ready"]),
+        "plasma_environment_image.load": create_autospec(image.load, return_value="sha256:ready"),
+        "plasma_git.available": create_autospec(git.available, return_value=True),
+        "plasma_git.commit": create_autospec(git.commit, return_value=COMMIT),
+    }
+
+
+@pytest.fixture
+def configure_loader_modules(functions, monkeypatch):
+    monkeypatch.setattr(run, "POLL", 0.001)
+    return {run: {"__salt__": functions}, plan: {}}
+
+
+def both(service, environments, secrets=None, **options):
+    """Predict, apply, and see that nothing is left to do; what applying reported."""
+    before = list(service.asked)
+    predicted = run.compare(environments, secrets)
+    assert service.asked == before
+    done = run.apply(environments, secrets, **options)
+    assert predicted["changes"] == done["changes"]
+    assert predicted["problems"] == done["problems"] == {}
+    after = list(service.asked)
+    again = run.apply(environments, secrets)
+    assert again["changes"] == run.compare(environments, secrets)["changes"] == {}
+    assert service.asked == after
+    return done
+
+
+def test_what_is_missing_is_built_all_at_once(service):
+    environments = [entry("python", memory="1.5G", cpu=1.5, groups=["maths", "biology"]), entry("r"), entry("bash")]
+    done = both(service, environments, {"python": {"build_args": {"PYTHON_VERSION": "3.12"}}})
+    assert done["built"] == ["python", "r", "bash"]
+    assert done["changes"]["python"] == {
+        "old": None,
+        "new": {
+            "image_name": "python:v1",
+            "repository": "https://example.org/python",
+            "ref": "v1",
+            "commit": COMMIT,
+            "memory": "1536M",
+            "cpu": 1.5,
+            "groups": ["biology", "maths"],
+            "build_args": ["PYTHON_VERSION"],
+        },
+    }
+    assert service.parallel == 3
+    assert service.bodies[0] == {
+        "name": "python",
+        "repo": "https://example.org/python",
+        "ref": "v1",
+        "commit": COMMIT,
+        "memory": 1.5,
+        "cpu": 1.5,
+        "groups": ["biology", "maths"],
+        "description": "",
+        "buildargs": "PYTHON_VERSION=3.12",
+    }
+
+
+def test_a_branch_that_has_moved_is_built_again(service, functions):
+    service.listed = {"r:main": item("r:main", groups=["biology"], description="R")}
+    functions["plasma_git.commit"].return_value = OTHER
+    done = both(service, [entry("r", "main")])
+    assert done["changes"] == {"r": {"old": {"commit": COMMIT}, "new": {"commit": OTHER}}}
+    assert service.asked == [("build", "r:main")]
+    # What pillar does not say stays as the pages have it.
+    assert (service.listed["r:main"]["groups"], service.listed["r:main"]["description"]) == (["biology"], "R")
+
+
+def test_arguments_of_builds_are_compared_and_not_told(service):
+    service.listed = {"r:v1": item("r:v1", buildargs="A=1\nB=x")}
+    done = both(service, [entry("r")], {"r": {"build_args": {"A": "2", "C": "secret"}}})
+    assert done["changes"] == {
+        "r": {"old": {"build_args": ["A", "B"]}, "new": {"build_args": ["A (another value)", "C"]}}
+    }
+    assert service.bodies[0]["buildargs"] == "A=2\nC=secret"
+
+
+def test_limits_groups_and_description_take_no_build(service):
+    service.listed = {"r:v1": item("r:v1", limits={"memory": 2**30, "cpu": 1.0}, groups=["maths"])}
+    done = both(service, [entry("r", memory="4G", groups=["biology"], description="Statistics", cpu=None)])
+    assert service.asked == [("change", "r:v1")]
+    assert service.bodies == [{"memory": 4.0, "cpu": None, "groups": ["biology"], "description": "Statistics"}]
+    assert done["changed"] == ["r"]
+    assert done["changes"]["r"]["old"] == {"memory": "1G", "cpu": 1.0, "groups": ["maths"], "description": ""}
+
+
+@pytest.mark.parametrize(("groups", "left"), [(None, ["maths"]), ([], [])])
+def test_no_word_on_groups_is_not_the_same_as_none(service, groups, left):
+    service.listed = {"r:v1": item("r:v1", groups=["maths"])}
+    both(service, [entry("r", groups=groups)])
+    assert service.listed["r:v1"]["groups"] == left
+
+
+def test_a_fraction_of_a_cpu_is_compared_as_the_label_keeps_it(service):
+    service.listed = {"r:v1": item("r:v1", limits={"memory": None, "cpu": 0.333333})}
+    assert run.compare([entry("r", cpu=1 / 3)])["changes"] == {}
+
+
+def test_what_pillar_does_not_name_is_left_alone(service):
+    theirs = item("page:HEAD", source="browser", owner="ada", status="failed", users=["anna"])
+    service.listed = {"page:HEAD": theirs, "gone:v1": item("gone:v1")}
+    done = run.apply([entry("r")])
+    assert done["built"] == ["r"]
+    assert service.asked == [("add", "r:v1")]
+    assert set(service.listed) == {"page:HEAD", "gone:v1", "r:v1"}
+
+
+def test_an_environment_of_the_browser_is_adopted(service):
+    """Its commit is known: nothing is built. It is not: nobody could tell whether it has moved."""
+    service.listed = {"r:v1": item("r:v1", source="browser", groups=["maths"])}
+    done = both(service, [entry("r")])
+    assert done["changes"] == {"r": {"old": {"source": "browser"}, "new": {"source": "pillar"}}}
+    assert service.asked == [("change", "r:v1")]
+    service.listed = {"r:v1": item("r:v1", source="browser", commit="")}
+    done = both(service, [entry("r")])
+    assert done["changes"]["r"]["old"] == {"source": "browser", "commit": "unknown"}
+    assert service.asked[1:] == [("change", "r:v1"), ("build", "r:v1")]
+
+
+def test_a_failed_build_leaves_the_old_image_and_tells_the_end_of_its_log(service, functions):
+    service.listed = {"r:main": item("r:main")}
+    service.failing = {"r:main": [f"line {number}" for number in range(100)], "s:v1": ["no such package"]}
+    functions["plasma_git.commit"].return_value = OTHER
+    done = run.apply([entry("r", "main"), entry("s"), entry("t")])
+    assert done["built"] == ["t"]
+    assert set(done["changes"]) == {"t"}
+    assert done["problems"]["r"][0] == "the build failed. The old image stays in use. The end of its log:"
+    assert done["problems"]["r"][1:] == [f"line {number}" for number in range(80, 100)]
+    assert done["problems"]["s"] == ["the build failed. The end of its log:", "no such package"]
+    assert service.listed["r:main"]["commit"] == COMMIT
+    # It is tried again by every apply, and when the branch has come back to what is in use, too.
+    functions["plasma_git.commit"].return_value = COMMIT
+    assert run.compare([entry("r", "main")])["changes"] == {
+        "r": {"old": {"status": "failed"}, "new": {"status": "built"}}
+    }
+    service.failing = {}
+    assert run.apply([entry("r", "main"), entry("s")])["built"] == ["r", "s"]
+    assert service.asked[-2:] == [("build", "r:main"), ("add", "s:v1")]
+
+
+def test_a_repository_that_cannot_be_read_keeps_no_other_from_being_built(service, functions):
+    def commit(repository, ref, **access):
+        if repository.endswith("/r"):
+            raise CommandExecutionError("https://example.org/r cannot be read (no route to host).")
+        return COMMIT
+
+    functions["plasma_git.commit"].side_effect = commit
+    environments = [entry("r"), entry("s")]
+    problems = {"r": ["https://example.org/r cannot be read (no route to host)."]}
+    assert run.compare(environments)["problems"] == problems
+    done = run.apply(environments)
+    assert (done["problems"], done["built"]) == (problems, ["s"])
+
+
+def test_what_the_service_refuses_is_a_problem_of_one_alone(service, functions):
+    sentence = "The memory limit must be between 0.25 and 3.8 GB: this server has no more."
+    real = service.ask
+
+    def ask(method, path, body=None, **options):
+        if body["name"] == "s":
+            raise CommandExecutionError(sentence)
+        return real(method, path, body, **options)
+
+    functions["plasma_environment_api.ask"].side_effect = ask
+    done = run.apply([entry("s", memory="64G"), entry("t")])
+    assert done["problems"] == {"s": [sentence]}
+    assert done["built"] == ["t"]
+
+
+@pytest.mark.parametrize("status", ["queued", "building"])
+def test_builds_of_a_run_that_was_interrupted_are_waited_for(service, status):
+    service.listed = {"r:v1": item("r:v1", status=status, has_image=False, commit="")}
+    service.listed["r:v1"]["coming"] = {"commit": COMMIT}
+    service.left = {"r:v1": 4}
+    # By the time that somebody looks, its turn has come.
+    building = {"old": {"status": "building"}, "new": {"status": "built"}}
+    assert run.compare([entry("r")])["changes"] == {"r": building}
+    done = run.apply([entry("r")])
+    assert (done["problems"], service.asked) == ({}, [])
+    assert service.listed["r:v1"]["status"] == "built"
+
+
+def test_a_request_that_was_sent_twice_is_one_build(service, functions):
+    """The answer was lost: the second one meets the build of the first."""
+    real = service.ask
+
+    def ask(*args, **options):
+        real(*args, **options)
+        return real(*args, **options)
+
+    functions["plasma_environment_api.ask"].side_effect = ask
+    done = run.apply([entry("r")])
+    assert (done["built"], done["problems"]) == (["r"], {})
+
+
+def test_a_hub_that_starts_again_meanwhile_is_waited_for(service):
+    service.looks = 5
+    real = service.ask
+
+    def ask(*args, **options):
+        answer = real(*args, **options)
+        service.silent = 3
+        return answer
+
+    run.__salt__["plasma_environment_api.ask"].side_effect = ask
+    assert run.apply([entry("r")])["built"] == ["r"]
+    service.listed.clear()
+    service.looks = 1000
+    with pytest.raises(CommandExecutionError, match="does not answer"):
+        service.silent = 0
+        run.__salt__["plasma_environment_api.ask"].side_effect = lambda *args, **options: (
+            real(*args, **options),
+            setattr(service, "silent", 10**6),
+        )[0]
+        run.apply([entry("r")], ready_timeout=0.05)
+
+
+def test_a_build_that_never_ends_is_not_waited_for_without_end(service, monkeypatch):
+    service.looks = 10**6
+    done = run.apply([entry("r")], timeout=-30)
+    assert "is not ready after all this time" in done["problems"]["r"][0]
+
+
+def test_what_is_removed_while_it_is_built_is_told(service):
+    real = service.ask
+
+    def ask(*args, **options):
+        answer = real(*args, **options)
+        service.listed.clear()
+        return answer
+
+    run.__salt__["plasma_environment_api.ask"].side_effect = ask
+    assert "was removed while it was built" in run.apply([entry("r")])["problems"]["r"][0]
+
+
+def test_progress_is_in_the_log_and_credentials_are_not(service, caplog):
+    with caplog.at_level(logging.DEBUG):
+        run.apply([entry("r")], {"r": {"credentials": {"username": "git", "password": TOKEN}}})
+    for phase in ("queued", "building", "built"):
+        assert f": {phase}" in caplog.text
+    assert TOKEN not in caplog.text
+    assert service.bodies[0]["password"] == TOKEN
+
+
+def test_credentials_go_to_the_repository_and_to_the_build_alone(service, functions):
+    secrets = {
+        "r": {"credentials": {"username": "deploy", "password": TOKEN}},
+        "s": {"deploy_key": "KEY", "known_hosts": "HOST", "build_args": {"A": "1"}},
+    }
+    done = both(service, [entry("r"), entry("s"), entry("t")], secrets)
+    assert TOKEN not in str(done)
+    asked = {call.args[0]: call.kwargs for call in functions["plasma_git.commit"].call_args_list}
+    assert asked["https://example.org/r"] == {"credentials": secrets["r"]["credentials"]}
+    assert asked["https://example.org/s"] == {"deploy_key": "KEY", "known_hosts": "HOST"}
+    assert asked["https://example.org/t"] == {}
+    bodies = {body["name"]: body for body in service.bodies}
+    assert (bodies["r"]["username"], bodies["r"]["password"]) == ("deploy", TOKEN)
+    assert (bodies["s"]["deploy_key"], bodies["s"]["known_hosts"]) == ("KEY", "HOST")
+    assert not {"username", "password", "deploy_key", "known_hosts"} & set(bodies["t"])
+
+
+# --- another reference of the same environment
+
+
+def test_another_reference_takes_the_place_of_the_former_with_its_groups(service):
+    service.listed = {
+        "r:v1": item("r:v1", groups=["maths"], description="R"),
+        "r:page": item("r:page", source="browser"),
+        "r2:v1": item("r2:v1"),
+    }
+    done = both(service, [entry("r", "v2")])
+    assert done["changes"]["r"]["old"] == {"image_name": "r:v1", "images": ["r:v1"]}
+    assert done["changes"]["r"]["new"]["groups"] == ["maths"]
+    assert service.asked == [("add", "r:v2"), ("remove", "r:v1")]
+    assert (service.listed["r:v2"]["groups"], service.listed["r:v2"]["description"]) == (["maths"], "R")
+    assert set(service.listed) == {"r:v2", "r:page", "r2:v1"}
+
+
+def test_the_former_one_stays_while_it_is_used_or_the_new_one_fails(service):
+    service.listed = {"r:v1": item("r:v1", users=["anna", "ben"])}
+    service.failing = {"r:v2": ["no"]}
+    assert run.apply([entry("r", "v2")])["changes"] == {}
+    assert service.asked == [("add", "r:v2")]
+    service.failing = {}
+    done = run.apply([entry("r", "v2")])
+    assert done["notes"] == ["r:v1 stays while anna, ben use it; an apply after that removes it."]
+    assert "images" not in (done["changes"]["r"]["old"] or {})
+    assert run.compare([entry("r", "v2")])["changes"] == {}
+    service.listed["r:v1"]["users"] = []
+    assert both(service, [entry("r", "v2")])["changes"] == {"r": {"old": {"images": ["r:v1"]}, "new": None}}
+
+
+# --- removing
+
+
+def test_every_environment_of_the_name_is_removed(service):
+    service.listed = {"r:v1": item("r:v1"), "r:HEAD": item("r:HEAD", source="browser"), "r2:v1": item("r2:v1")}
+    done = both(service, [{"name": "r", "absent": True, "wait": 0}, {"name": "never", "absent": True}])
+    assert done["changes"] == {"r": {"old": {"images": ["r:v1", "r:HEAD"]}, "new": None}}
+    assert done["removed"] == ["r"]
+    assert set(service.listed) == {"r2:v1"}
+
+
+def test_what_is_in_use_is_not_removed(service):
+    service.listed = {"r:v1": item("r:v1", users=["anna", "ben"])}
+    absent = [{"name": "r", "absent": True, "wait": 0}]
+    sentence = (
+        "r:v1 cannot be removed while anna, ben use it: have the servers stopped, or let this wait for it (`wait: "
+        "SECONDS` beside `absent`)."
+    )
+    assert run.compare(absent)["problems"] == {"r": [sentence]}
+    done = run.apply(absent)
+    assert (done["problems"], done["changes"]) == ({"r": [sentence]}, {})
+    assert "r:v1" in service.listed
+
+
+def test_a_removal_waits_for_servers_when_it_is_told_to(service):
+    service.listed = {"r:v1": item("r:v1", users=["anna", "ben"])}
+    done = run.apply([{"name": "r", "absent": True, "wait": 60}])
+    assert (done["problems"], done["removed"]) == ({}, ["r"])
+    assert service.listed == {}
+
+
+def test_a_container_that_is_nobodys_is_told_in_the_words_of_the_service(service, functions):
+    service.listed = {"r:v1": item("r:v1")}
+    functions["plasma_environment_api.change"].side_effect = lambda *args, **options: {
+        "status": 409,
+        "message": "Remove that container with Docker first.",
+        "users": [],
+    }
+    done = run.apply([{"name": "r", "absent": True}])
+    assert done["problems"] == {"r": ["Remove that container with Docker first."]}
+
+
+# --- ready images
+
+
+def ready(**keys):
+    return entry("ready", None, repository=None, image="registry.example.org/ready:2026", **keys)
+
+
+def test_a_ready_image_is_taken_once(service, functions):
+    functions["plasma_environment_image.engine_id"].return_value = "sha256:ready"
+    done = both(service, [ready(memory="1G")], {"ready": {"credentials": {"username": "git", "password": TOKEN}}})
+    assert service.asked == [("add", "ready:2026")]
+    assert done["changes"]["ready"]["new"]["image"] == "registry.example.org/ready:2026"
+    assert service.bodies[0]["reference"] == "registry.example.org/ready:2026"
+    assert service.bodies[0]["password"] == TOKEN
+    functions["plasma_environment_image.load"].assert_not_called()
+    # Somebody has pulled a newer one of that name.
+    functions["plasma_environment_image.engine_id"].return_value = "sha256:newer"
+    assert run.compare([ready(memory="1G")])["changes"] == {
+        "ready": {"old": {"id": "sha256:ready"}, "new": {"id": "sha256:newer"}}
+    }
+    # Pruned after it was taken: the environment goes on.
+    functions["plasma_environment_image.engine_id"].return_value = None
+    assert run.compare([ready(memory="1G")])["changes"] == {}
+
+
+def test_a_ready_image_comes_from_an_archive(service, functions):
+    environments = [ready(image_file="/srv/ready.tar"), entry("r")]
+    both(service, environments)
+    functions["plasma_environment_image.load"].assert_called_once_with(
+        "/srv/ready.tar", "registry.example.org/ready:2026"
+    )
+    assert service.asked == [("add", "r:v1"), ("add", "ready:2026")]
+    functions["plasma_environment_image.archive_ids"].return_value = ["sha256:newer"]
+    assert run.compare(environments)["changes"] == {
+        "ready": {"old": {"id": "sha256:ready"}, "new": {"id": "sha256:newer"}}
+    }
+
+
+def test_an_archive_that_cannot_be_used_is_a_problem_of_one_alone(service, functions):
+    functions["plasma_environment_image.archive_ids"].side_effect = CommandExecutionError("/srv/ready.tar is not read.")
+    done = run.apply([ready(image_file="/srv/ready.tar"), entry("r")])
+    assert (done["built"], done["problems"]) == (["r"], {"ready": ["/srv/ready.tar is not read."]})
+
+
+# --- groups, a server that is not there yet, arguments
+
+
+def test_a_group_that_the_hub_does_not_know_is_told_before_anything_is_built(service):
+    environments = [entry("r", groups=["physics"]), entry("s", groups=["maths"])]
+    done = run.apply(environments)
+    assert list(done["problems"]) == ["r"]
+    assert done["problems"]["r"][0].startswith("the hub does not know the group physics yet: apply the states groups")
+    assert service.asked == [("add", "s:v1")]
+    # In a dry run the states that make it known may be ahead.
+    service.listed.clear()
+    predicted = run.compare(environments)
+    assert (predicted["problems"], predicted["built"]) == ({}, ["r", "s"])
+    assert predicted["notes"] == ["The hub has to know of physics by then."]
+
+
+def test_where_git_is_still_to_be_installed_a_dry_run_says_what_is_missing(service, functions):
+    service.listed = {"r:v1": item("r:v1", commit=OTHER)}
+    functions["plasma_git.available"].return_value = False
+    predicted = run.compare([entry("r"), entry("s")])
+    assert (predicted["built"], predicted["problems"]) == (["s"], {})
+    assert "Git is still to be installed" in predicted["notes"][0]
+    functions["plasma_git.commit"].assert_not_called()
+
+
+def test_without_a_hub_everything_would_be_built(service, functions):
+    service.hub = False
+    predicted = run.compare([entry("r"), {"name": "s", "absent": True}])
+    assert (predicted["hub"], predicted["built"], list(predicted["changes"])) == (False, ["r"], ["r"])
+    functions["plasma_git.commit"].assert_not_called()
+    with pytest.raises(CommandExecutionError, match="No hub with the Plasma plugin runs in /srv/hub: apply the state"):
+        run.apply([entry("r")], prefix="/srv/hub")
+
+
+@pytest.mark.parametrize("environments", [None, "r", ["r"], [{"name": "r"}], {"name": "r"}])
+def test_what_is_no_list_of_entries_is_refused(service, environments):
+    for function in (run.compare, run.apply):
+        with pytest.raises(SaltInvocationError, match=r"entries of plasma\.environments"):
+            function(environments)
+
+
+def test_threads_have_the_context_that_salts_loader_looks_at(service, functions):
+    """Salt 3008 keeps there which loader runs; without it ``__salt__`` is empty in a thread."""
+    context = contextvars.ContextVar("loader")
+    context.set("a loader")
+    functions["plasma_git.commit"].side_effect = lambda *args, **options: context.get(None) and COMMIT
+    assert run.apply([entry("r")])["problems"] == {}
+    assert service.listed["r:v1"]["commit"] == COMMIT

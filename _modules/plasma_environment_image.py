@@ -117,14 +117,13 @@ def _opened(file):
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as exc:
         raise CommandExecutionError(f"{file} cannot be read: {exc.strerror}.") from exc
-    opened = os.fdopen(descriptor, "rb")
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        opened.close()
+        os.close(descriptor)
         raise CommandExecutionError(
             f"{file} is not read: it has to be a file that belongs to root and that nobody else can write."
         )
-    return opened
+    return os.fdopen(descriptor, "rb")
 
 
 def _ids(opened, file, image):

@@ -1,0 +1,168 @@
+"""The hub's service of environments over HTTP: what is sent to it, and what its answers become."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from unittest.mock import create_autospec
+
+import pytest
+from salt.exceptions import CommandExecutionError
+
+import _modules.plasma_environment_api as api
+import _modules.plasma_hub_api as hub_api
+import _modules.plasma_hub_sockets as sockets
+import _modules.tljh_config as tljh_config
+import _modules.tljh_service as tljh_service
+
+TOKEN = "0123456789abcdef" * 4
+MARKER = "T0ken-of-nobody-else"
+STARTING = b"<html>The service is starting</html>"
+
+
+@pytest.fixture
+def functions():
+    return {
+        "plasma_hub_api.connection": hub_api.connection,
+        "tljh_service.running": create_autospec(tljh_service.running, return_value=True),
+        "tljh_service.connection": tljh_service.connection,
+        "tljh_config.show": create_autospec(tljh_config.show, return_value={}),
+        "plasma_hub_sockets.listeners": sockets.listeners,
+        "plasma_hub_sockets.peer": sockets.peer,
+    }
+
+
+@pytest.fixture
+def configure_loader_modules(functions, monkeypatch):
+    monkeypatch.setattr(api, "RETRY", 0.01)
+    return {api: {"__salt__": functions}, hub_api: {"__salt__": functions}}
+
+
+@pytest.fixture
+def prefix(tmp_path):
+    (tmp_path / "hub" / "bin").mkdir(parents=True)
+    (tmp_path / "hub" / "bin" / "python3").touch()
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / hub_api.TOKEN_FILE).touch(0o600)
+    (tmp_path / "state" / hub_api.TOKEN_FILE).write_text(TOKEN)
+    return tmp_path
+
+
+@pytest.fixture
+def service(functions):
+    """``answers`` are given in turn, the last one for ever: (status, bytes or what JSON holds); ``asked`` is noted."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self):
+            length = int(self.headers.get("Content-Length") or 0)
+            body = json.loads(self.rfile.read(length)) if length else None
+            server.asked.append((self.command, self.path, body, dict(self.headers)))
+            status, content = server.answers[0] if len(server.answers) == 1 else server.answers.pop(0)
+            text = content if isinstance(content, bytes) else json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        do_GET = do_POST = do_PATCH = do_DELETE = answer  # the names that http.server calls
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.answers, server.asked = [], []
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    functions["tljh_config.show"].return_value = {"http": {"port": server.server_address[1]}}
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_what_there_is_is_listed(service, prefix):
+    service.answers = [(200, {"environments": [{"image": "r:v1"}]})]
+    assert api.items(prefix) == [{"image": "r:v1"}]
+    ((method, path, body, headers),) = service.asked
+    assert (method, path, body) == ("GET", "/services/plasma/api/environments", None)
+    assert headers["Authorization"] == f"token {TOKEN}"
+    # Those are a browser's.
+    assert not {"Origin", "Cookie"} & set(headers)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "path"), [("/", "/services/"), ("/x/", "/x/services/"), ("x/y", "/x/y/services/")]
+)
+def test_the_base_url_is_part_of_the_address(service, prefix, functions, base_url, path):
+    functions["tljh_config.show"].return_value["base_url"] = base_url
+    service.answers = [(200, {"environments": []})]
+    api.items(prefix)
+    assert service.asked[0][1] == f"{path}plasma/api/environments"
+
+
+def test_groups_are_those_that_can_be_chosen(service, prefix):
+    found = [
+        {"name": name, "exists": here, "configured": known}
+        for name, here, known in (("b", True, True), ("a", True, True), ("gone", False, True), ("other", True, False))
+    ]
+    service.answers = [(200, {"groups": found})]
+    assert api.groups(prefix) == ["a", "b"]
+
+
+def test_an_image_is_one_part_of_an_address(service, prefix):
+    service.answers = [(202, {"image": "r:v1"})]
+    assert api.change("POST", "r/../x:v1", {"commit": "a"}, part="build", prefix=prefix) == {"image": "r:v1"}
+    method, path, body, headers = service.asked[0]
+    assert (method, path, body) == ("POST", "/services/plasma/api/environments/r%2F..%2Fx%3Av1/build", {"commit": "a"})
+    assert headers["Content-Type"] == "application/json"
+
+
+def test_the_end_of_a_log(service, prefix):
+    service.answers = [(200, {"lines": ["a", "b"]})]
+    assert api.log_tail("r:v1", 5, prefix) == ["a", "b"]
+    assert service.asked[0][1] == "/services/plasma/api/environments/r%3Av1/log/tail?lines=5"
+
+
+def test_a_refusal_is_the_sentence_of_the_service(service, prefix):
+    service.answers = [(400, {"status": 400, "message": "The group 'x' does not exist."})]
+    with pytest.raises(CommandExecutionError) as caught:
+        api.ask("POST", "environments", {"password": MARKER}, prefix=prefix)
+    assert str(caught.value) == "The group 'x' does not exist."
+
+
+def test_some_refusals_are_answers(service, prefix):
+    service.answers = [(409, {"status": 409, "message": "In use.", "users": ["anna"]})]
+    assert api.change("DELETE", "r:v1", prefix=prefix, also=(409,))["users"] == ["anna"]
+
+
+def test_an_older_plugin_says_what_to_do(service, prefix):
+    service.answers = [(403, {"status": 403, "message": "Forbidden"})]
+    with pytest.raises(CommandExecutionError, match="apply the state tljh"):
+        api.items(prefix)
+
+
+@pytest.mark.parametrize("status", [503, 404, 502])
+def test_a_service_that_starts_is_waited_for(service, prefix, status):
+    service.answers = [(status, STARTING), (status, STARTING), (200, {"environments": []})]
+    assert api.items(prefix) == []
+    assert len(service.asked) == 3
+
+
+def test_a_service_that_never_starts_is_not_waited_for_without_end(service, prefix):
+    service.answers = [(503, STARTING)]
+    with pytest.raises(CommandExecutionError, match=r"does not answer \(HTTP status 503\): see journalctl"):
+        api.items(prefix, timeout=0.05)
+
+
+def test_without_a_hub(prefix):
+    for function in (api.items, api.groups):
+        assert function(prefix / "elsewhere") is None
+    assert api.log_tail("r:v1", prefix=prefix / "elsewhere") == []
+
+
+def test_what_is_sent_is_in_no_error_and_no_log(prefix, functions, caplog):
+    functions["tljh_config.show"].return_value = {"http": {"port": 1}}
+    with pytest.raises(CommandExecutionError, match="does not answer at") as caught:
+        api.ask("POST", "environments", {"password": MARKER}, prefix=prefix)
+    assert MARKER not in str(caught.value) + caplog.text

@@ -125,6 +125,32 @@ def test_no_plain_password_is_sent(site, pillar):
         assert not any(password in text for password in plain)
 
 
+def test_credentials_of_repositories_are_in_no_argument(site, pillar):
+    """Salt shows arguments of states. The pillar beside them has what the state needs."""
+    secrets = compiled(pillar)["plasma"]["environment_secrets"]
+    assert bool(secrets) is ("full" in pillar or "hostile" in pillar)
+    if secrets:
+        assert secrets["null"]["deploy_key"] == DEPLOY_KEY
+        assert "full" not in pillar or secrets["python-course"]["credentials"]["password"] == TOKEN
+        hidden = [*texts(secrets["python-course"]["credentials"]["password"]), DEPLOY_KEY]
+        for text in texts(site):
+            assert not any(secret in text for secret in hidden)
+
+
+def test_environments_come_to_a_hub_that_knows_their_groups(site, pillar):
+    order = {id_: place for place, id_ in enumerate(_order(site))}
+    assert order["admins-managed"] < order["environments-managed"] < order["backup-scheduled"]
+    assert max(order["hub-ready"], order["groups-managed"]) < order["environments-managed"]
+    wanted = compiled(pillar)["plasma"]["environments"]
+    (managed,) = [chunk for chunk in site if chunk["__id__"] == "environments-managed"]
+    if wanted:
+        assert managed["environments"] == wanted
+        assert order["environments-packages"] < order["environments-managed"]
+        assert managed["timeout"] == compiled(pillar)["plasma"]["builder"]["timeout"]
+    else:
+        assert (managed["state"], "environments-packages" in order) == ("test", False)
+
+
 def test_order_of_the_hub(site, pillar):
     order = {id_: place for place, id_ in enumerate(_order(site))}
     assert order["docker-configuration"] < order["docker-engine"] < order["docker-service"] < order["hub-installed"]

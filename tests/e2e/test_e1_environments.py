@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import signal
 import subprocess
 import threading
@@ -42,7 +43,8 @@ pack = next(pack for pack in (kind("base") for kind in Repo2Docker().buildpacks)
 date = getattr(pack, "checkpoint_date", None)
 print(json.dumps([type(pack).__name__, f"{pack.r_version} of {date}" if date else ""]))
 """
-MARKER = "Marker-of-a-token-5e8c1d"
+# Another one each time: a server that is kept may have the former one in its logs, of a test that failed.
+MARKER = f"Marker-{secrets.token_hex(8)}"
 READY = "ready/course:2026"
 
 

@@ -41,6 +41,8 @@ def test_the_order_of_keys_is_no_difference():
 def test_short_secrets_are_not_in_a_digest():
     other = [{"name": "r", "build_args": {"TOKEN": "5678"}}]
     assert plasma_site.digests(PLASMA) == plasma_site.digests({**PLASMA, "environments": other})
+    secrets = {"r": {"credentials": {"username": "git", "password": "1234"}}}
+    assert plasma_site.digests(PLASMA) == plasma_site.digests({**PLASMA, "environment_secrets": secrets})
 
 
 def test_no_pillar_has_no_sections():

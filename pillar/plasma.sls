@@ -48,8 +48,7 @@ plasma:
   #   parallel: 2
   #   timeout: 7200
 
-  # Environments, e.g. `- {name: python-course, repository: 'https://...', ref: v1.2, groups: [biology]}`, beside those
-  # that administrators make in the browser. docs/environments/as-code.md
+  # Environments beside those of the browser, e.g. `- {name: py, repository: 'https://...'}`. docs/environments/as-code.md
   # environments: []
 
   # Where the monitoring link in the hub's pages leads: an https:// or http:// URL or a path such as /cockpit/.

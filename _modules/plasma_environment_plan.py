@@ -200,7 +200,7 @@ def _wanted(environment, build_args, commit, ready):
         "status": "built",
         "memory": None if memory is None else _bytes(memory),
         # The service keeps it as a label of that many digits.
-        "cpu": None if cpu is None else float(f"{cpu:g}"),
+        "cpu": None if cpu is None else float(f"{cpu:.12g}"),
         "description": environment.get("description"),
         "groups": None if groups is None else sorted(groups),
     }

@@ -130,7 +130,7 @@ def test_no_word_on_groups_is_not_the_same_as_none(service, groups, left):
 
 
 def test_a_fraction_of_a_cpu_is_compared_as_the_label_keeps_it(service):
-    service.listed = {"r:v1": item("r:v1", limits={"memory": None, "cpu": 0.333333})}
+    service.listed = {"r:v1": item("r:v1", limits={"memory": None, "cpu": 0.333333333333})}
     assert run.compare([entry("r", cpu=1 / 3)])["changes"] == {}
 
 

@@ -1,110 +1,26 @@
-"""Environments in pillar: from an empty hub to built, moved, failed, private, ready and removed ones."""
+"""Environments in pillar: from an empty hub to built, moved, failed, used and removed ones."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import secrets
 import signal
 import subprocess
 import threading
-import time
 
 import pytest
 import requests
 import yaml
 
-from tests.e2e.conftest import make_account
-from tests.support.builder_image import builder_image
-from tests.support.engine import docker
-from tests.support.environment_image import environment_image, load_into
-from tests.support.git_repository import (
-    bridge_address,
-    broken,
-    dockerfile,
-    make_repository,
-    serve,
-    serve_private,
-    slow,
-)
-from tests.support.hub import HubUser
-from tests.support.paths import REPOSITORY
+from tests.e2e.environments_course import STATE, course_of
+from tests.support.git_repository import broken, dockerfile, make_repository, slow
 from tests.support.shell import SupportError, wait_for
-
-STATE = "environments-managed|environments-managed"
-TEMPLATES = REPOSITORY / "docs" / "templates"
-# Which of repo2docker's ways to build a repository is the first that takes it.
-PICK = """
-import json, os
-from repo2docker.app import Repo2Docker
-os.chdir("/template")
-pack = next(pack for pack in (kind("base") for kind in Repo2Docker().buildpacks) if pack.detect())
-date = getattr(pack, "checkpoint_date", None)
-print(json.dumps([type(pack).__name__, f"{pack.r_version} of {date}" if date else ""]))
-"""
-# Another one each time: a server that is kept may have the former one in its logs, of a test that failed.
-MARKER = f"Marker-{secrets.token_hex(8)}"
-READY = "ready/course:2026"
-
-
-class Class:
-    """The server with its repositories, and what pillar says of environments."""
-
-    def __init__(self, kept_server, directory, git, private):
-        self.target, self.site = kept_server.target, kept_server.site
-        self.kept, self.directory, self.git, self.private = kept_server, directory, git, private
-        self.url = f"http://{self.target.host}"
-        self.base = environment_image()
-
-    def pillar(self, *environments, **keys):
-        self.kept.with_pillar(environments=list(environments), **keys)
-
-    def apply(self, *arguments):
-        return self.site.apply("environments", *arguments)
-
-    def agreed(self, *environments, **keys):
-        """Predict and apply; what was predicted is what happens, and nothing is left to do then."""
-        self.pillar(*environments, **keys)
-        predicted, done = self.apply("test=True"), self.apply()
-        assert not done.failed, done.failed
-        changes = done.changed.get(STATE, {})
-        assert predicted.changed.get(STATE, {}) == changes
-        assert (STATE in predicted.predicted) is bool(changes)
-        assert STATE not in self.apply("test=True").predicted
-        again = self.apply()
-        assert (again.changed, again.failed) == ({}, {})
-        return changes
-
-    def comment(self, result):
-        return result.states[STATE]["comment"]
-
-    def items(self):
-        return {item["image"]: item for item in self.site.salt("plasma_environment_api.items").value}
-
-    def image_id(self, image):
-        return self.target.sudo(["docker", "image", "inspect", "--format", "{{.Id}}", image]).stdout.strip()
-
-    def person(self, name, *options):
-        self.target.sudo(f"userdel --remove {name} 2>/dev/null || true")
-        account = make_account(self.target, name, *options)
-        person = HubUser(self.url, name)
-        person.login(account.password)
-        assert person.logged_in
-        return person
 
 
 @pytest.fixture(scope="module")
 def course(kept_server, tmp_path_factory):
-    kept_server.with_pillar()
-    directory = tmp_path_factory.mktemp("repositories")
-    load_into(kept_server.target, environment_image())
-    load_into(kept_server.target, builder_image())
-    with (
-        serve(directory, bridge_address()) as git,
-        serve_private(directory, bridge_address(), "teacher", MARKER) as private,
-    ):
-        yield Class(kept_server, directory, git, private)
+    with course_of(kept_server, tmp_path_factory.mktemp("repositories")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -284,82 +200,6 @@ def test_what_is_in_use_is_not_removed_and_waited_for_when_asked(course, built, 
     assert course.apply().changed == {}
 
 
-class Watch:
-    """Looks for a marker in the arguments of all processes of a server."""
-
-    SCRIPT = (
-        "import pathlib, sys, time\n"
-        "end, seen, looks = time.time() + 600, set(), 0\n"
-        "me = pathlib.Path('/proc/self').resolve().name\n"
-        "while time.time() < end and not pathlib.Path('/run/watch-ends').exists():\n"
-        "    looks += 1\n"
-        "    for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):\n"
-        "        try:\n"
-        "            text = path.read_bytes()\n"
-        "        except OSError:\n"
-        "            continue\n"
-        "        if path.parent.name != me and sys.argv[1][::-1].encode() in text:\n"
-        "            seen.add(text)\n"
-        "print(looks, seen)\n"
-    )
-
-    def __init__(self, target, marker):
-        self.target = target
-        target.sudo("rm -f /run/watch-ends")
-        # Backwards: its own arguments are those of sudo and of shells, too.
-        command = [*target.ssh_command(), "--", "sudo", "python3", "-", marker[::-1]]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.process.stdin.write(self.SCRIPT)
-        self.process.stdin.close()
-
-    def end(self):
-        self.target.sudo("touch /run/watch-ends")
-        looks, _, seen = self.process.stdout.read().partition(" ")
-        self.process.wait(timeout=60)
-        return int(looks), seen.strip()
-
-
-def test_the_token_of_a_private_repository_is_nowhere(course, built):
-    make_repository(course.directory / "private", dockerfile(course.base))
-    entry = {"name": "private", "repository": f"{course.private}/private/.git", "ref": "main"}
-    course.pillar(entry)
-    refused = course.apply()
-    assert "it needs credentials, or does not exist" in course.comment(refused)
-
-    course.pillar({**entry, "credentials": {"username": "teacher", "password": MARKER}})
-    watch = Watch(course.target, MARKER)
-    predicted, done = course.apply("test=True"), course.apply()
-    looks, seen = watch.end()
-    assert not done.failed, done.failed
-    assert course.items()["private:main"]["status"] == "built"
-    assert looks > 20
-    assert seen == "set()"
-    for result in (predicted, done, course.apply(), course.site.salt("plasma_environment.export")):
-        assert MARKER not in result.stdout + result.stderr
-    shown = course.site.salt("state.show_lowstate")
-    assert "private:main" not in shown.stdout and "environments-managed" in shown.stdout
-    assert MARKER not in shown.stdout
-
-    # On the server: logs, databases, images, containers. Salt keeps what it was sent where its user alone can read.
-    places = ["/var/log", "/opt/tljh", "/etc", "/run", "/tmp", "/var/lib/plasma", "/root", "/home"]
-    # Not as an argument: sudo writes those down.
-    find = ["grep", "-rlsaF", "-f", "-", *places]
-    held = course.target.sudo(find, input=f"{MARKER}\n", check=False, timeout=300).stdout.split()
-    assert held == []
-    assert MARKER not in course.target.sudo("journalctl --no-pager --output=cat", timeout=300).stdout
-    inspected = course.target.sudo("docker image inspect private:main; docker history --no-trunc private:main")
-    assert MARKER not in inspected.stdout
-    assert MARKER not in course.target.sudo("docker ps --all --quiet | xargs -r docker inspect").stdout
-    sent = course.target.sudo("find /var/tmp -type f -name 'salt_state.tgz' -perm /077").stdout
-    assert sent == ""
-    # On the controller: caches and logs.
-    cached = subprocess.run(
-        ["grep", "-rlsa", MARKER, str(course.site.directory / "salt")], capture_output=True, text=True, check=False
-    )
-    assert cached.stdout == ""
-    course.agreed({"name": "private", "absent": True})
-
-
 def test_what_was_made_in_the_browser_is_left_alone_and_exported(course, built):
     """As the page makes it: with the token of somebody who administers the hub."""
     make_repository(course.directory / "paged", dockerfile(course.base))
@@ -394,36 +234,6 @@ def test_what_was_made_in_the_browser_is_left_alone_and_exported(course, built):
     course.agreed({"name": "paged", "absent": True})
 
 
-def test_a_ready_image_comes_from_a_file(course, built, student):
-    target = course.target
-    target.sudo(f"mkdir -p /srv/images && docker tag {course.base} {READY}")
-    target.sudo(f"docker save --output /srv/images/ready.tar {READY} && docker rmi {READY}", timeout=600)
-    entry = {"name": "ready", "image": READY, "image_file": "/srv/images/ready.tar", "memory": "512M"}
-    changes = course.agreed(entry)
-    assert changes["ready"]["new"] == {"image_name": "ready:2026", "image": READY, "memory": "512M"}
-    item = course.items()["ready:2026"]
-    assert (item["status"], item["reference"], item["limits"]["memory"]) == ("built", READY, 512 * 2**20)
-    student.start("ready:2026")
-    student.stop()
-
-    # A newer archive of the same name.
-    target.sudo(["sh", "-c", f"printf 'FROM {READY}\\nLABEL newer=yes\\n' | docker build -t {READY} -"], timeout=300)
-    target.sudo(f"docker save --output /srv/images/ready.tar {READY} && docker rmi {READY}", timeout=600)
-    assert set(course.agreed(entry)["ready"]["new"]) == {"id"}
-    shown = target.sudo(["docker", "image", "inspect", "--format", "{{.Config.Labels.newer}}", "ready:2026"])
-    assert shown.stdout.strip() == "yes"
-
-    target.sudo("chown mathilda /srv/images/ready.tar")
-    refused = course.apply()
-    assert "/srv/images/ready.tar is not read: it has to be a file that belongs to root" in course.comment(refused)
-    target.sudo("chown root /srv/images/ready.tar")
-    course.agreed(
-        {"name": "ready", "absent": True}, {"name": "plain", "absent": True}, {"name": "other", "absent": True}
-    )
-    time.sleep(1)
-    assert not {"ready:2026", "plain:HEAD", "other:HEAD"} & set(course.items())
-
-
 def test_without_the_hub_it_says_what_to_do(course, built):
     course.pillar({"name": "plain", "repository": f"{course.git}/plain"})
     course.target.sudo("systemctl stop jupyterhub")
@@ -434,39 +244,3 @@ def test_without_the_hub_it_says_what_to_do(course, built):
     finally:
         course.target.sudo("systemctl start jupyterhub")
         assert course.site.salt("tljh_config.ready").value["ready"]
-
-
-@pytest.mark.parametrize(
-    ("language", "picked"),
-    [
-        ("python", ["CondaBuildPack", ""]),
-        ("r", ["RBuildPack", "4.4 of 2025-06-01"]),
-        ("bash", ["PythonBuildPack", ""]),
-    ],
-)
-def test_templates_are_what_repo2docker_takes_them_for(language, picked, tmp_path):
-    """As far as it goes without conda-forge and CRAN: the real repo2docker reads them."""
-    script = tmp_path / "pick.py"
-    script.write_text(PICK)
-    made = docker("create", "--network", "none", builder_image(), "/opt/venv/bin/python", "/pick.py").stdout.strip()
-    try:
-        docker("cp", TEMPLATES / language, f"{made}:/template")
-        docker("cp", script, f"{made}:/pick.py")
-        assert json.loads(docker("start", "--attach", made).stdout.splitlines()[-1]) == picked
-    finally:
-        docker("rm", "--force", made)
-
-
-def test_the_template_for_bash_is_written_down_by_repo2docker(tmp_path):
-    made = docker(
-        "create", "--network", "none", builder_image(), "jupyter-repo2docker", "--no-build", "--debug",
-        "--user-name=jovyan", "--user-id=1100", "/template",
-    ).stdout.strip()  # fmt: skip
-    try:
-        docker("cp", TEMPLATES / "bash", f"{made}:/template")
-        written = docker("start", "--attach", made).stdout
-    finally:
-        docker("rm", "--force", made)
-    assert "bash-completion jq less man-db tree" in written
-    assert 'pip install --no-cache-dir -r "requirements.txt"' in written
-    assert "RUN ./postBuild" in written

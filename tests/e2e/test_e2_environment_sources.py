@@ -1,0 +1,166 @@
+"""Where environments of pillar come from: private repositories, archives of ready images, templates."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from tests.e2e.environments_course import MARKER, Watch, course_of
+from tests.support.builder_image import builder_image
+from tests.support.engine import docker
+from tests.support.git_repository import dockerfile, make_repository
+from tests.support.paths import REPOSITORY
+from tests.support.shell import run
+
+READY = "ready/course:2026"
+TEMPLATES = REPOSITORY / "docs" / "templates"
+# Which of repo2docker's ways to build a repository is the first that takes it.
+PICK = """
+import json, os
+from repo2docker.app import Repo2Docker
+os.chdir("/template")
+pack = next(pack for pack in (kind("base") for kind in Repo2Docker().buildpacks) if pack.detect())
+date = getattr(pack, "checkpoint_date", None)
+print(json.dumps([type(pack).__name__, f"{pack.r_version} of {date}" if date else ""]))
+"""
+
+
+@pytest.fixture(scope="module")
+def course(kept_server, tmp_path_factory):
+    with course_of(kept_server, tmp_path_factory.mktemp("repositories")) as found:
+        yield found
+
+
+def test_the_token_of_a_private_repository_is_nowhere(course):
+    make_repository(course.directory / "private", dockerfile(course.base))
+    entry = {"name": "private", "repository": f"{course.private}/private/.git", "ref": "main"}
+    course.pillar(entry)
+    refused = course.apply()
+    assert "it needs credentials, or does not exist" in course.comment(refused)
+
+    course.pillar({**entry, "credentials": {"username": "teacher", "password": MARKER}})
+    watch = Watch(course.target, MARKER)
+    predicted, done = course.apply("test=True"), course.apply()
+    looks, seen = watch.end()
+    assert not done.failed, done.failed
+    assert course.items()["private:main"]["status"] == "built"
+    assert looks > 20
+    assert seen == "set()"
+    for result in (predicted, done, course.apply(), course.site.salt("plasma_environment.export")):
+        assert MARKER not in result.stdout + result.stderr
+    shown = course.site.salt("state.show_lowstate")
+    assert "private:main" not in shown.stdout and "environments-managed" in shown.stdout
+    assert MARKER not in shown.stdout
+
+    # On the server: logs, databases, images, containers. Salt keeps what it was sent where its user alone can read.
+    places = ["/var/log", "/opt/tljh", "/etc", "/run", "/tmp", "/var/lib/plasma", "/root", "/home"]
+    # Not as an argument: sudo writes those down.
+    find = ["grep", "-rlsaF", "-f", "-", *places]
+    held = course.target.sudo(find, input=f"{MARKER}\n", check=False, timeout=300).stdout.split()
+    assert held == []
+    assert MARKER not in course.target.sudo("journalctl --no-pager --output=cat", timeout=300).stdout
+    inspected = course.target.sudo("docker image inspect private:main; docker history --no-trunc private:main")
+    assert MARKER not in inspected.stdout
+    assert MARKER not in course.target.sudo("docker ps --all --quiet | xargs -r docker inspect").stdout
+    sent = course.target.sudo("find /var/tmp -type f -name 'salt_state.tgz' -perm /077").stdout
+    assert sent == ""
+    # On the controller: caches and logs.
+    cached = subprocess.run(
+        ["grep", "-rlsa", MARKER, str(course.site.directory / "salt")], capture_output=True, text=True, check=False
+    )
+    assert cached.stdout == ""
+    course.agreed({"name": "private", "absent": True})
+
+
+def test_a_deploy_key_opens_a_repository_that_is_reached_by_ssh(course, tmp_path):
+    """On the server's own sshd, for an account of Git."""
+    target, host = course.target, course.target.host
+    made = make_repository(course.directory / "keyed", dockerfile(course.base))
+    run(["git", "bundle", "create", tmp_path / "keyed.bundle", "--all"], cwd=made.path)
+    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", tmp_path / "key"])
+    public = (tmp_path / "key.pub").read_text()
+    target.sudo("userdel --remove git 2>/dev/null; useradd --create-home --shell /bin/sh git && mkdir ~git/.ssh")
+    target.copy_to(tmp_path / "keyed.bundle", "/tmp/keyed.bundle")
+    target.ssh("sudo tee ~git/.ssh/authorized_keys >/dev/null", input=public)
+    target.sudo(
+        "git clone --quiet --bare /tmp/keyed.bundle ~git/keyed.git && git -C ~git/keyed.git symbolic-ref HEAD "
+        "refs/heads/main && chown -R git: ~git && chmod 700 ~git/.ssh && rm /tmp/keyed.bundle"
+    )
+    key = target.sudo("cut -d' ' -f1,2 /etc/ssh/ssh_host_ed25519_key.pub").stdout.strip()
+    entry = {
+        "name": "keyed",
+        "repository": f"git@{host}:keyed.git",
+        "deploy_key": (tmp_path / "key").read_text(),
+        "known_hosts": f"{host} {key}",
+    }
+    other = f"{host} {' '.join(public.split()[:2])}"
+    course.pillar({**entry, "known_hosts": other})
+    assert "the key of its host is not one of known_hosts" in course.comment(course.apply())
+    assert course.agreed(entry)["keyed"]["new"]["commit"] == made.git("rev-parse", "main")
+    assert target.sudo("ls /run | grep plasma-git || true").stdout == ""
+    course.agreed({"name": "keyed", "absent": True})
+
+
+def test_a_ready_image_comes_from_a_file(course):
+    target = course.target
+    target.sudo(f"mkdir -p /srv/images && docker tag {course.base} {READY}")
+    target.sudo(f"docker save --output /srv/images/ready.tar {READY} && docker rmi {READY}", timeout=600)
+    entry = {"name": "ready", "image": READY, "image_file": "/srv/images/ready.tar", "memory": "512M"}
+    changes = course.agreed(entry)
+    assert changes["ready"]["new"] == {"image_name": "ready:2026", "image": READY, "memory": "512M"}
+    item = course.items()["ready:2026"]
+    assert (item["status"], item["reference"], item["limits"]["memory"]) == ("built", READY, 512 * 2**20)
+    student = course.person("mathilda")
+    student.start("ready:2026")
+    student.stop()
+
+    # A newer archive of the same name.
+    target.sudo(["sh", "-c", f"printf 'FROM {READY}\\nLABEL newer=yes\\n' | docker build -t {READY} -"], timeout=300)
+    target.sudo(f"docker save --output /srv/images/ready.tar {READY} && docker rmi {READY}", timeout=600)
+    assert set(course.agreed(entry)["ready"]["new"]) == {"id"}
+    shown = target.sudo(["docker", "image", "inspect", "--format", "{{.Config.Labels.newer}}", "ready:2026"])
+    assert shown.stdout.strip() == "yes"
+
+    target.sudo("chown mathilda /srv/images/ready.tar")
+    refused = course.apply()
+    assert "/srv/images/ready.tar is not read: it has to be a file that belongs to root" in course.comment(refused)
+    target.sudo("chown root /srv/images/ready.tar")
+    course.agreed({"name": "ready", "absent": True})
+
+
+@pytest.mark.parametrize(
+    ("language", "picked"),
+    [
+        ("python", ["CondaBuildPack", ""]),
+        ("r", ["RBuildPack", "4.4 of 2025-06-01"]),
+        ("bash", ["PythonBuildPack", ""]),
+    ],
+)
+def test_templates_are_what_repo2docker_takes_them_for(language, picked, tmp_path):
+    """As far as it goes without conda-forge and CRAN: the real repo2docker reads them."""
+    script = tmp_path / "pick.py"
+    script.write_text(PICK)
+    made = docker("create", "--network", "none", builder_image(), "/opt/venv/bin/python", "/pick.py").stdout.strip()
+    try:
+        docker("cp", TEMPLATES / language, f"{made}:/template")
+        docker("cp", script, f"{made}:/pick.py")
+        assert json.loads(docker("start", "--attach", made).stdout.splitlines()[-1]) == picked
+    finally:
+        docker("rm", "--force", made)
+
+
+def test_the_template_for_bash_is_written_down_by_repo2docker(tmp_path):
+    made = docker(
+        "create", "--network", "none", builder_image(), "jupyter-repo2docker", "--no-build", "--debug",
+        "--user-name=jovyan", "--user-id=1100", "/template",
+    ).stdout.strip()  # fmt: skip
+    try:
+        docker("cp", TEMPLATES / "bash", f"{made}:/template")
+        written = docker("start", "--attach", made).stdout
+    finally:
+        docker("rm", "--force", made)
+    assert "bash-completion jq less man-db tree" in written
+    assert 'pip install --no-cache-dir -r "requirements.txt"' in written
+    assert "RUN ./postBuild" in written

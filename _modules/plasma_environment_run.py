@@ -186,6 +186,10 @@ class _Run:
                 images = [*((told[side] or {}).get("images") or ()), *change[side].get("images", ())]
                 told[side] = {**(told[side] or {}), **change[side], **({"images": images} if images else {})}
 
+    def _note(self, sentence):
+        if sentence not in self.report["notes"]:
+            self.report["notes"].append(sentence)
+
     # Looking.
 
     def check_groups(self, predicting=False):
@@ -198,7 +202,7 @@ class _Run:
                 continue
             if predicting:
                 # The states that make them known may be in this very run.
-                self.report["notes"].append(f"The hub has to know of {', '.join(missing)} by then.")
+                self._note(f"The hub has to know the group {', '.join(missing)} by then.")
                 continue
             self.wanted.remove(entry)
             self.report["problems"][entry["name"]] = [
@@ -210,9 +214,7 @@ class _Run:
         """What is to be done about each environment; those about which something cannot be found out are left out."""
         blind = predicting and not __salt__["plasma_git.available"]()
         if blind and any(entry.get("repository") for entry in self.wanted):
-            self.report["notes"].append(
-                "Git is still to be installed here, so nobody knows yet whether branches have moved."
-            )
+            self._note("Git is still to be installed here, so nobody knows yet whether branches have moved.")
         with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
             # Salt knows by the context which module asks: without a copy of it a thread has no __salt__.
             tasks = [pool.submit(contextvars.copy_context().run, self._source, entry, blind) for entry in self.wanted]
@@ -244,7 +246,7 @@ class _Run:
             if not item["users"]:
                 self.done(name, _how(step) if step else "removed", _removed(item["image"]))
             elif step:
-                self.report["notes"].append(_stays(item["image"], item["users"]))
+                self._note(_stays(item["image"], item["users"]))
             else:
                 self.report["problems"].setdefault(name, []).append(_used(item["image"], item["users"]))
 
@@ -331,7 +333,7 @@ class _Run:
         for image in step["replaced"]:
             answer = __salt__["plasma_environment_api.change"]("DELETE", image, also=(404, 409), **self.service)
             if answer.get("status") == 409:
-                self.report["notes"].append(_stays(image, answer.get("users") or ()))
+                self._note(_stays(image, answer.get("users") or ()))
             elif answer.get("status") != 404:
                 self.done(step["name"], _how(step), _removed(image))
 

@@ -251,7 +251,7 @@ def _hub(prefix, answer=None):
             "tljh first."
         )
     if not running:
-        raise CommandExecutionError(f"The hub in {prefix} is stopped, so it cannot be asked about people: {_START}.")
+        raise CommandExecutionError(f"The hub in {prefix} is stopped, so it cannot be asked: {_START}.")
     return _Hub(__salt__["tljh_config.show"](prefix), token, answer or ANSWER)
 
 

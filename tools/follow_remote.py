@@ -3,7 +3,7 @@ The far end of plasma-follow: runs on the server, with nothing but its Python, a
 
 It only reads: the log that salt-ssh's minion writes into its thin directory, the number of states of the run (from the
 package salt-ssh sent), and the log of the hub's installer. Of Salt's log only the lines that say which state starts and
-ends are passed on: other lines can hold values.
+ends, and how far the builds of environments are, are passed on: other lines can hold values.
 """
 
 import glob
@@ -21,6 +21,11 @@ INSTALLER_LOG = "/var/log/plasma/hub-install.log"
 STATE_LINE = re.compile(
     r"[\d-]+ [\d:,]+ \[salt\.state\s*:\d+\s*\]\[\w+\s*\]\[\s*(?P<pid>\d+)\s*\]"
     r" (?P<what>Running|Completed) state \[(?P<name>.*?)\] at time"
+)
+# What plasma_environment_run writes while it waits for builds.
+BUILD_LINE = re.compile(
+    r"[\d-]+ [\d:,]+ \[[\w.]*plasma_environment_run\s*:\d+\s*\]\[\w+\s*\]\[\s*(?P<pid>\d+)\s*\]"
+    r" (?P<line>Environment [a-zA-Z0-9._:-]+: (?:queued|building|built|failed|gone) after \d+ seconds)$"
 )
 ROOT = 0
 # Larger than any site's states.
@@ -136,6 +141,9 @@ def follow(wait):
                 if match and int(match["pid"]) == pid:
                     duration = DURATION.search(line)
                     say(event=match["what"].lower(), name=match["name"], ms=float(duration[1]) if duration else None)
+                build = BUILD_LINE.match(line)
+                if build and int(build["pid"]) == pid:
+                    say(event="installer", line=build["line"])
         for line in installer.lines():
             say(event="installer", line=line[:300])
         if not alive:

@@ -50,6 +50,9 @@ def test_the_token_of_a_private_repository_is_nowhere(course):
     assert seen == "set()"
     for result in (predicted, done, course.apply(), course.site.salt("plasma_environment.export")):
         assert MARKER not in result.stdout + result.stderr
+    debugged = course.site.salt("-l", "debug", "state.apply", "environments", "test=True")
+    assert len(debugged.stderr) > 10_000
+    assert MARKER not in debugged.stdout + debugged.stderr
     shown = course.site.salt("state.show_lowstate")
     assert "private:main" not in shown.stdout and "environments-managed" in shown.stdout
     assert MARKER not in shown.stdout

@@ -427,7 +427,7 @@ def test_a_group_that_the_hub_does_not_know_is_told_before_anything_is_built(ser
     service.listed.clear()
     predicted = run.compare(environments)
     assert (predicted["problems"], predicted["built"]) == ({}, ["r", "s"])
-    assert predicted["notes"] == ["The hub has to know of physics by then."]
+    assert predicted["notes"] == ["The hub has to know the group physics by then."]
 
 
 def test_where_git_is_still_to_be_installed_a_dry_run_says_what_is_missing(service, functions):

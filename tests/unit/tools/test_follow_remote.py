@@ -14,7 +14,7 @@ import time
 import pytest
 
 from tools import follow_remote
-from tools.follow_remote import DURATION, STATE_LINE, Tail
+from tools.follow_remote import BUILD_LINE, DURATION, STATE_LINE, Tail
 
 RUNNING = (
     "2026-11-22 21:26:46,922 [salt.state       :2353][INFO    ][281] "
@@ -24,12 +24,19 @@ COMPLETED = (
     "2026-11-22 21:26:47,053 [salt.state       :2556][INFO    ][281] "
     "Completed state [/etc/docker/daemon.json] at time 21:26:47.053000 (duration_in_ms=6.413)"
 )
+BUILD = (
+    "2026-11-22 21:27:47,053 [salt.loaded.ext.module.plasma_environment_run:318 ][INFO    ][281] "
+    "Environment r-course:v1: building after 12 seconds"
+)
 HEAD = "2026-11-22 21:26:47,053 [salt.state       :311 ][INFO    ][281] "
 VALUES = [
     HEAD + "{'diff': '+password: hunter2'}",
     HEAD + "Executing state user.present for [anna]",
     HEAD + "The password [hunter2] at time of writing",
     HEAD + "{'comment': 'x][INFO ][281] Running state [hunter2] at time 1'}",
+    HEAD + "Environment hunter2: building after 12 seconds",
+    BUILD.replace("building", "hunter2"),
+    BUILD + " hunter2",
     HEAD + "see 2026-11-22 21:26:46,922 [salt.state :1][INFO ][281] Running state [hunter2] at time 1",
     "2026-11-22 21:26:47,053 [salt.loaded.ext.module.x:9][INFO    ][281] Running state [hunter2] at time 1",
     "2026-11-22 21:26:47,053 [salt.statefoo    :9   ][INFO    ][281] Running state [hunter2] at time 1",
@@ -66,6 +73,12 @@ def test_state_lines(line, what, name, duration):
 @pytest.mark.parametrize("line", VALUES)
 def test_other_lines_are_not_state_lines(line):
     assert not STATE_LINE.match(line)
+    assert not BUILD_LINE.match(line)
+
+
+def test_builds_of_environments():
+    match = BUILD_LINE.match(BUILD)
+    assert (match["pid"], match["line"]) == ("281", "Environment r-course:v1: building after 12 seconds")
 
 
 def test_tail_starts_where_the_file_ends(tmp_path):
@@ -229,7 +242,7 @@ def test_follow(apply, monkeypatch):
     following = threading.Thread(target=follow_remote.follow, args=(30,))
     following.start()
     assert started.wait(30)
-    own = [line.replace("[281]", "[PID]") for line in (RUNNING, *VALUES[:5], COMPLETED)]
+    own = [line.replace("[281]", "[PID]") for line in (RUNNING, *VALUES[:8], BUILD, COMPLETED)]
     for line in [*own, "!Collecting jupyterhub[all]", "!" + "x" * 1000]:
         apply.stdin.write(line + "\n")
         apply.stdin.flush()
@@ -246,7 +259,7 @@ def test_follow(apply, monkeypatch):
         {"event": "completed", "name": "/etc/docker/daemon.json", "ms": 6.413},
     ]
     lines = [event["line"] for event in seen if event["event"] == "installer"]
-    assert lines == ["Collecting jupyterhub[all]", "x" * 300]
+    assert lines == ["Environment r-course:v1: building after 12 seconds", "Collecting jupyterhub[all]", "x" * 300]
 
 
 def test_follow_when_nothing_runs(monkeypatch, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import secrets
 import subprocess
 
@@ -81,12 +82,12 @@ def course_of(kept_server, directory):
 
 
 class Watch:
-    """Looks for a marker in the arguments of all processes of a server."""
+    """Looks for words in the arguments of all processes of a server."""
 
     SCRIPT = (
-        "import pathlib, sys, time\n"
+        "import json, pathlib, sys, time\n"
         "end, seen, looks = time.time() + 600, set(), 0\n"
-        "me = pathlib.Path('/proc/self').resolve().name\n"
+        "words = [word[::-1] for word in sys.argv[1:]]\n"
         "while time.time() < end and not pathlib.Path('/run/watch-ends').exists():\n"
         "    looks += 1\n"
         "    for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):\n"
@@ -94,22 +95,22 @@ class Watch:
         "            text = path.read_bytes()\n"
         "        except OSError:\n"
         "            continue\n"
-        "        if path.parent.name != me and sys.argv[1][::-1].encode() in text:\n"
-        "            seen.add(text)\n"
-        "print(looks, seen)\n"
+        "        seen.update(word for word in words if word.encode() in text)\n"
+        "print(json.dumps([looks, sorted(seen)]))\n"
     )
 
-    def __init__(self, target, marker):
+    def __init__(self, target, *words):
         self.target = target
         target.sudo("rm -f /run/watch-ends")
-        # Backwards: its own arguments are those of sudo and of shells, too.
-        command = [*target.ssh_command(), "--", "sudo", "python3", "-", marker[::-1]]
+        # Backwards: the arguments of this are seen, too.
+        command = [*target.ssh_command(), "--", "sudo", "python3", "-", *(word[::-1] for word in words)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.process.stdin.write(self.SCRIPT)
         self.process.stdin.close()
 
     def end(self):
+        """How often it looked, and the words that it saw."""
         self.target.sudo("touch /run/watch-ends")
-        looks, _, seen = self.process.stdout.read().partition(" ")
+        looks, seen = json.loads(self.process.stdout.read())
         self.process.wait(timeout=60)
-        return int(looks), seen.strip()
+        return looks, seen

@@ -41,20 +41,21 @@ def test_the_token_of_a_private_repository_is_nowhere(course):
     assert "it needs credentials, or does not exist" in course.comment(refused)
 
     course.pillar({**entry, "credentials": {"username": "teacher", "password": MARKER}})
-    watch = Watch(course.target, MARKER)
+    watch = Watch(course.target, MARKER, "seen-by-everybody")
+    course.target.ssh("bash -c 'exec -a seen-by-everybody sleep 3'")
     predicted, done = course.apply("test=True"), course.apply()
     looks, seen = watch.end()
     assert not done.failed, done.failed
     assert course.items()["private:main"]["status"] == "built"
     assert looks > 20
-    assert seen == "set()"
+    assert seen == ["seen-by-everybody"]
     for result in (predicted, done, course.apply(), course.site.salt("plasma_environment.export")):
         assert MARKER not in result.stdout + result.stderr
     debugged = course.site.salt("-l", "debug", "state.apply", "environments", "test=True")
     assert len(debugged.stderr) > 10_000
     assert MARKER not in debugged.stdout + debugged.stderr
     shown = course.site.salt("state.show_lowstate")
-    assert "private:main" not in shown.stdout and "environments-managed" in shown.stdout
+    assert "environments-managed" in shown.stdout and entry["repository"] in shown.stdout
     assert MARKER not in shown.stdout
 
     # On the server: logs, databases, images, containers. Salt keeps what it was sent where its user alone can read.
@@ -67,8 +68,11 @@ def test_the_token_of_a_private_repository_is_nowhere(course):
     inspected = course.target.sudo("docker image inspect private:main; docker history --no-trunc private:main")
     assert MARKER not in inspected.stdout
     assert MARKER not in course.target.sudo("docker ps --all --quiet | xargs -r docker inspect").stdout
-    sent = course.target.sudo("find /var/tmp -type f -name 'salt_state.tgz' -perm /077").stdout
-    assert sent == ""
+    sent = course.target.sudo(
+        "tar --extract --to-stdout --file $(echo /var/tmp/.*_salt/salt_state.tgz) pillar.json"
+    ).stdout
+    assert MARKER in sent
+    assert course.target.sudo("find /var/tmp -name salt_state.tgz -perm /077").stdout == ""
     # On the controller: caches and logs.
     cached = subprocess.run(
         ["grep", "-rlsa", MARKER, str(course.site.directory / "salt")], capture_output=True, text=True, check=False

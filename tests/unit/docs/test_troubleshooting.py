@@ -60,7 +60,7 @@ MET = {
         "tests/unit/modules/test_tljh_config.py",
         "did not come up with the new",
     ),
-    "The hub in ... is stopped, so it cannot be asked about people": (
+    "The hub in ... is stopped, so it cannot be asked": (
         "tests/unit/modules/test_plasma_hub_api.py",
         "is stopped",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import urllib.request
@@ -73,21 +74,22 @@ def with_pair(server, name, key=None, **more):
 
 
 def with_acme(server, **more):
-    # A certificate of less than a day is renewed when 20 minutes are left: these are, as soon as the proxy looks.
+    wanted = {
+        "domains": NAMES,
+        "letsencrypt_email": "admin@example.org",
+        "acme_server": URL,
+        "acme_ca": f"{DIRECTORY}/ca-of-acme.pem",
+        "timeout": 90,
+        **more,
+    }
+    # A certificate of less than a day is renewed when 20 minutes are left: these are, as soon as the proxy looks. The
+    # authority stands here, too: TLJH takes a section from the last file that has it, and from no other.
     server.target.ssh(
         f"sudo install -d -m 700 /opt/tljh/config/traefik_config.d; sudo tee {SHORT} >/dev/null",
-        input="[certificatesResolvers.letsencrypt.acme]\ncertificatesDuration = 1\n",
+        input="[certificatesResolvers.letsencrypt.acme]\ncertificatesDuration = 1\n"
+        f"caServer = {json.dumps(wanted['acme_server'])}\ncaCertificates = [{json.dumps(wanted['acme_ca'])}]\n",
     )
-    server.with_pillar(
-        https={
-            "domains": NAMES,
-            "letsencrypt_email": "admin@example.org",
-            "acme_server": URL,
-            "acme_ca": f"{DIRECTORY}/ca-of-acme.pem",
-            "timeout": 90,
-            **more,
-        }
-    )
+    server.with_pillar(https=wanted)
 
 
 def plain_answers(server):

@@ -9,18 +9,12 @@ Medians are reported; writes benchmarks/keeping.json.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import pathlib
-import platform
 import statistics
 import sys
 import tempfile
-import time
 
-from rich.console import Console
-from rich.table import Table
-
+from benchmarks.report import machine, report
 from benchmarks.run import PILLAR, connections, timed
 from tests.support.acme import make_certificate
 from tests.support.container import ContainerTarget
@@ -115,16 +109,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="repetitions of each timed call (default: %(default)s)")
     arguments = parser.parse_args()
     ensure_engine()
-    results = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
-        "date": time.strftime("%Y-%m-%d"),
-        **measure(arguments.rounds),
-    }
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    table = Table("figure", "value", title="Keeping a server")
-    for name, value in results.items():
-        table.add_row(name, f"{value:.2f}" if isinstance(value, float) else str(value))
-    Console().print(table)
+    report({**machine(), **measure(arguments.rounds)}, RESULTS, "Keeping a server")
     return 0
 
 

@@ -13,19 +13,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 from rich.console import Console
 
 from benchmarks.people_ansible import PLAYBOOK, Playbook
 from benchmarks.people_results import PHASES, RESULTS
+from benchmarks.report import machine
 from tests.support.container import ContainerTarget
 from tests.support.engine import ensure_engine
 from tests.support.site import Site
@@ -133,8 +131,7 @@ def main() -> int:
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     version = subprocess.run([str(PLAYBOOK), "--version"], capture_output=True, text=True, check=True)
     results["vm" if arguments.vm else "container"] = figures | {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
-        "date": time.strftime("%Y-%m-%d"),
+        **machine(),
         "playbook": version.stdout.splitlines()[0],
     }
     RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import shutil
 import statistics
 import subprocess
@@ -19,9 +18,7 @@ import sys
 import tempfile
 import time
 
-from rich.console import Console
-from rich.table import Table
-
+from benchmarks.report import machine, report
 from tests.support.container import ContainerTarget
 from tests.support.engine import ensure_engine
 from tests.support.environment_image import environment_image
@@ -159,17 +156,12 @@ def main() -> int:
     arguments = parser.parse_args()
     ensure_engine()
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() and arguments.only else {}
-    results["machine"] = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    results["date"] = time.strftime("%Y-%m-%d")
+    results |= machine()
     if arguments.only != "site":
         results |= measure_entrypoint(arguments.rounds)
     if arguments.only != "entrypoint":
         results |= measure_site(arguments.rounds)
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    table = Table("figure", "value", title="Plasma on Salt")
-    for name, value in results.items():
-        table.add_row(name, f"{value:.2f}" if isinstance(value, float) else str(value))
-    Console().print(table)
+    report(results, RESULTS, "Plasma on Salt")
     return 0
 
 

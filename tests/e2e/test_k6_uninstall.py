@@ -172,6 +172,28 @@ def test_what_is_named_goes_too(inhabited):
     assert not kept.site.apply("uninstall").changed
 
 
+def test_the_engine_goes_when_it_is_named(kept):
+    """With what is in it, and with its configuration put aside; the next apply installs it again."""
+    target = kept.target
+    course = environment_image()
+    load_into(target, course)
+    kept.with_pillar(uninstall={"environments": True, "docker": True})
+    predicted = state_of(kept.site.apply("uninstall", "test=True"))
+    assert predicted["changes"]["docker"]["old"]
+    done = kept.site.apply("uninstall")
+    assert not done.failed, done.failed
+    assert set(state_of(done)["changes"]) == set(predicted["changes"])
+    assert target.ssh("command -v dockerd", check=False).returncode
+    assert not target.sudo("find /var/lib/docker -mindepth 1", check=False).stdout
+    assert target.sudo("ls /var/backups/plasma/uninstalled-*/daemon.json").stdout
+    assert not kept.site.apply("uninstall").changed
+    # Pillar that names it does not keep an apply from bringing everything back.
+    back = kept.site.apply()
+    assert not back.failed, back.failed
+    assert target.sudo("systemctl is-active docker jupyterhub").stdout.split() == ["active", "active"]
+    assert not kept.site.apply().changed
+
+
 def test_mirrors_take_back_what_was_set(kept):
     target = kept.target
     folders = ("docker", "utils", "groups", "users", "admins", "preflight")

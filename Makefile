@@ -55,15 +55,22 @@ backups: $(VENV)/.ready  ## list the backups on a server (ID=name-in-roster)
 fetch-backup: $(VENV)/.ready  ## bring the newest backup of a server here (ID=name-in-roster ARCHIVE=name)
 	@$(PYTHON) -m tools.backups fetch $(ID) $(if $(ARCHIVE),--archive $(ARCHIVE))
 
-.PHONY: test lint docs test-unit test-render test-plugin test-next test-plugin-next test-e2e test-vm test-hub-vm
+.PHONY: test lint docs test-unit test-render test-plugin test-next test-plugin-next test-e2e test-vm lane-hub lane-servers
 test: lint docs test-unit test-render  ## run every test
-	@# These wait more than they work: two at a time, and what one says stands between what the other says.
-	$(MAKE) --jobs=2 test-hub-vm test-e2e
+	@# The rest waits more than it works: two at a time, and what one says stands between what the other says.
+	$(MAKE) --jobs=2 lane-servers lane-hub
 
-test-hub-vm:
+# Environments and the documentation's commands, on servers of their own.
+COURSES = $(sort $(wildcard tests/e2e/test_e*.py))
+
+lane-servers: $(VENV)/.ready
+	$(PYTEST) tests/e2e -m "not vm" $(COURSES:%=--ignore=%)
+
+lane-hub: $(VENV)/.ready
 	$(MAKE) test-plugin
 	$(MAKE) test-next
 	$(MAKE) test-vm
+	$(PYTEST) $(COURSES) -m "not vm"
 
 lint: $(VENV)/.ready  ## ruff and salt-lint
 	$(VENV)/bin/ruff check .

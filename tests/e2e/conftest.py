@@ -98,6 +98,13 @@ def kept_server(tmp_path_factory):
         yield server
 
 
+@pytest.fixture(scope="session")
+def courses_server(tmp_path_factory):
+    """One server for environments, whose tests run beside those of the others."""
+    with deployed("courses", tmp_path_factory) as server:
+        yield server
+
+
 @pytest.fixture
 def kept(kept_server):
     """That server, with the pillar of the suite at first. Tests leave it with a hub that works."""

@@ -295,12 +295,10 @@ def _exchange(one, other):
 
 
 def _started(prefix, timeout):
-    _systemctl("reset-failed", "traefik.service", _HUB)
-    # The proxy renders its configuration from config.yaml, and the hub is required by nothing else.
-    _systemctl("restart", "traefik.service")
-    _systemctl("start", _HUB)
+    """Start proxy and hub. What the proxy reads is made anew of config.yaml: no archive has it."""
     try:
-        return __salt__["tljh_service.ready"](__salt__["tljh_config.show"](prefix), timeout=timeout)
+        config = __salt__["tljh_config.show"](prefix)
+        return __salt__["tljh_service.reload"]("proxy", prefix=prefix, config=config, timeout=timeout)
     except CommandExecutionError as exc:
         return {"ready": False, "problem": str(exc).removesuffix("."), "journal": []}
 

@@ -54,7 +54,8 @@ class BackupWorld:
             return "some line\nThe disk is full.\n{}"
         return "\n".join(f"{key}={value}" for key, value in self.shown.get(command[-1], {}).items())
 
-    def answer(self, config, timeout):
+    def reload(self, component, prefix, config, timeout):
+        self.calls.append(["reload", component])
         return self.ready.pop(0) if len(self.ready) > 1 else self.ready[0]
 
     def loader_modules(self):
@@ -63,7 +64,7 @@ class BackupWorld:
             "cmd.run_stdout": self.run_stdout,
             "tljh_config.show": lambda prefix: {},
             "plasma_files.write": plasma_files.write,
-            "tljh_service.ready": self.answer,
+            "tljh_service.reload": self.reload,
         }
         for module in MODULES:
             for name in vars(module):

@@ -58,6 +58,7 @@ html_sidebars = {
     for name in (
         "reference/pillar",
         "overview",
+        "course",
         "troubleshooting",
         "migration",
         "security",

@@ -76,6 +76,19 @@ MET = {
     ),
 }
 
+# What people of the Ansible playbooks find in their documentation.
+SYMPTOMS = {
+    "how-to-get-onto-the-server",
+    "where-the-logs-are",
+    "an-environment-does-not-build",
+    "run-an-environment-on-your-own-machine",
+    "an-extension-or-a-package-is-missing",
+    "the-name-of-the-environment-is-not-in-the-top-bar",
+    "the-build-is-slow",
+    "where-an-environment-comes-from",
+    "removing-an-environment-returns-an-error",
+}
+
 
 @cache
 def said() -> list[str]:
@@ -112,6 +125,10 @@ def test_a_message_is_said_by_the_code(message):
 def test_a_message_is_met_by_a_test(message):
     file, words = MET[message]
     assert words in (REPOSITORY / file).read_text(encoding="utf-8")
+
+
+def test_symptoms_of_the_playbooks_have_a_heading():
+    assert PAGE.anchors >= SYMPTOMS
 
 
 def test_what_nobody_says_is_found():

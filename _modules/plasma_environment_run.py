@@ -35,7 +35,7 @@ def compare(environments, secrets=None, prefix="/opt/tljh", ready_timeout=60):
 
     environments
         Entries of the completed pillar: ``name``, ``repository`` and ``ref`` or ``image`` and ``image_file``,
-        ``memory``, ``cpu``, ``groups``, ``description``; ``absent`` and ``wait``.
+        ``memory``, ``cpu``, ``groups``, ``description``, ``replace``; ``absent`` and ``wait``.
 
     secrets
         ``{name: {"build_args", "credentials", "deploy_key", "known_hosts"}}``. Never give them on a command line.
@@ -74,6 +74,7 @@ def compare(environments, secrets=None, prefix="/opt/tljh", ready_timeout=60):
             run.done(step["name"], "built", step["change"])
         if step["changed"] and not step["wait"]:
             run.done(step["name"], "changed", step["changed"])
+        run.note_kept(step)
         run.predict_removal(step["name"], [item for item in items if item["image"] in step["replaced"]], step)
     for entry in run.absent:
         run.predict_removal(entry["name"], [item for item in items if item["name"] == entry["name"]])
@@ -121,6 +122,7 @@ def apply(environments, secrets=None, prefix="/opt/tljh", timeout=7200, ready_ti
                 submitted[step["image"]] = step
             elif step["replaced"]:
                 run.replace(step)
+            run.note_kept(step)
     for image, item in run.wait(list(submitted), timeout).items():
         with run.problem_of(submitted[image]["name"]):
             run.finish(submitted[image], item)
@@ -189,6 +191,13 @@ class _Run:
     def _note(self, sentence):
         if sentence not in self.report["notes"]:
             self.report["notes"].append(sentence)
+
+    def note_kept(self, step):
+        """Say what stays because nobody has said that it may go."""
+        if step["kept"]:
+            stay, it = ("stays", "it") if len(step["kept"]) == 1 else ("stay", "them")
+            kept = ", ".join(step["kept"])
+            self._note(f"{kept} {stay} beside {step['image']}; with `replace: true` an apply removes {it}.")
 
     # Looking.
 

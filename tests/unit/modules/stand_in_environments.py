@@ -48,6 +48,7 @@ def entry(name, ref="v1", **keys):
         "cpu": None,
         "groups": None,
         "description": None,
+        "replace": False,
         "absent": False,
         **keys,
     }

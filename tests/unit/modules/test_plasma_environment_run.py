@@ -300,32 +300,50 @@ def test_credentials_go_to_the_repository_and_to_the_build_alone(service, functi
 # --- another reference of the same environment
 
 
-def test_another_reference_takes_the_place_of_the_former_with_its_groups(service):
+def test_another_reference_is_built_beside_the_former_with_its_groups(service):
+    """Nothing goes that pillar does not say may go."""
+    service.listed = {"r:v1": item("r:v1", groups=["maths"], description="R")}
+    done = both(service, [entry("r", "v2")])
+    assert service.asked == [("add", "r:v2")]
+    assert done["changes"]["r"]["old"] is None
+    assert (service.listed["r:v2"]["groups"], service.listed["r:v2"]["description"]) == (["maths"], "R")
+    note = "r:v1 stays beside r:v2; with `replace: true` an apply removes it."
+    assert done["notes"] == [note]
+    service.listed["r:v0"] = item("r:v0")
+    for again in (run.compare([entry("r", "v2")]), run.apply([entry("r", "v2")])):
+        assert (again["changes"], again["problems"]) == ({}, {})
+        assert again["notes"] == ["r:v1, r:v0 stay beside r:v2; with `replace: true` an apply removes them."]
+    assert set(service.listed) == {"r:v0", "r:v1", "r:v2"}
+
+
+def test_another_reference_takes_the_place_of_the_former_where_pillar_says_so(service):
     service.listed = {
         "r:v1": item("r:v1", groups=["maths"], description="R"),
         "r:page": item("r:page", source="browser"),
         "r2:v1": item("r2:v1"),
     }
-    done = both(service, [entry("r", "v2")])
+    done = both(service, [entry("r", "v2", replace=True)])
     assert done["changes"]["r"]["old"] == {"image_name": "r:v1", "images": ["r:v1"]}
     assert done["changes"]["r"]["new"]["groups"] == ["maths"]
+    assert done["notes"] == []
     assert service.asked == [("add", "r:v2"), ("remove", "r:v1")]
     assert (service.listed["r:v2"]["groups"], service.listed["r:v2"]["description"]) == (["maths"], "R")
     assert set(service.listed) == {"r:v2", "r:page", "r2:v1"}
 
 
 def test_the_former_one_stays_while_it_is_used_or_the_new_one_fails(service):
+    new = [entry("r", "v2", replace=True)]
     service.listed = {"r:v1": item("r:v1", users=["anna", "ben"])}
     service.failing = {"r:v2": ["no"]}
-    assert run.apply([entry("r", "v2")])["changes"] == {}
+    assert run.apply(new)["changes"] == {}
     assert service.asked == [("add", "r:v2")]
     service.failing = {}
-    done = run.apply([entry("r", "v2")])
+    done = run.apply(new)
     assert done["notes"] == ["r:v1 stays while anna, ben use it; an apply after that removes it."]
     assert "images" not in (done["changes"]["r"]["old"] or {})
-    assert run.compare([entry("r", "v2")])["changes"] == {}
+    assert run.compare(new)["changes"] == {}
     service.listed["r:v1"]["users"] = []
-    assert both(service, [entry("r", "v2")])["changes"] == {"r": {"old": {"images": ["r:v1"]}, "new": None}}
+    assert both(service, new)["changes"] == {"r": {"old": {"images": ["r:v1"]}, "new": None}}
 
 
 # --- removing

@@ -47,9 +47,9 @@ def compare(environments, secrets=None, prefix="/opt/tljh", ready_timeout=60):
         Seconds to wait for a service that is about to start.
 
     Returns ``{"hub": whether there is one, "changes": {name: {"old", "new"}}, "built", "changed", "removed": [names],
-    "problems": {name: [sentence, and lines of a log]}, "notes": [sentences]}``; without a hub everything would be
-    built. Raises CommandExecutionError when the hub or its service does not answer, SaltInvocationError for entries
-    that are none.
+    "problems": {name: [sentence, and lines of a log]}, "notes": [sentences], "older": whether the hub is of a release
+    that cannot be asked yet}``; without a hub everything would be built. Raises CommandExecutionError when the hub or
+    its service does not answer, SaltInvocationError for entries that are none.
 
     CLI Example:
 
@@ -58,7 +58,14 @@ def compare(environments, secrets=None, prefix="/opt/tljh", ready_timeout=60):
         salt-ssh '*' plasma_environment_run.compare '[{name: a, repository: "https://example.org/a", ref: main}]'
     """
     run = _Run(environments, secrets, prefix, ready_timeout)
-    items = run.items()
+    try:
+        items = run.items()
+    except CommandExecutionError as exc:
+        if not getattr(exc, "older", False):
+            raise
+        # The state that upgrades it may be ahead in this very run.
+        run.report["older"] = True
+        return run.report
     if items is None:
         wanted = [__salt__["plasma_environment_plan.step"](entry, []) for entry in run.wanted]
         run.report["hub"] = False
@@ -163,7 +170,7 @@ class _Run:
         self.service = {"prefix": prefix, "timeout": ready_timeout}
         self.ready_timeout = ready_timeout
         self.began = time.monotonic()
-        self.report = {"hub": True, "changes": {}, "problems": {}, "notes": []}
+        self.report = {"hub": True, "older": False, "changes": {}, "problems": {}, "notes": []}
         self.report |= {"built": [], "changed": [], "removed": []}
 
     def items(self):

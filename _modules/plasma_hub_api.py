@@ -38,6 +38,12 @@ _PAGES = "application/jupyterhub-pagination+json"
 _START = "start it with: systemctl start jupyterhub"
 
 
+class _Older(CommandExecutionError):
+    """The hub is of an older release. Modules of Salt share no classes, so callers look at the attribute."""
+
+    older = True
+
+
 def __virtual__():
     return __virtualname__
 
@@ -126,7 +132,8 @@ def connection(prefix="/opt/tljh", answer=ANSWER):
     answer
         Seconds for one answer.
 
-    Raises CommandExecutionError when the hub is stopped, or its plugin is too old.
+    Raises CommandExecutionError when the hub is stopped, or its plugin is too old; that one has an attribute ``older``,
+    which is true.
 
     CLI Example:
 
@@ -246,7 +253,7 @@ def _hub(prefix, answer=None):
     if not token:
         if not running and not (root / "state" / "jupyterhub.sqlite").exists():
             return None
-        raise CommandExecutionError(
+        raise _Older(
             f"The hub in {prefix} has made no token for its operator: it is of an older release, so apply the state "
             "tljh first."
         )

@@ -60,6 +60,10 @@ def managed(name, environments=None, prefix="/opt/tljh", timeout=7200, ready_tim
     except (CommandExecutionError, SaltInvocationError) as exc:
         ret.update(result=False, comment=str(exc))
         return ret
+    if found["older"]:
+        # Only a dry run gets here; without it that is an error.
+        ret.update(result=None, comment="Environments would be looked at once the hub is upgraded.")
+        return ret
     ret["changes"] = found["changes"]
     ret["comment"] = "\n".join([_summary(found, len(environments or []), test), *_told(found)])
     if found["problems"]:

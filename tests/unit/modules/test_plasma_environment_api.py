@@ -136,10 +136,37 @@ def test_some_refusals_are_answers(service, prefix):
     assert api.change("DELETE", "r:v1", prefix=prefix, also=(409,))["users"] == ["anna"]
 
 
-def test_an_older_plugin_says_what_to_do(service, prefix):
-    service.answers = [(403, {"status": 403, "message": "Forbidden"})]
-    with pytest.raises(CommandExecutionError, match="apply the state tljh"):
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        (403, {"status": 403, "message": "Forbidden"}),
+        (404, {"status": 404, "message": "There is nothing here."}),
+        # The hub itself, where the proxy knows no service.
+        (404, b"<html>Not found</html>"),
+        (302, b""),
+    ],
+)
+def test_an_older_plugin_says_what_to_do(service, prefix, status, answer):
+    service.answers = [(status, answer)]
+    with pytest.raises(
+        CommandExecutionError, match=r"apply the state tljh, which brings (it|the one that does)\.$"
+    ) as caught:
+        api.items(prefix, timeout=0.05)
+    assert caught.value.older is True
+
+
+def test_a_hub_without_a_token_is_an_older_one(service, prefix):
+    (prefix / "state" / hub_api.TOKEN_FILE).unlink()
+    with pytest.raises(CommandExecutionError, match="of an older release, so apply the state tljh") as caught:
         api.items(prefix)
+    assert caught.value.older is True
+
+
+def test_an_environment_that_is_gone_is_no_older_plugin(service, prefix):
+    service.answers = [(404, {"status": 404, "message": "There is no environment 'r:v1' (any more)."})]
+    with pytest.raises(CommandExecutionError, match="There is no environment") as caught:
+        api.change("DELETE", "r:v1", prefix=prefix)
+    assert not hasattr(caught.value, "older")
 
 
 @pytest.mark.parametrize("status", [503, 404, 502])
@@ -151,8 +178,9 @@ def test_a_service_that_starts_is_waited_for(service, prefix, status):
 
 def test_a_service_that_never_starts_is_not_waited_for_without_end(service, prefix):
     service.answers = [(503, STARTING)]
-    with pytest.raises(CommandExecutionError, match=r"does not answer \(HTTP status 503\): see journalctl"):
+    with pytest.raises(CommandExecutionError, match=r"does not answer \(HTTP status 503\): see journalctl") as caught:
         api.items(prefix, timeout=0.05)
+    assert not hasattr(caught.value, "older")
 
 
 def test_without_a_hub(prefix):

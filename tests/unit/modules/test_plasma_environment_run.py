@@ -466,6 +466,19 @@ def test_without_a_hub_everything_would_be_built(service, functions):
         run.apply([entry("r")], prefix="/srv/hub")
 
 
+def test_a_hub_that_is_to_be_upgraded_first_is_no_error_of_a_dry_run(service, functions):
+    error = CommandExecutionError("The hub's service does not accept its operator's token: apply the state tljh.")
+    functions["plasma_environment_api.items"].side_effect = error
+    with pytest.raises(CommandExecutionError, match="does not accept"):
+        run.compare([entry("r")])
+    error.older = True
+    predicted = run.compare([entry("r")])
+    assert (predicted["older"], predicted["changes"], predicted["problems"]) == (True, {}, {})
+    functions["plasma_git.commit"].assert_not_called()
+    with pytest.raises(CommandExecutionError, match="apply the state tljh"):
+        run.apply([entry("r")])
+
+
 @pytest.mark.parametrize("environments", [None, "r", ["r"], [{"name": "r"}], {"name": "r"}])
 def test_what_is_no_list_of_entries_is_refused(service, environments):
     for function in (run.compare, run.apply):

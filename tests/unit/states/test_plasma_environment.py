@@ -18,7 +18,8 @@ CHANGES = {"r": {"old": {"commit": "a"}, "new": {"commit": "b"}}, "t": {"old": {
 
 
 def report(**keys):
-    return {"hub": True, "changes": {}, "problems": {}, "notes": [], "built": [], "changed": [], "removed": [], **keys}
+    lists = {"notes": [], "built": [], "changed": [], "removed": []}
+    return {"hub": True, "older": False, "changes": {}, "problems": {}, **lists, **keys}
 
 
 @pytest.fixture
@@ -90,6 +91,13 @@ def test_a_bare_server_in_a_dry_run(test_mode, used):
     ret = managed()
     assert ret["comment"].endswith("built. No hub is installed here yet.")
     assert ret["result"] is (None if test_mode else True)
+
+
+@pytest.mark.parametrize("test_mode", [True], indirect=True)
+def test_a_hub_that_is_upgraded_in_the_same_run(test_mode, used):
+    used.return_value = report(older=True)
+    comment = "Environments would be looked at once the hub is upgraded."
+    assert managed() == {"name": "environments", "changes": {}, "result": None, "comment": comment}
 
 
 @pytest.mark.parametrize("error", [CommandExecutionError, SaltInvocationError])

@@ -1,5 +1,5 @@
 """
-The hub's service of environments, asked as root with the operator's token in the way of ``plasma_hub_api``.
+The hub's service of environments, asked as root with the operator's token through ``plasma_hub_connection``.
 
 What is sent may hold credentials of repositories: it stands in the body of a request to root's own proxy and nowhere
 else, and no error says anything of it.
@@ -123,7 +123,7 @@ def ask(method, path, body=None, prefix="/opt/tljh", timeout=60, also=()):
 
         salt-ssh '*' plasma_environment_api.ask GET environments
     """
-    hub = __salt__["plasma_hub_api.connection"](prefix, ANSWER)
+    hub = __salt__["plasma_hub_connection.connect"](prefix, ANSWER)
     if hub is None:
         return None
     hub.base = f"{hub.base.removesuffix('hub/api/')}{SERVICE}api/"

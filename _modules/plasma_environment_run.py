@@ -29,7 +29,7 @@ def __virtual__():
     return __virtualname__
 
 
-def compare(environments, secrets=None, prefix="/opt/tljh", ready_timeout=60):
+def compare(environments, secrets=None, prefix="/opt/tljh", ready_timeout=60, proxy=None):
     """
     Return what ``apply`` would do, asking the hub and the servers of repositories, and changing nothing.
 
@@ -46,6 +46,9 @@ def compare(environments, secrets=None, prefix="/opt/tljh", ready_timeout=60):
     ready_timeout
         Seconds to wait for a service that is about to start.
 
+    proxy
+        What servers of repositories are asked through, as for ``plasma_git.commit``.
+
     Returns ``{"hub": whether there is one, "changes": {name: {"old", "new"}}, "built", "changed", "removed": [names],
     "problems": {name: [sentence, and lines of a log]}, "notes": [sentences], "older": whether the hub is of a release
     that cannot be asked yet}``; without a hub everything would be built. Raises CommandExecutionError when the hub or
@@ -57,7 +60,7 @@ def compare(environments, secrets=None, prefix="/opt/tljh", ready_timeout=60):
 
         salt-ssh '*' plasma_environment_run.compare '[{name: a, repository: "https://example.org/a", ref: main}]'
     """
-    run = _Run(environments, secrets, prefix, ready_timeout)
+    run = _Run(environments, secrets, prefix, ready_timeout, proxy)
     try:
         items = run.items()
     except CommandExecutionError as exc:
@@ -88,11 +91,11 @@ def compare(environments, secrets=None, prefix="/opt/tljh", ready_timeout=60):
     return run.report
 
 
-def apply(environments, secrets=None, prefix="/opt/tljh", timeout=7200, ready_timeout=60):
+def apply(environments, secrets=None, prefix="/opt/tljh", timeout=7200, ready_timeout=60, proxy=None):
     """
     Bring the hub's environments to what pillar says, all builds at once as far as the service has room for them.
 
-    environments, secrets, prefix, ready_timeout
+    environments, secrets, prefix, ready_timeout, proxy
         As for ``compare``.
 
     timeout
@@ -108,7 +111,7 @@ def apply(environments, secrets=None, prefix="/opt/tljh", timeout=7200, ready_ti
 
         salt-ssh '*' plasma_environment_run.apply '[{name: a, repository: "https://example.org/a", ref: main}]'
     """
-    run = _Run(environments, secrets, prefix, ready_timeout)
+    run = _Run(environments, secrets, prefix, ready_timeout, proxy)
     items = run.items()
     if items is None:
         raise CommandExecutionError(NO_HUB.format(prefix))
@@ -158,7 +161,7 @@ class _Problem:
 class _Run:
     """One comparison, or one apply."""
 
-    def __init__(self, environments, secrets, prefix, ready_timeout):
+    def __init__(self, environments, secrets, prefix, ready_timeout, proxy):
         if not isinstance(environments, list) or not all(
             isinstance(entry, dict) and (entry.get("absent") or entry.get("repository") or entry.get("image"))
             for entry in environments
@@ -167,6 +170,7 @@ class _Run:
         self.wanted = [entry for entry in environments if not entry.get("absent")]
         self.absent = [entry for entry in environments if entry.get("absent")]
         self.secrets = secrets or {}
+        self.proxy = proxy or {}
         self.service = {"prefix": prefix, "timeout": ready_timeout}
         self.ready_timeout = ready_timeout
         self.began = time.monotonic()
@@ -254,7 +258,7 @@ class _Run:
         if blind:
             return None, None
         access = {name: secrets[name] for name in ("credentials", "deploy_key", "known_hosts") if name in secrets}
-        return __salt__["plasma_git.commit"](entry["repository"], entry["ref"], **access), None
+        return __salt__["plasma_git.commit"](entry["repository"], entry["ref"], **access, proxy=self.proxy), None
 
     def predict_removal(self, name, items, step=None):
         """Say what would be removed, and what is in use; with a step, of what that takes the place of."""

@@ -256,6 +256,16 @@ def test_progress_is_in_the_log_and_credentials_are_not(service, caplog):
     assert service.bodies[0]["password"] == TOKEN
 
 
+def test_servers_of_repositories_are_asked_through_the_proxy(service, functions, caplog):
+    proxy = {"https_proxy": f"http://teacher:{TOKEN}@proxy.example.org:3128", "no_proxy": "localhost"}
+    with caplog.at_level(logging.DEBUG):
+        predicted = run.compare([entry("r")], proxy=proxy)
+        done = run.apply([entry("r")], proxy=proxy)
+    asked = [call.kwargs["proxy"] for call in functions["plasma_git.commit"].call_args_list]
+    assert asked == [proxy, proxy]
+    assert TOKEN not in f"{predicted}{done}{service.bodies}{caplog.text}"
+
+
 def test_credentials_go_to_the_repository_and_to_the_build_alone(service, functions):
     secrets = {
         "r": {"credentials": {"username": "deploy", "password": TOKEN}},
@@ -264,9 +274,9 @@ def test_credentials_go_to_the_repository_and_to_the_build_alone(service, functi
     done = both(service, [entry("r"), entry("s"), entry("t")], secrets)
     assert TOKEN not in str(done)
     asked = {call.args[0]: call.kwargs for call in functions["plasma_git.commit"].call_args_list}
-    assert asked["https://example.org/r"] == {"credentials": secrets["r"]["credentials"]}
-    assert asked["https://example.org/s"] == {"deploy_key": "KEY", "known_hosts": "HOST"}
-    assert asked["https://example.org/t"] == {}
+    assert asked["https://example.org/r"] == {"credentials": secrets["r"]["credentials"], "proxy": {}}
+    assert asked["https://example.org/s"] == {"deploy_key": "KEY", "known_hosts": "HOST", "proxy": {}}
+    assert asked["https://example.org/t"] == {"proxy": {}}
     bodies = {body["name"]: body for body in service.bodies}
     assert (bodies["r"]["username"], bodies["r"]["password"]) == ("deploy", TOKEN)
     assert (bodies["s"]["deploy_key"], bodies["s"]["known_hosts"]) == ("KEY", "HOST")

@@ -55,7 +55,7 @@ def test_what_is_as_wanted_changes_nothing(functions, test_mode, used):
     comment = "All 3 environments are as wanted."
     assert managed(timeout=60) == {"name": "environments", "changes": {}, "result": True, "comment": comment}
     timeout = {} if test_mode else {"timeout": 60}
-    used.assert_called_once_with(ENVIRONMENTS, SECRETS, prefix="/srv/hub", ready_timeout=30, **timeout)
+    used.assert_called_once_with(ENVIRONMENTS, SECRETS, prefix="/srv/hub", ready_timeout=30, proxy={}, **timeout)
     functions["apply" if test_mode else "compare"].assert_not_called()
 
 
@@ -110,6 +110,15 @@ def test_a_hub_that_does_not_answer_is_one_sentence(used, error):
 def test_secrets_come_from_pillar_and_nothing_says_them(used):
     used.return_value = report(changes=CHANGES, built=["r"])
     assert "T0ken" not in str(managed())
+
+
+def test_the_proxy_comes_from_pillar_and_nothing_says_it(used):
+    proxy = {"https_proxy": "http://teacher:T0ken@proxy.example.org:3128", "no_proxy": "localhost"}
+    sources = {**proxy, "http_proxy": None, "pip_index_url": "https://pypi.example.org/simple"}
+    plasma_environment.__pillar__["plasma"]["hub"] = {"sources": sources}
+    used.return_value = report(changes=CHANGES, built=["r"])
+    assert "T0ken" not in str(managed())
+    assert used.call_args.kwargs["proxy"] == proxy
 
 
 @pytest.mark.parametrize("pillar", [{}, {"plasma": None}, {"plasma": {}}])

@@ -1,5 +1,5 @@
 """
-The hub's service of environments, asked as root with the operator's token in the way of ``plasma_hub_api``.
+The hub's service of environments, asked as root with the operator's token through ``plasma_hub_connection``.
 
 What is sent may hold credentials of repositories: it stands in the body of a request to root's own proxy and nowhere
 else, and no error says anything of it.
@@ -16,8 +16,16 @@ __virtualname__ = "plasma_environment_api"
 
 SERVICE = "services/plasma/"
 ANSWER = 90  # seconds for one answer: the engine takes its time for removing an image of many gigabytes
+_LISTS = ("environments", "permissions")  # what every service that states can ask has
 RETRY = 1  # seconds between two tries while the service starts
 _OLD = "The hub's service does not accept its operator's token: apply the state tljh, which brings the one that does."
+_NONE = "The hub in {} has no service of environments that states can ask: apply the state tljh, which brings it."
+
+
+class _Older(CommandExecutionError):
+    """The hub is of an older release. Modules of Salt share no classes, so callers look at the attribute."""
+
+    older = True
 
 
 def __virtual__():
@@ -36,7 +44,8 @@ def items(prefix="/opt/tljh", timeout=60):
     timeout
         Seconds to wait for a service that is about to start.
 
-    Raises CommandExecutionError when the hub or its service does not answer, or is too old.
+    Raises CommandExecutionError when the hub or its service does not answer, or is too old; that one has an attribute
+    ``older``, which is true.
 
     CLI Example:
 
@@ -106,7 +115,7 @@ def ask(method, path, body=None, prefix="/opt/tljh", timeout=60, also=()):
     also
         Statuses of refusals that are returned, as dicts with ``status`` and ``message``, and not raised.
 
-    Raises CommandExecutionError with the service's own sentence when it refuses.
+    Raises CommandExecutionError with the service's own sentence when it refuses, and as ``items`` does.
 
     CLI Example:
 
@@ -114,25 +123,32 @@ def ask(method, path, body=None, prefix="/opt/tljh", timeout=60, also=()):
 
         salt-ssh '*' plasma_environment_api.ask GET environments
     """
-    hub = __salt__["plasma_hub_api.connection"](prefix, ANSWER)
+    hub = __salt__["plasma_hub_connection.connect"](prefix, ANSWER)
     if hub is None:
         return None
     hub.base = f"{hub.base.removesuffix('hub/api/')}{SERVICE}api/"
     end = time.monotonic() + timeout
     while True:
-        status, content = hub.ask(method, path, body, also=range(400, 600))
+        # Where the proxy knows no service, the hub gets the request, and answers or sends elsewhere.
+        status, content = hub.ask(method, path, body, also=range(300, 600))
         if isinstance(content, dict):
             break
         # Until it answers in JSON it has not started, or the proxy does not know of it yet.
         if time.monotonic() >= end:
+            if status < 400 or status == 404:
+                raise _Older(_NONE.format(prefix))
             raise CommandExecutionError(
                 f"The hub's service of environments does not answer (HTTP status {status}): see journalctl -u "
                 "jupyterhub."
             )
         time.sleep(RETRY)
-    if status < 400 or status in also:
+    if status < 300 or status in also:
         return content
-    raise CommandExecutionError(_OLD if status == 403 else str(content.get("message") or f"HTTP status {status}."))
+    if status == 403:
+        raise _Older(_OLD)
+    if status == 404 and path in _LISTS:
+        raise _Older(_NONE.format(prefix))
+    raise CommandExecutionError(str(content.get("message") or f"HTTP status {status}."))
 
 
 def change(method, image, body=None, part="", prefix="/opt/tljh", timeout=60, also=()):

@@ -65,7 +65,8 @@ def step(environment, items, build_args=None, commit=None, ready=None):
     being built just now); ``add`` and ``build`` (whether it is to be made, or made again); ``settings`` (what is
     to be changed without a build, as the service takes it; None for nothing); ``change`` and ``changed`` (``{"old",
     "new"}`` for the build and for the settings, without values of build arguments); ``body`` (what a build is
-    given beside credentials); ``replaced`` (environments of the hub that this one takes the place of).
+    given beside credentials); ``replaced`` (environments of the hub that this one takes the place of); ``kept`` (those
+    that it would take the place of with ``replace``).
 
     CLI Example:
 
@@ -75,13 +76,14 @@ def step(environment, items, build_args=None, commit=None, ready=None):
     """
     image = key(environment)
     item = next((item for item in items if item["image"] == image), None)
-    replaced = [
+    former = [
         other
         for other in items
         if other["name"] == environment["name"] and other["image"] != image and other["source"] == "pillar"
     ]
     wanted = _wanted(environment, build_args or {}, commit, ready)
-    heir = next((other for other in replaced if other["has_image"]), None)
+    heir = next((other for other in former if other["has_image"]), None)
+    replace = bool(environment.get("replace"))
     if item is None and heir:
         # Another reference of the same environment: who may use it stays as it is, unless pillar says something else.
         for name in ("description", "groups"):
@@ -94,12 +96,13 @@ def step(environment, items, build_args=None, commit=None, ready=None):
         "add": item is None or (item["status"] == "failed" and not item["has_image"]),
         "settings": None,
         "changed": None,
-        "replaced": [other["image"] for other in replaced],
+        "replaced": [other["image"] for other in former if replace],
+        "kept": [other["image"] for other in former if not replace],
     }
     if found["add"]:
         found["change"] = {"old": None, "new": {"image_name": image, **_told_whole(wanted)}}
-        if replaced:
-            found["change"]["old"] = {"image_name": replaced[0]["image"]}
+        if found["replaced"]:
+            found["change"]["old"] = {"image_name": found["replaced"][0]}
     else:
         _compare(found, item, wanted)
     return {**found, "build": bool(found["change"]), "body": _body(environment, wanted, found["add"])}

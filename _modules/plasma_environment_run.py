@@ -29,13 +29,13 @@ def __virtual__():
     return __virtualname__
 
 
-def compare(environments, secrets=None, prefix="/opt/tljh", ready_timeout=60):
+def compare(environments, secrets=None, prefix="/opt/tljh", ready_timeout=60, proxy=None):
     """
     Return what ``apply`` would do, asking the hub and the servers of repositories, and changing nothing.
 
     environments
         Entries of the completed pillar: ``name``, ``repository`` and ``ref`` or ``image`` and ``image_file``,
-        ``memory``, ``cpu``, ``groups``, ``description``; ``absent`` and ``wait``.
+        ``memory``, ``cpu``, ``groups``, ``description``, ``replace``; ``absent`` and ``wait``.
 
     secrets
         ``{name: {"build_args", "credentials", "deploy_key", "known_hosts"}}``. Never give them on a command line.
@@ -46,10 +46,13 @@ def compare(environments, secrets=None, prefix="/opt/tljh", ready_timeout=60):
     ready_timeout
         Seconds to wait for a service that is about to start.
 
+    proxy
+        What servers of repositories are asked through, as for ``plasma_git.commit``.
+
     Returns ``{"hub": whether there is one, "changes": {name: {"old", "new"}}, "built", "changed", "removed": [names],
-    "problems": {name: [sentence, and lines of a log]}, "notes": [sentences]}``; without a hub everything would be
-    built. Raises CommandExecutionError when the hub or its service does not answer, SaltInvocationError for entries
-    that are none.
+    "problems": {name: [sentence, and lines of a log]}, "notes": [sentences], "older": whether the hub is of a release
+    that cannot be asked yet}``; without a hub everything would be built. Raises CommandExecutionError when the hub or
+    its service does not answer, SaltInvocationError for entries that are none.
 
     CLI Example:
 
@@ -57,8 +60,15 @@ def compare(environments, secrets=None, prefix="/opt/tljh", ready_timeout=60):
 
         salt-ssh '*' plasma_environment_run.compare '[{name: a, repository: "https://example.org/a", ref: main}]'
     """
-    run = _Run(environments, secrets, prefix, ready_timeout)
-    items = run.items()
+    run = _Run(environments, secrets, prefix, ready_timeout, proxy)
+    try:
+        items = run.items()
+    except CommandExecutionError as exc:
+        if not getattr(exc, "older", False):
+            raise
+        # The state that upgrades it may be ahead in this very run.
+        run.report["older"] = True
+        return run.report
     if items is None:
         wanted = [__salt__["plasma_environment_plan.step"](entry, []) for entry in run.wanted]
         run.report["hub"] = False
@@ -74,17 +84,18 @@ def compare(environments, secrets=None, prefix="/opt/tljh", ready_timeout=60):
             run.done(step["name"], "built", step["change"])
         if step["changed"] and not step["wait"]:
             run.done(step["name"], "changed", step["changed"])
+        run.note_kept(step)
         run.predict_removal(step["name"], [item for item in items if item["image"] in step["replaced"]], step)
     for entry in run.absent:
         run.predict_removal(entry["name"], [item for item in items if item["name"] == entry["name"]])
     return run.report
 
 
-def apply(environments, secrets=None, prefix="/opt/tljh", timeout=7200, ready_timeout=60):
+def apply(environments, secrets=None, prefix="/opt/tljh", timeout=7200, ready_timeout=60, proxy=None):
     """
     Bring the hub's environments to what pillar says, all builds at once as far as the service has room for them.
 
-    environments, secrets, prefix, ready_timeout
+    environments, secrets, prefix, ready_timeout, proxy
         As for ``compare``.
 
     timeout
@@ -100,7 +111,7 @@ def apply(environments, secrets=None, prefix="/opt/tljh", timeout=7200, ready_ti
 
         salt-ssh '*' plasma_environment_run.apply '[{name: a, repository: "https://example.org/a", ref: main}]'
     """
-    run = _Run(environments, secrets, prefix, ready_timeout)
+    run = _Run(environments, secrets, prefix, ready_timeout, proxy)
     items = run.items()
     if items is None:
         raise CommandExecutionError(NO_HUB.format(prefix))
@@ -121,6 +132,7 @@ def apply(environments, secrets=None, prefix="/opt/tljh", timeout=7200, ready_ti
                 submitted[step["image"]] = step
             elif step["replaced"]:
                 run.replace(step)
+            run.note_kept(step)
     for image, item in run.wait(list(submitted), timeout).items():
         with run.problem_of(submitted[image]["name"]):
             run.finish(submitted[image], item)
@@ -149,7 +161,7 @@ class _Problem:
 class _Run:
     """One comparison, or one apply."""
 
-    def __init__(self, environments, secrets, prefix, ready_timeout):
+    def __init__(self, environments, secrets, prefix, ready_timeout, proxy):
         if not isinstance(environments, list) or not all(
             isinstance(entry, dict) and (entry.get("absent") or entry.get("repository") or entry.get("image"))
             for entry in environments
@@ -158,10 +170,11 @@ class _Run:
         self.wanted = [entry for entry in environments if not entry.get("absent")]
         self.absent = [entry for entry in environments if entry.get("absent")]
         self.secrets = secrets or {}
+        self.proxy = proxy or {}
         self.service = {"prefix": prefix, "timeout": ready_timeout}
         self.ready_timeout = ready_timeout
         self.began = time.monotonic()
-        self.report = {"hub": True, "changes": {}, "problems": {}, "notes": []}
+        self.report = {"hub": True, "older": False, "changes": {}, "problems": {}, "notes": []}
         self.report |= {"built": [], "changed": [], "removed": []}
 
     def items(self):
@@ -189,6 +202,13 @@ class _Run:
     def _note(self, sentence):
         if sentence not in self.report["notes"]:
             self.report["notes"].append(sentence)
+
+    def note_kept(self, step):
+        """Say what stays because nobody has said that it may go."""
+        if step["kept"]:
+            stay, it = ("stays", "it") if len(step["kept"]) == 1 else ("stay", "them")
+            kept = ", ".join(step["kept"])
+            self._note(f"{kept} {stay} beside {step['image']}; with `replace: true` an apply removes {it}.")
 
     # Looking.
 
@@ -238,7 +258,7 @@ class _Run:
         if blind:
             return None, None
         access = {name: secrets[name] for name in ("credentials", "deploy_key", "known_hosts") if name in secrets}
-        return __salt__["plasma_git.commit"](entry["repository"], entry["ref"], **access), None
+        return __salt__["plasma_git.commit"](entry["repository"], entry["ref"], **access, proxy=self.proxy), None
 
     def predict_removal(self, name, items, step=None):
         """Say what would be removed, and what is in use; with a step, of what that takes the place of."""

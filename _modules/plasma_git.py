@@ -28,6 +28,7 @@ GROUPS = range(65500, 61183, -1)  # of systemd's dynamic users: no package and n
 DIRECTORY = "/run"  # in memory
 TIMEOUT = 60
 PROTOCOLS = "https:http:git:ssh"
+PROXIES = ("http_proxy", "https_proxy", "no_proxy")  # in small letters: libcurl reads http_proxy in no other way
 _HASH = re.compile(r"[0-9a-f]{40}")
 _SHORT = re.compile(r"[0-9a-f]{7,39}")
 _LINE = re.compile(r"([0-9a-f]{40})\t(\S+)")
@@ -60,7 +61,7 @@ def available():
     return shutil.which("git", path=_path()) is not None
 
 
-def commit(repository, ref="HEAD", credentials=None, deploy_key=None, known_hosts=None, timeout=TIMEOUT):
+def commit(repository, ref="HEAD", credentials=None, deploy_key=None, known_hosts=None, timeout=TIMEOUT, proxy=None):
     """
     Return the commit, 40 hexadecimal digits, that a reference is at. Nothing is fetched. A whole hash is its own
     commit, and nobody is asked about it.
@@ -81,6 +82,10 @@ def commit(repository, ref="HEAD", credentials=None, deploy_key=None, known_host
     timeout
         Seconds.
 
+    proxy
+        ``{"http_proxy", "https_proxy", "no_proxy"}``, those that there are: what http:// and https:// go through. Their
+        URLs may hold a login: never give one on a command line.
+
     Raises CommandExecutionError when Git is not installed, the repository cannot be read, or has no such reference.
 
     CLI Example:
@@ -94,10 +99,8 @@ def commit(repository, ref="HEAD", credentials=None, deploy_key=None, known_host
     if not available():
         raise CommandExecutionError("Git is not installed: apply the state environments as a whole, which installs it.")
     names = ["HEAD"] if ref == "HEAD" else [f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}", f"refs/heads/{ref}"]
-    found = dict(
-        reversed(line)
-        for line in _LINE.findall(_listed(repository, names, credentials, deploy_key, known_hosts, timeout))
-    )
+    listed = _listed(repository, names, credentials, deploy_key, known_hosts, timeout, proxy or {})
+    found = dict(reversed(line) for line in _LINE.findall(listed))
     for name in names:
         if name in found:
             return found[name]
@@ -109,7 +112,7 @@ def commit(repository, ref="HEAD", credentials=None, deploy_key=None, known_host
     raise CommandExecutionError(f"{repository} has {what}.")
 
 
-def _listed(repository, names, credentials, deploy_key, known_hosts, timeout):
+def _listed(repository, names, credentials, deploy_key, known_hosts, timeout, proxy):
     """What ``git ls-remote`` prints of these references."""
     account, group = pwd.getpwnam(ACCOUNT), _own_group()
     variables = {
@@ -120,6 +123,7 @@ def _listed(repository, names, credentials, deploy_key, known_hosts, timeout):
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_ALLOW_PROTOCOL": PROTOCOLS,
+        **{name: proxy[name] for name in PROXIES if proxy.get(name)},
     }
     if credentials:
         parts = urllib.parse.urlsplit(repository)
@@ -167,7 +171,19 @@ def _run(command, variables, uid, gid, repository, timeout):
         raise CommandExecutionError(f"{repository} does not answer within {timeout} seconds.") from None
     if process.returncode == 0:
         return out
-    raise CommandExecutionError(f"{repository} cannot be read ({_reason(err)}).")
+    raise CommandExecutionError(f"{repository} cannot be read ({_reason(_without_logins(err, variables))}).")
+
+
+def _without_logins(text, variables):
+    """What Git said, without the login of a proxy: libcurl repeats an address that it does not understand."""
+    for name in PROXIES:
+        login, at, _ = variables.get(name, "").rpartition("://")[2].rpartition("@")
+        if at:
+            text = text.replace(f"{login}@", "")
+            _, _, password = login.partition(":")
+            for form in {password, urllib.parse.unquote(password)} - {""}:
+                text = text.replace(form, "***")
+    return text
 
 
 def _reason(text):
@@ -179,6 +195,8 @@ def _reason(text):
         return "its host does not accept the deploy key"
     if any("could not read Username" in line or "could not read Password" in line for line in lines):
         return "it needs credentials, or does not exist"
+    if any("response 407" in line or "error: 407" in line for line in lines):
+        return "the proxy of plasma.hub.sources does not accept its login, or wants one"
     if any("Authentication failed" in line for line in lines):
         return "its server does not accept the credentials"
     told = next((line for line in lines if line.startswith(("fatal: ", "ssh: "))), lines[-1] if lines else "no reason")

@@ -1,24 +1,14 @@
 """
-The running hub: who is known to it, who administers it, and how people leave it. It is asked as root, with the
-operator's token that the plugin keeps in the hub's state directory (see the plugin's ``operators``), through the
-proxy's own address. The token goes to a program of root's that listens there and to nothing else: while the proxy is
-down, any user may listen on a port above 1023.
+The running hub: who is known to it, who administers it, and how people leave it. It is asked through
+``plasma_hub_connection``, which says what "no hub" means.
 
-"No hub" means that none is installed below the prefix, or that it was never started, so that it knows nobody. A hub
-that knows people and does not answer is an error: what it would still let in cannot be told.
+A hub that knows people and does not answer is an error: what it would still let in cannot be told.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextvars
-import http.client
-import json
-import os
-import pathlib
-import re
-import stat
-import threading
 import time
 import urllib.parse
 
@@ -26,16 +16,12 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 __virtualname__ = "plasma_hub_api"
 
-TOKEN_FILE = "plasma-operator.token"
 PAGE = 200  # users in one answer
 WORKERS = 8  # requests at a time: the hub has one thread, but stopping is waiting
 ROUNDS = 5  # looks at who is busy, or tries to delete somebody, before that is an error
 SETTLE = 3  # seconds after which a container of a start that was broken off is there, if at all
 POLL = 0.5  # seconds between two looks at a server that stops
-GLANCE = 0.01  # seconds between two looks at a connection that nobody has accepted yet
-ANSWER = 30  # seconds for one answer; the hub takes 10 before it says that a stop goes on
 _PAGES = "application/jupyterhub-pagination+json"
-_START = "start it with: systemctl start jupyterhub"
 
 
 def __virtual__():
@@ -113,28 +99,6 @@ def set_admin(names, admin, prefix="/opt/tljh"):
     if not hub:
         raise CommandExecutionError(f"No hub with the Plasma plugin runs in {prefix}: apply the state tljh.")
     return hub.ask("PATCH", "plasma/administrators", {"grant" if admin else "revoke": names})[1]["administrators"]
-
-
-def connection(prefix="/opt/tljh", answer=ANSWER):
-    """
-    Return an object that asks the hub, for modules that ask it for something else than people; None where there is no
-    hub. Its ``ask(method, path, body, also=())`` returns ``(status, content)``, ``base`` is what paths are below.
-
-    prefix
-        Where the hub is installed.
-
-    answer
-        Seconds for one answer.
-
-    Raises CommandExecutionError when the hub is stopped, or its plugin is too old.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-ssh '*' plasma_hub_api.connection  # not from the command line: what it returns is an object
-    """
-    return _hub(prefix, answer)
 
 
 def forget(names, prefix="/opt/tljh", timeout=60):
@@ -236,138 +200,19 @@ def _user(model):
     }
 
 
-def _hub(prefix, answer=None):
-    """Return the hub below this prefix, to be asked; None where there is none that knows anybody."""
-    root = pathlib.Path(prefix)
-    if not (root / "hub" / "bin" / "python3").exists():
-        return None
-    token = _token(root / "state" / TOKEN_FILE)
-    running = __salt__["tljh_service.running"]()
-    if not token:
-        if not running and not (root / "state" / "jupyterhub.sqlite").exists():
-            return None
-        raise CommandExecutionError(
-            f"The hub in {prefix} has made no token for its operator: it is of an older release, so apply the state "
-            "tljh first."
-        )
-    if not running:
-        raise CommandExecutionError(f"The hub in {prefix} is stopped, so it cannot be asked: {_START}.")
-    return _Hub(__salt__["tljh_config.show"](prefix), token, answer or ANSWER)
-
-
-def _token(path):
-    """Read the token; None when there is none. What others may have written or read is not used."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as exc:
-        raise CommandExecutionError(f"{path} cannot be read: {exc.strerror}.") from exc
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        text = file.read(256).decode("ascii", errors="replace") if stat.S_ISREG(status.st_mode) else ""
-    if status.st_uid != os.geteuid() or status.st_mode & 0o077 or not re.fullmatch(r"[0-9a-f]{64}", text):
-        raise CommandExecutionError(
-            f"{path} is not a token that root alone can read: restart the hub, which makes another one."
-        )
-    return text
+def _hub(prefix):
+    """Return the hub below this prefix, to be asked about people; None where there is none that knows anybody."""
+    connection = __salt__["plasma_hub_connection.connect"](prefix)
+    return _Hub(connection) if connection else None
 
 
 class _Hub:
-    """The hub's API behind the proxy, at the address that config.yaml says."""
+    """People at the hub."""
 
-    def __init__(self, config, token, answer):
-        self.config, self.token, self.answer = config, token, answer
-        unconnected, path = __salt__["tljh_service.connection"](config, answer)
-        self.address, self.port, self.base = unconnected.host, int(unconnected.port), f"{path}/"
-        # One connection for each thread: thousands of them would take longer than the answers.
-        self.kept = threading.local()
+    def __init__(self, connection):
+        self.ask = connection.ask
         self.stopped = {}  # name: names of servers
         self.broken_off = set()  # whose servers were starting when they were stopped
-
-    def _connect(self):
-        """Connect, to root's program alone, which is looked up before and after, so that nobody slips in between."""
-        connection, _ = __salt__["tljh_service.connection"](self.config, self.answer)
-        connection.auto_open = 0  # never again without these looks
-        try:
-            self._check_listeners()
-            connection.connect()
-            self._check_peer(connection.sock)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _check_listeners(self):
-        """Raise when somebody else listens on the proxy's port; whether root does."""
-        found = __salt__["plasma_hub_sockets.listeners"](self.address, self.port)
-        self._refuse(uid for uid in found if uid != os.geteuid())
-        return bool(found)
-
-    def _check_peer(self, ours):
-        """Raise unless root's program has accepted this connection and still listens."""
-        end, local, remote = time.monotonic() + ANSWER, ours.getsockname(), ours.getpeername()
-        while True:
-            uid = __salt__["plasma_hub_sockets.peer"](local, remote)
-            self._refuse([uid] if uid not in (None, os.geteuid()) else ())
-            # Whoever accepts and then listens no more is not the proxy, or it is one that ends.
-            if self._check_listeners() and uid is not None:
-                return
-            if time.monotonic() >= end:
-                raise TimeoutError("timed out: no program of root's took the connection")
-            time.sleep(GLANCE)
-
-    def _refuse(self, uids):
-        for uid in uids:
-            raise CommandExecutionError(
-                f"Port {self.port} of {self.address} is not the hub's proxy but belongs to uid {uid}, so nothing was "
-                "sent there: end that program and start the proxy with: systemctl start traefik."
-            )
-
-    def ask(self, method, path, body=None, accept="application/json", also=()):
-        """Return (status, content) of an answer; an error status that is not in *also* is raised."""
-        try:
-            status, content = self._send(method, path, body, accept)
-        except (OSError, http.client.HTTPException) as exc:
-            why = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
-            raise CommandExecutionError(
-                f"The hub does not answer at {self.address}:{self.port} ({why}): see systemctl status jupyterhub and "
-                "traefik."
-            ) from exc
-        try:
-            found = json.loads(content) if content else None
-        except ValueError:
-            found = None
-        if status in also or status == 204 or (200 <= status < 300 and found is not None):
-            return status, found
-        if status == 403:
-            raise CommandExecutionError(
-                "The hub does not accept its operator's token: restart it with: systemctl restart jupyterhub."
-            )
-        said = f", {found['message'].rstrip('.')}" if isinstance(found, dict) and found.get("message") else ""
-        raise CommandExecutionError(
-            f"The hub did not do what it was asked for (HTTP status {status}{said}): see journalctl -u jupyterhub."
-        )
-
-    def _send(self, method, path, body, accept):
-        headers = {"Authorization": f"token {self.token}", "Accept": accept}
-        text = None if body is None else json.dumps(body)
-        if text is not None:
-            headers["Content-Type"] = "application/json"
-        while True:
-            connection = kept = getattr(self.kept, "connection", None)
-            try:
-                connection = self.kept.connection = kept or self._connect()
-                connection.request(method, self.base + path, text, headers)
-                answer = connection.getresponse()
-                return answer.status, answer.read()
-            except (OSError, http.client.HTTPException) as exc:
-                if connection:
-                    connection.close()
-                self.kept.connection = None
-                # The proxy ends connections that were idle. Doing any of these requests twice does no harm.
-                if not kept or isinstance(exc, TimeoutError):
-                    raise
 
     def users(self):
         """Everybody, page by page."""

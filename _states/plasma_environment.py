@@ -6,6 +6,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 __virtualname__ = "plasma_environment"
 
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 _VERBS = (("built", "built"), ("changed", "changed"), ("removed", "removed"))
 
 
@@ -19,7 +20,8 @@ def managed(name, environments=None, prefix="/opt/tljh", timeout=7200, ready_tim
     with ``absent`` it has not. Others are left alone. All builds run at once, as far as the hub has room for them.
 
     Credentials, keys and arguments of builds are read from pillar (``plasma:environment_secrets``, which the completed
-    pillar has beside ``plasma:environments``): what is an argument of a state is shown by Salt.
+    pillar has beside ``plasma:environments``), and so is the proxy that servers of repositories are asked through
+    (``plasma:hub:sources``), which may have a login: what is an argument of a state is shown by Salt.
 
     name
         Any description.
@@ -50,15 +52,19 @@ def managed(name, environments=None, prefix="/opt/tljh", timeout=7200, ready_tim
     ret = {"name": name, "changes": {}, "result": True, "comment": ""}
     test = __opts__["test"]
     try:
-        arguments = (environments or [], (__pillar__.get("plasma") or {}).get("environment_secrets"))
+        plasma = __pillar__.get("plasma") or {}
+        arguments = (environments or [], plasma.get("environment_secrets"))
+        options = {"prefix": prefix, "ready_timeout": ready_timeout, "proxy": _proxy(plasma)}
         if test:
-            found = __salt__["plasma_environment_run.compare"](*arguments, prefix=prefix, ready_timeout=ready_timeout)
+            found = __salt__["plasma_environment_run.compare"](*arguments, **options)
         else:
-            found = __salt__["plasma_environment_run.apply"](
-                *arguments, prefix=prefix, timeout=timeout, ready_timeout=ready_timeout
-            )
+            found = __salt__["plasma_environment_run.apply"](*arguments, timeout=timeout, **options)
     except (CommandExecutionError, SaltInvocationError) as exc:
         ret.update(result=False, comment=str(exc))
+        return ret
+    if found["older"]:
+        # Only a dry run gets here; without it that is an error.
+        ret.update(result=None, comment="Environments would be looked at once the hub is upgraded.")
         return ret
     ret["changes"] = found["changes"]
     ret["comment"] = "\n".join([_summary(found, len(environments or []), test), *_told(found)])
@@ -67,6 +73,11 @@ def managed(name, environments=None, prefix="/opt/tljh", timeout=7200, ready_tim
     elif test and found["changes"]:
         ret["result"] = None
     return ret
+
+
+def _proxy(plasma):
+    sources = (plasma.get("hub") or {}).get("sources") or {}
+    return {name: sources[name] for name in _PROXIES if sources.get(name)}
 
 
 def _summary(found, count, test):

@@ -191,6 +191,12 @@ class Environment(Section):
         example="git.example.org ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGbNmVb0f3y8PzTb6Gq1n9zqJQKX6mEwS4DqK5JbWc0v",
         description="Keys of the host that the repository is on; no other host gets the connection.",
     )
+    replace: bool = option(
+        False,
+        example=True,
+        description="Once this one is built, remove what pillar made of the same name from another reference. Without "
+        "it both stay.",
+    )
     absent: bool = option(
         False,
         example=True,

@@ -42,10 +42,11 @@ CTOP_SHA256 = {
 
 # The environment of the installation has them; Salt fetches with the minion's own settings, and apt with its own.
 PROXY = (
-    "Proxy for {}:// of what pip and the installer themselves download. It does not cover the files that Salt "
-    "downloads (the installer, Docker's key, ctop, and Miniforge and Traefik when `sources` names them): on a server "
-    "that reaches the outside only through a proxy, name a path on the server or a mirror for those. Nor does it cover "
-    "apt, which has its own setting."
+    "Proxy for {}:// of what pip and the installer themselves download, and of the look at repositories of "
+    "`plasma.environments` for new commits. It does not cover the files that Salt downloads (the installer, Docker's "
+    "key, ctop, and Miniforge and Traefik when `sources` names them): on a server that reaches the outside only "
+    "through a proxy, name a path on the server or a mirror for those. Nor does it cover apt and Docker, which have "
+    "their own settings, nor builds of environments."
 )
 
 

@@ -169,12 +169,21 @@ def test_a_run_that_was_cut_off_is_taken_up_by_the_next(course, statistics, entr
     assert course.apply().changed == {}
 
 
-def test_another_reference_takes_the_place_of_the_former_one_with_its_groups(course, statistics, entry, built):
+def test_another_reference_takes_the_place_of_the_former_one_when_pillar_says_so(course, statistics, entry, built):
     statistics.commit({"Dockerfile": dockerfile(course.base)})
     statistics.tag("v1")
-    without_groups = {name: value for name, value in entry.items() if name != "groups"}
-    changes = course.agreed({**without_groups, "ref": "v1"})
-    assert changes["statistics"]["old"]["images"] == ["statistics:main"]
+    tagged = {**{name: value for name, value in entry.items() if name != "groups"}, "ref": "v1"}
+    assert course.agreed(tagged)["statistics"]["old"] is None
+    items = course.items()
+    assert items["statistics:v1"]["groups"] == ["maths"]
+    assert "statistics:main" in items
+    again = course.apply()
+    assert again.changed == {}
+    assert course.comment(again).endswith(
+        "statistics:main stays beside statistics:v1: `replace: true` there removes such."
+    )
+    changes = course.agreed({**tagged, "replace": True})
+    assert changes == {"statistics": {"old": {"images": ["statistics:main"]}, "new": None}}
     items = course.items()
     assert "statistics:main" not in items
     assert items["statistics:v1"]["groups"] == ["maths"]

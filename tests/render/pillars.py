@@ -78,6 +78,7 @@ _PEOPLE = {
             "description": "First steps in Python",
             "build_args": {"PYTHON_VERSION": "3.12"},
             "credentials": {"username": "deploy", "password": TOKEN},
+            "replace": True,
         },
         {
             "name": "null",

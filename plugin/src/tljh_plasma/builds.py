@@ -10,20 +10,19 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from uuid import UUID
 
 from aiodocker import Docker, DockerError
 from aiodocker.containers import DockerContainer
-from sqlalchemy.exc import SQLAlchemyError
 from tljh_repo2docker.database.manager import ImagesDatabaseManager
 from tljh_repo2docker.database.schemas import BuildStatusType, DockerImageOutSchema
 
 from . import build_container as builders
-from . import build_ready, build_ssh
+from . import build_kept, build_ready, build_ssh
 from . import environments as envs
 from .build_container import BuildFailed
+from .build_kept import Build
 from .build_log import BuildLog, Redactor
 from .build_prepare import Preparation, in_time
 from .build_process import ENGINE_ERRORS, attend
@@ -32,29 +31,8 @@ from .build_rows import BuildRows, SessionFactory, is_building
 
 __all__ = ["Build", "BuildRefused", "BuildRequest", "Builder", "image_name"]
 
-# Seconds between two times that the log goes to the database.
-SAVE_INTERVAL = 3
 NO_ANSWER = "The Docker engine does not answer, so nothing can be built now. Please try again later."
 INTERRUPTED = "The service was restarted, and the build is lost. Please build the environment again."
-
-
-@dataclass(eq=False)
-class Build:
-    """A build that waits or runs."""
-
-    request: BuildRequest
-    created: str
-    log: BuildLog
-    uid: UUID
-    container: DockerContainer | None = None
-    task: asyncio.Task[None] | None = None
-    # Its turn has come.
-    turn: asyncio.Event = field(default_factory=asyncio.Event)
-    # Nothing is left to do but to write down how it ended.
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    # Too late to cancel it.
-    ending: bool = False
-    cancelled: bool = False
 
 
 class Builder:
@@ -324,7 +302,7 @@ class Builder:
 
     async def _run(self, build: Build) -> None:
         """Everything from the queue to the end. Cancelled, it leaves the container and the row as they are."""
-        saving = asyncio.create_task(self._keep_saving(build))
+        saving = asyncio.create_task(build_kept.save_log(self._rows, build, self._log))
         status = None
         try:
             status = await self._build(build)
@@ -337,7 +315,7 @@ class Builder:
             await asyncio.wait([saving])
             try:
                 if not let_go:
-                    await self._finish(build, status)
+                    await build_kept.finish(self._rows, build, status, self._log)
             finally:
                 # The container of one that was cancelled still runs: cancel() takes its place away.
                 if not (let_go and build.cancelled):
@@ -375,34 +353,6 @@ class Builder:
         except ENGINE_ERRORS as error:
             self._log.warning("What the failed build of %s left cannot be removed: %s", image, error)
         return BuildStatusType.FAILED
-
-    # Writing down.
-
-    async def _keep_saving(self, build: Build) -> None:
-        """Write the log to the database every few seconds until the build has ended."""
-        saved = 0
-        while not build.ended.is_set():
-            try:
-                await asyncio.wait_for(build.ended.wait(), SAVE_INTERVAL)
-            except asyncio.TimeoutError:
-                if build.log.count != saved:
-                    saved = build.log.count
-                    try:
-                        await self._rows.update(build.uid, log=build.log.text())
-                    except SQLAlchemyError as error:
-                        self._log.warning("The log of %s cannot be saved: %s", build.request.image, error)
-
-    async def _finish(self, build: Build, status: BuildStatusType) -> None:
-        """Write down how a build ended; then its container is of no more use."""
-        try:
-            build.log.flush()
-            await self._rows.update(build.uid, log=build.log.text(), status=status)
-            if build.container:
-                await builders.remove(build.container)
-        except ENGINE_ERRORS as error:
-            self._log.warning("The builder of %s cannot be removed: %s", build.request.image, error)
-        finally:
-            build.log.end()
 
 
 def _is_waiting(container: DockerContainer) -> bool:

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import copy
+from unittest.mock import create_autospec
 
 from salt.exceptions import CommandExecutionError
+
+import _modules.plasma_environment_api as api
+import _modules.plasma_environment_image as images
+import _modules.plasma_environment_plan as plan
+import _modules.plasma_environment_run as run
+import _modules.plasma_git as git
 
 COMMIT, OTHER = "a" * 40, "b" * 40
 
@@ -48,9 +55,43 @@ def entry(name, ref="v1", **keys):
         "cpu": None,
         "groups": None,
         "description": None,
+        "replace": False,
         "absent": False,
         **keys,
     }
+
+
+def functions_with(service):
+    """What ``plasma_environment_run`` calls, with the stand-in in the place of the service."""
+    return {
+        "plasma_environment_api.items": create_autospec(api.items, side_effect=service.items),
+        "plasma_environment_api.groups": create_autospec(api.groups, side_effect=service.groups),
+        "plasma_environment_api.log_tail": create_autospec(api.log_tail, side_effect=service.log_tail),
+        "plasma_environment_api.ask": create_autospec(api.ask, side_effect=service.ask),
+        "plasma_environment_api.change": create_autospec(api.change, side_effect=service.change),
+        "plasma_environment_plan.step": plan.step,
+        "plasma_environment_plan.key": plan.key,
+        "plasma_environment_image.engine_id": create_autospec(images.engine_id, return_value=None),
+        "plasma_environment_image.archive_ids": create_autospec(images.archive_ids, return_value=["sha256:ready"]),
+        "plasma_environment_image.load": create_autospec(images.load, return_value="sha256:ready"),
+        "plasma_git.available": create_autospec(git.available, return_value=True),
+        "plasma_git.commit": create_autospec(git.commit, return_value=COMMIT),
+    }
+
+
+def both(service, environments, secrets=None, **options):
+    """Predict, apply, and see that nothing is left to do; what applying reported."""
+    before = list(service.asked)
+    predicted = run.compare(environments, secrets)
+    assert service.asked == before
+    done = run.apply(environments, secrets, **options)
+    assert predicted["changes"] == done["changes"]
+    assert predicted["problems"] == done["problems"] == {}
+    after = list(service.asked)
+    again = run.apply(environments, secrets)
+    assert again["changes"] == run.compare(environments, secrets)["changes"] == {}
+    assert service.asked == after
+    return done
 
 
 class StandInEnvironments:

@@ -1,4 +1,7 @@
-"""A hub's API for the tests of ``plasma_hub_api``: what JupyterHub 5 answers, with a plugin's token and its address."""
+"""
+A hub's API for the tests of ``plasma_hub_api`` and ``plasma_hub_connection``: what JupyterHub 5 answers, with a
+plugin's token and its address.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,37 @@ import http.server
 import json
 import threading
 import urllib.parse
+from unittest.mock import create_autospec
+
+import _modules.plasma_hub_connection as connection
+import _modules.plasma_hub_sockets as sockets
+import _modules.tljh_config as tljh_config
+import _modules.tljh_service as tljh_service
 
 TOKEN = "0123456789abcdef" * 4
+
+
+def functions_of_a_hub():
+    """What the connection calls, of a hub that runs; ``tljh_config.show`` is to say where."""
+    return {
+        "plasma_hub_connection.connect": connection.connect,
+        "tljh_service.running": create_autospec(tljh_service.running, return_value=True),
+        "tljh_service.connection": tljh_service.connection,
+        "tljh_config.show": create_autospec(tljh_config.show, return_value={}),
+        "plasma_hub_sockets.listeners": sockets.listeners,
+        "plasma_hub_sockets.peer": sockets.peer,
+    }
+
+
+def make_prefix(directory):
+    """The files of a hub below a prefix, with a token of its operator."""
+    (directory / "hub" / "bin").mkdir(parents=True)
+    (directory / "hub" / "bin" / "python3").touch()
+    (directory / "state").mkdir()
+    token = directory / "state" / connection.TOKEN_FILE
+    token.touch(0o600)
+    token.write_text(TOKEN)
+    return directory
 
 
 class StandInHubApi:

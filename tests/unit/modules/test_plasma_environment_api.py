@@ -5,48 +5,32 @@ from __future__ import annotations
 import http.server
 import json
 import threading
-from unittest.mock import create_autospec
 
 import pytest
 from salt.exceptions import CommandExecutionError
 
 import _modules.plasma_environment_api as api
-import _modules.plasma_hub_api as hub_api
-import _modules.plasma_hub_sockets as sockets
-import _modules.tljh_config as tljh_config
-import _modules.tljh_service as tljh_service
+import _modules.plasma_hub_connection as hub_connection
+from tests.unit.modules.stand_in_hub_api import TOKEN, functions_of_a_hub, make_prefix
 
-TOKEN = "0123456789abcdef" * 4
 MARKER = "T0ken-of-nobody-else"
 STARTING = b"<html>The service is starting</html>"
 
 
 @pytest.fixture
 def functions():
-    return {
-        "plasma_hub_api.connection": hub_api.connection,
-        "tljh_service.running": create_autospec(tljh_service.running, return_value=True),
-        "tljh_service.connection": tljh_service.connection,
-        "tljh_config.show": create_autospec(tljh_config.show, return_value={}),
-        "plasma_hub_sockets.listeners": sockets.listeners,
-        "plasma_hub_sockets.peer": sockets.peer,
-    }
+    return functions_of_a_hub()
 
 
 @pytest.fixture
 def configure_loader_modules(functions, monkeypatch):
     monkeypatch.setattr(api, "RETRY", 0.01)
-    return {api: {"__salt__": functions}, hub_api: {"__salt__": functions}}
+    return {api: {"__salt__": functions}, hub_connection: {"__salt__": functions}}
 
 
 @pytest.fixture
 def prefix(tmp_path):
-    (tmp_path / "hub" / "bin").mkdir(parents=True)
-    (tmp_path / "hub" / "bin" / "python3").touch()
-    (tmp_path / "state").mkdir()
-    (tmp_path / "state" / hub_api.TOKEN_FILE).touch(0o600)
-    (tmp_path / "state" / hub_api.TOKEN_FILE).write_text(TOKEN)
-    return tmp_path
+    return make_prefix(tmp_path)
 
 
 @pytest.fixture
@@ -136,10 +120,37 @@ def test_some_refusals_are_answers(service, prefix):
     assert api.change("DELETE", "r:v1", prefix=prefix, also=(409,))["users"] == ["anna"]
 
 
-def test_an_older_plugin_says_what_to_do(service, prefix):
-    service.answers = [(403, {"status": 403, "message": "Forbidden"})]
-    with pytest.raises(CommandExecutionError, match="apply the state tljh"):
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        (403, {"status": 403, "message": "Forbidden"}),
+        (404, {"status": 404, "message": "There is nothing here."}),
+        # The hub itself, where the proxy knows no service.
+        (404, b"<html>Not found</html>"),
+        (302, b""),
+    ],
+)
+def test_an_older_plugin_says_what_to_do(service, prefix, status, answer):
+    service.answers = [(status, answer)]
+    with pytest.raises(
+        CommandExecutionError, match=r"apply the state tljh, which brings (it|the one that does)\.$"
+    ) as caught:
+        api.items(prefix, timeout=0.05)
+    assert caught.value.older is True
+
+
+def test_a_hub_without_a_token_is_an_older_one(service, prefix):
+    (prefix / "state" / hub_connection.TOKEN_FILE).unlink()
+    with pytest.raises(CommandExecutionError, match="of an older release, so apply the state tljh") as caught:
         api.items(prefix)
+    assert caught.value.older is True
+
+
+def test_an_environment_that_is_gone_is_no_older_plugin(service, prefix):
+    service.answers = [(404, {"status": 404, "message": "There is no environment 'r:v1' (any more)."})]
+    with pytest.raises(CommandExecutionError, match="There is no environment") as caught:
+        api.change("DELETE", "r:v1", prefix=prefix)
+    assert not hasattr(caught.value, "older")
 
 
 @pytest.mark.parametrize("status", [503, 404, 502])
@@ -151,8 +162,9 @@ def test_a_service_that_starts_is_waited_for(service, prefix, status):
 
 def test_a_service_that_never_starts_is_not_waited_for_without_end(service, prefix):
     service.answers = [(503, STARTING)]
-    with pytest.raises(CommandExecutionError, match=r"does not answer \(HTTP status 503\): see journalctl"):
+    with pytest.raises(CommandExecutionError, match=r"does not answer \(HTTP status 503\): see journalctl") as caught:
         api.items(prefix, timeout=0.05)
+    assert not hasattr(caught.value, "older")
 
 
 def test_without_a_hub(prefix):

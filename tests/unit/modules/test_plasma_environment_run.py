@@ -1,20 +1,24 @@
-"""Environments of pillar: predicted, built, changed, granted, removed, and left alone."""
+"""Environments of pillar: predicted, built, changed, granted, and left alone."""
 
 from __future__ import annotations
 
 import contextvars
 import logging
-from unittest.mock import create_autospec
 
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-import _modules.plasma_environment_api as api
-import _modules.plasma_environment_image as image
 import _modules.plasma_environment_plan as plan
 import _modules.plasma_environment_run as run
-import _modules.plasma_git as git
-from tests.unit.modules.stand_in_environments import COMMIT, OTHER, StandInEnvironments, entry, item
+from tests.unit.modules.stand_in_environments import (
+    COMMIT,
+    OTHER,
+    StandInEnvironments,
+    both,
+    entry,
+    functions_with,
+    item,
+)
 
 TOKEN = "T0ken-of-nobody-else"
 
@@ -26,41 +30,13 @@ def service():
 
 @pytest.fixture
 def functions(service):
-    return {
-        "plasma_environment_api.items": create_autospec(api.items, side_effect=service.items),
-        "plasma_environment_api.groups": create_autospec(api.groups, side_effect=service.groups),
-        "plasma_environment_api.log_tail": create_autospec(api.log_tail, side_effect=service.log_tail),
-        "plasma_environment_api.ask": create_autospec(api.ask, side_effect=service.ask),
-        "plasma_environment_api.change": create_autospec(api.change, side_effect=service.change),
-        "plasma_environment_plan.step": plan.step,
-        "plasma_environment_plan.key": plan.key,
-        "plasma_environment_image.engine_id": create_autospec(image.engine_id, return_value=None),
-        "plasma_environment_image.archive_ids": create_autospec(image.archive_ids, return_value=["sha256:ready"]),
-        "plasma_environment_image.load": create_autospec(image.load, return_value="sha256:ready"),
-        "plasma_git.available": create_autospec(git.available, return_value=True),
-        "plasma_git.commit": create_autospec(git.commit, return_value=COMMIT),
-    }
+    return functions_with(service)
 
 
 @pytest.fixture
 def configure_loader_modules(functions, monkeypatch):
     monkeypatch.setattr(run, "POLL", 0.001)
     return {run: {"__salt__": functions}, plan: {}}
-
-
-def both(service, environments, secrets=None, **options):
-    """Predict, apply, and see that nothing is left to do; what applying reported."""
-    before = list(service.asked)
-    predicted = run.compare(environments, secrets)
-    assert service.asked == before
-    done = run.apply(environments, secrets, **options)
-    assert predicted["changes"] == done["changes"]
-    assert predicted["problems"] == done["problems"] == {}
-    after = list(service.asked)
-    again = run.apply(environments, secrets)
-    assert again["changes"] == run.compare(environments, secrets)["changes"] == {}
-    assert service.asked == after
-    return done
 
 
 def test_what_is_missing_is_built_all_at_once(service):
@@ -280,6 +256,16 @@ def test_progress_is_in_the_log_and_credentials_are_not(service, caplog):
     assert service.bodies[0]["password"] == TOKEN
 
 
+def test_servers_of_repositories_are_asked_through_the_proxy(service, functions, caplog):
+    proxy = {"https_proxy": f"http://teacher:{TOKEN}@proxy.example.org:3128", "no_proxy": "localhost"}
+    with caplog.at_level(logging.DEBUG):
+        predicted = run.compare([entry("r")], proxy=proxy)
+        done = run.apply([entry("r")], proxy=proxy)
+    asked = [call.kwargs["proxy"] for call in functions["plasma_git.commit"].call_args_list]
+    assert asked == [proxy, proxy]
+    assert TOKEN not in f"{predicted}{done}{service.bodies}{caplog.text}"
+
+
 def test_credentials_go_to_the_repository_and_to_the_build_alone(service, functions):
     secrets = {
         "r": {"credentials": {"username": "deploy", "password": TOKEN}},
@@ -288,130 +274,13 @@ def test_credentials_go_to_the_repository_and_to_the_build_alone(service, functi
     done = both(service, [entry("r"), entry("s"), entry("t")], secrets)
     assert TOKEN not in str(done)
     asked = {call.args[0]: call.kwargs for call in functions["plasma_git.commit"].call_args_list}
-    assert asked["https://example.org/r"] == {"credentials": secrets["r"]["credentials"]}
-    assert asked["https://example.org/s"] == {"deploy_key": "KEY", "known_hosts": "HOST"}
-    assert asked["https://example.org/t"] == {}
+    assert asked["https://example.org/r"] == {"credentials": secrets["r"]["credentials"], "proxy": {}}
+    assert asked["https://example.org/s"] == {"deploy_key": "KEY", "known_hosts": "HOST", "proxy": {}}
+    assert asked["https://example.org/t"] == {"proxy": {}}
     bodies = {body["name"]: body for body in service.bodies}
     assert (bodies["r"]["username"], bodies["r"]["password"]) == ("deploy", TOKEN)
     assert (bodies["s"]["deploy_key"], bodies["s"]["known_hosts"]) == ("KEY", "HOST")
     assert not {"username", "password", "deploy_key", "known_hosts"} & set(bodies["t"])
-
-
-# --- another reference of the same environment
-
-
-def test_another_reference_takes_the_place_of_the_former_with_its_groups(service):
-    service.listed = {
-        "r:v1": item("r:v1", groups=["maths"], description="R"),
-        "r:page": item("r:page", source="browser"),
-        "r2:v1": item("r2:v1"),
-    }
-    done = both(service, [entry("r", "v2")])
-    assert done["changes"]["r"]["old"] == {"image_name": "r:v1", "images": ["r:v1"]}
-    assert done["changes"]["r"]["new"]["groups"] == ["maths"]
-    assert service.asked == [("add", "r:v2"), ("remove", "r:v1")]
-    assert (service.listed["r:v2"]["groups"], service.listed["r:v2"]["description"]) == (["maths"], "R")
-    assert set(service.listed) == {"r:v2", "r:page", "r2:v1"}
-
-
-def test_the_former_one_stays_while_it_is_used_or_the_new_one_fails(service):
-    service.listed = {"r:v1": item("r:v1", users=["anna", "ben"])}
-    service.failing = {"r:v2": ["no"]}
-    assert run.apply([entry("r", "v2")])["changes"] == {}
-    assert service.asked == [("add", "r:v2")]
-    service.failing = {}
-    done = run.apply([entry("r", "v2")])
-    assert done["notes"] == ["r:v1 stays while anna, ben use it; an apply after that removes it."]
-    assert "images" not in (done["changes"]["r"]["old"] or {})
-    assert run.compare([entry("r", "v2")])["changes"] == {}
-    service.listed["r:v1"]["users"] = []
-    assert both(service, [entry("r", "v2")])["changes"] == {"r": {"old": {"images": ["r:v1"]}, "new": None}}
-
-
-# --- removing
-
-
-def test_every_environment_of_the_name_is_removed(service):
-    service.listed = {"r:v1": item("r:v1"), "r:HEAD": item("r:HEAD", source="browser"), "r2:v1": item("r2:v1")}
-    done = both(service, [{"name": "r", "absent": True, "wait": 0}, {"name": "never", "absent": True}])
-    assert done["changes"] == {"r": {"old": {"images": ["r:v1", "r:HEAD"]}, "new": None}}
-    assert done["removed"] == ["r"]
-    assert set(service.listed) == {"r2:v1"}
-
-
-def test_what_is_in_use_is_not_removed(service):
-    service.listed = {"r:v1": item("r:v1", users=["anna", "ben"])}
-    absent = [{"name": "r", "absent": True, "wait": 0}]
-    sentence = (
-        "r:v1 cannot be removed while anna, ben use it: have the servers stopped, or let this wait for it (`wait: "
-        "SECONDS` beside `absent`)."
-    )
-    assert run.compare(absent)["problems"] == {"r": [sentence]}
-    done = run.apply(absent)
-    assert (done["problems"], done["changes"]) == ({"r": [sentence]}, {})
-    assert "r:v1" in service.listed
-
-
-def test_a_removal_waits_for_servers_when_it_is_told_to(service):
-    service.listed = {"r:v1": item("r:v1", users=["anna", "ben"])}
-    done = run.apply([{"name": "r", "absent": True, "wait": 60}])
-    assert (done["problems"], done["removed"]) == ({}, ["r"])
-    assert service.listed == {}
-
-
-def test_a_container_that_is_nobodys_is_told_in_the_words_of_the_service(service, functions):
-    service.listed = {"r:v1": item("r:v1")}
-    functions["plasma_environment_api.change"].side_effect = lambda *args, **options: {
-        "status": 409,
-        "message": "Remove that container with Docker first.",
-        "users": [],
-    }
-    done = run.apply([{"name": "r", "absent": True}])
-    assert done["problems"] == {"r": ["Remove that container with Docker first."]}
-
-
-# --- ready images
-
-
-def ready(**keys):
-    return entry("ready", None, repository=None, image="registry.example.org/ready:2026", **keys)
-
-
-def test_a_ready_image_is_taken_once(service, functions):
-    functions["plasma_environment_image.engine_id"].return_value = "sha256:ready"
-    done = both(service, [ready(memory="1G")], {"ready": {"credentials": {"username": "git", "password": TOKEN}}})
-    assert service.asked == [("add", "ready:2026")]
-    assert done["changes"]["ready"]["new"]["image"] == "registry.example.org/ready:2026"
-    assert service.bodies[0]["reference"] == "registry.example.org/ready:2026"
-    assert service.bodies[0]["password"] == TOKEN
-    functions["plasma_environment_image.load"].assert_not_called()
-    # Somebody has pulled a newer one of that name.
-    functions["plasma_environment_image.engine_id"].return_value = "sha256:newer"
-    assert run.compare([ready(memory="1G")])["changes"] == {
-        "ready": {"old": {"id": "sha256:ready"}, "new": {"id": "sha256:newer"}}
-    }
-    # Pruned after it was taken: the environment goes on.
-    functions["plasma_environment_image.engine_id"].return_value = None
-    assert run.compare([ready(memory="1G")])["changes"] == {}
-
-
-def test_a_ready_image_comes_from_an_archive(service, functions):
-    environments = [ready(image_file="/srv/ready.tar"), entry("r")]
-    both(service, environments)
-    functions["plasma_environment_image.load"].assert_called_once_with(
-        "/srv/ready.tar", "registry.example.org/ready:2026"
-    )
-    assert service.asked == [("add", "r:v1"), ("add", "ready:2026")]
-    functions["plasma_environment_image.archive_ids"].return_value = ["sha256:newer"]
-    assert run.compare(environments)["changes"] == {
-        "ready": {"old": {"id": "sha256:ready"}, "new": {"id": "sha256:newer"}}
-    }
-
-
-def test_an_archive_that_cannot_be_used_is_a_problem_of_one_alone(service, functions):
-    functions["plasma_environment_image.archive_ids"].side_effect = CommandExecutionError("/srv/ready.tar is not read.")
-    done = run.apply([ready(image_file="/srv/ready.tar"), entry("r")])
-    assert (done["built"], done["problems"]) == (["r"], {"ready": ["/srv/ready.tar is not read."]})
 
 
 # --- groups, a server that is not there yet, arguments
@@ -446,6 +315,19 @@ def test_without_a_hub_everything_would_be_built(service, functions):
     functions["plasma_git.commit"].assert_not_called()
     with pytest.raises(CommandExecutionError, match="No hub with the Plasma plugin runs in /srv/hub: apply the state"):
         run.apply([entry("r")], prefix="/srv/hub")
+
+
+def test_a_hub_that_is_to_be_upgraded_first_is_no_error_of_a_dry_run(service, functions):
+    error = CommandExecutionError("The hub's service does not accept its operator's token: apply the state tljh.")
+    functions["plasma_environment_api.items"].side_effect = error
+    with pytest.raises(CommandExecutionError, match="does not accept"):
+        run.compare([entry("r")])
+    error.older = True
+    predicted = run.compare([entry("r")])
+    assert (predicted["older"], predicted["changes"], predicted["problems"]) == (True, {}, {})
+    functions["plasma_git.commit"].assert_not_called()
+    with pytest.raises(CommandExecutionError, match="apply the state tljh"):
+        run.apply([entry("r")])
 
 
 @pytest.mark.parametrize("environments", [None, "r", ["r"], [{"name": "r"}], {"name": "r"}])

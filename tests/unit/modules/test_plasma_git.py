@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import http.server
 import json
 import os
 import pathlib
 import subprocess
 import tempfile
+import threading
 
 import pytest
+import requests
 from salt.exceptions import CommandExecutionError
 
 import _modules.plasma_git as git
@@ -116,6 +120,80 @@ def test_a_password_goes_to_its_own_host_alone(private, monkeypatch):
     )
     assert elsewhere.returncode != 0
     assert PASSWORD not in elsewhere.stdout
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """Knows where ``repositories.invalid`` is, and tells whoever has the login of its server."""
+
+    def do_GET(self):  # the name that http.server calls
+        login = f"Basic {base64.b64encode(self.server.login.encode()).decode()}"
+        self.server.asked.append((self.path, self.headers.get("Proxy-Authorization")))
+        if self.headers.get("Proxy-Authorization") != login:
+            status, kind, text = 407, "text/plain", b"who are you?"
+        else:
+            session = requests.Session()
+            session.trust_env, session.auth = False, ("teacher", PASSWORD)
+            answer = session.get(self.path.replace("http://repositories.invalid", self.server.behind), timeout=30)
+            status, kind, text = answer.status_code, answer.headers["Content-Type"], answer.content
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(text)))
+        if status == 407:
+            self.send_header("Proxy-Authenticate", 'Basic realm="proxy"')
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def proxy(private):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    server.login, server.behind, server.asked = "teacher:Marker@1", private.removesuffix("/course/.git"), []
+    server.address = f"teacher:Marker%401@127.0.0.1:{server.server_address[1]}"
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_server_behind_a_proxy_is_asked_through_it(proxy, repository):
+    known = {"http_proxy": f"http://{proxy.address}", "https_proxy": None}
+    assert git.commit("http://repositories.invalid/course/.git", "main", proxy=known) == repository.commits["HEAD"]
+    assert proxy.asked[-1][0].startswith("http://repositories.invalid/course/.git/")
+
+
+def test_what_is_reached_without_the_proxy(proxy, private, repository):
+    known = {"http_proxy": f"http://{proxy.address}"}
+    credentials = {"username": "teacher", "password": PASSWORD}
+    assert git.commit(private, "main", credentials, proxy=known) == repository.commits["HEAD"]
+    assert proxy.asked
+    proxy.asked.clear()
+    known["no_proxy"] = "localhost,127.0.0.1"
+    assert git.commit(private, "main", credentials, proxy=known) == repository.commits["HEAD"]
+    assert proxy.asked == []
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        (
+            "http://teacher:Marker@127.0.0.1:{}",
+            "the proxy of plasma.hub.sources does not accept its login, or wants one",
+        ),
+        ("http://127.0.0.1:{}", "the proxy of plasma.hub.sources does not accept its login, or wants one"),
+        ("http://teacher:Marker@127.0.0.1:1", "127.0.0.1"),
+        ("nothing://teacher:Marker@127.0.0.1:{}", "[Pp]roxy"),
+        ("http://teacher:Marker@[127.0.0.1", "cannot be read"),
+    ],
+)
+def test_the_login_of_a_proxy_is_in_no_error(proxy, known, words):
+    known = {"http_proxy": known.format(proxy.server_address[1])}
+    with pytest.raises(CommandExecutionError, match=words) as caught:
+        git.commit("http://repositories.invalid/course", "main", proxy=known)
+    assert "Marker" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("repository", ["file:///etc", "/etc", "ext::sh -c id"])

@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import contextvars
-import os
-import signal
-import socket
-import subprocess
-import sys
 from unittest.mock import create_autospec
 
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 import _modules.plasma_hub_api as api
+import _modules.plasma_hub_connection as connection
 import _modules.plasma_hub_containers as containers
-import _modules.plasma_hub_sockets as sockets
 import _modules.tljh_config as tljh_config
-import _modules.tljh_service as tljh_service
-from tests.unit.modules.stand_in_hub_api import TOKEN, StandInHubApi
+from tests.unit.modules.stand_in_hub_api import StandInHubApi, functions_of_a_hub, make_prefix
 
 
 @pytest.fixture
 def functions():
     return {
-        "tljh_service.running": create_autospec(tljh_service.running, return_value=True),
-        "tljh_service.connection": tljh_service.connection,
-        "tljh_config.show": create_autospec(tljh_config.show, return_value={}),
+        **functions_of_a_hub(),
         "tljh_config.get": create_autospec(tljh_config.get, return_value=None),
         "tljh_config.update": create_autospec(tljh_config.update),
-        "plasma_hub_sockets.listeners": sockets.listeners,
-        "plasma_hub_sockets.peer": sockets.peer,
         "plasma_hub_containers.remove": create_autospec(containers.remove, return_value={}),
     }
 
@@ -39,18 +29,12 @@ def functions():
 def configure_loader_modules(functions, monkeypatch):
     monkeypatch.setattr(api, "POLL", 0.01)
     monkeypatch.setattr(api, "SETTLE", 0.01)
-    return {api: {"__salt__": functions}}
+    return {api: {"__salt__": functions}, connection: {"__salt__": functions}}
 
 
 @pytest.fixture
 def prefix(tmp_path):
-    """A hub's files below a prefix."""
-    (tmp_path / "hub" / "bin").mkdir(parents=True)
-    (tmp_path / "hub" / "bin" / "python3").touch()
-    (tmp_path / "state").mkdir()
-    (tmp_path / "state" / api.TOKEN_FILE).touch(0o600)
-    (tmp_path / "state" / api.TOKEN_FILE).write_text(TOKEN)
-    return tmp_path
+    return make_prefix(tmp_path)
 
 
 @pytest.fixture
@@ -81,13 +65,6 @@ def test_everybody_is_listed_however_many_they_are(hub, prefix):
 def test_administrators_are_those_with_the_role(hub, prefix):
     hub.people = {"zoe": person(admin=True), "ada": person(admin=True), "eve": person()}
     assert api.administrators(prefix) == ["ada", "zoe"]
-
-
-@pytest.mark.parametrize("base_url", ["/", "", None, "/x", "/x/", "x/y/"])
-def test_the_base_url_is_part_of_the_address(hub, prefix, functions, base_url):
-    hub.base = {"/x": "/x/hub/api/", "/x/": "/x/hub/api/", "x/y/": "/x/y/hub/api/"}.get(base_url, "/hub/api/")
-    functions["tljh_config.show"].return_value["base_url"] = base_url
-    assert api.administrators(prefix) == []
 
 
 # --- saying who administers it
@@ -284,7 +261,7 @@ def test_without_a_hub_that_knows_anybody_only_containers_are_looked_for(prefix,
     elif missing == "environment":
         (prefix / "hub" / "bin" / "python3").unlink()
     else:
-        (prefix / "state" / api.TOKEN_FILE).unlink()
+        (prefix / "state" / connection.TOKEN_FILE).unlink()
         functions["tljh_service.running"].return_value = False
     assert api.users(prefix) == {}
     assert api.administrators(prefix) is None
@@ -296,7 +273,7 @@ def test_without_a_hub_that_knows_anybody_only_containers_are_looked_for(prefix,
 
 @pytest.mark.parametrize("running", [True, False])
 def test_an_older_plugin_is_an_error(hub, prefix, functions, running):
-    (prefix / "state" / api.TOKEN_FILE).unlink()
+    (prefix / "state" / connection.TOKEN_FILE).unlink()
     (prefix / "state" / "jupyterhub.sqlite").touch()
     functions["tljh_service.running"].return_value = running
     for function in (api.users, api.administrators, lambda prefix: api.forget(["anna"], prefix)):
@@ -314,166 +291,7 @@ def test_a_hub_that_is_stopped_is_an_error(prefix, functions):
     functions["plasma_hub_containers.remove"].assert_not_called()
 
 
-def test_a_hub_that_does_not_answer_is_an_error(prefix, functions):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        functions["tljh_config.show"].return_value = {"http": {"port": probe.getsockname()[1]}}
-    with pytest.raises(CommandExecutionError, match="The hub does not answer at 127.0.0.1:.*Connection refused"):
-        api.users(prefix)
-
-
-def test_a_server_that_accepts_and_says_nothing_is_not_waited_for_without_end(prefix, functions, monkeypatch):
-    monkeypatch.setattr(api, "ANSWER", 0.3)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        functions["tljh_config.show"].return_value = {"http": {"port": silent.getsockname()[1]}}
-        with pytest.raises(CommandExecutionError, match=r"does not answer .*timed out"):
-            api.users(prefix)
-
-
-@pytest.mark.parametrize(("status", "words"), [(502, "HTTP status 502, so it is"), (404, "404"), (403, "restart it")])
-def test_other_answers_are_one_sentence(hub, prefix, status, words):
-    hub.status = status
-    with pytest.raises(CommandExecutionError, match=words) as caught:
-        api.users(prefix)
-    assert "\n" not in str(caught.value)
-
-
-def test_an_empty_page_is_no_answer(hub, prefix):
-    hub.handle = lambda *request: (200, None)
-    with pytest.raises(CommandExecutionError, match="HTTP status 200"):
-        api.users(prefix)
-
-
-# --- the token
-
-
-@pytest.mark.parametrize("spoilt", ["readable", "somebody's", "link", "cut off", "text"])
-def test_a_token_that_others_may_know_is_not_used(hub, prefix, spoilt):
-    path = prefix / "state" / api.TOKEN_FILE
-    if spoilt == "readable":
-        path.chmod(0o640)
-    elif spoilt == "somebody's":
-        if os.geteuid():
-            pytest.skip("needs root")
-        os.chown(path, 12345, -1)
-    elif spoilt == "link":
-        path.rename(prefix / "state" / "elsewhere")
-        path.symlink_to(prefix / "state" / "elsewhere")
-    else:
-        path.write_text(TOKEN[:10] if spoilt == "cut off" else "header\r\nX: 1")
-    with pytest.raises(CommandExecutionError) as caught:
-        api.users(prefix)
-    assert TOKEN[:10] not in str(caught.value)
-    assert hub.asked == []
-
-
-LISTENER = """
-import os, socket, sys, time
-os.setuid(12345)
-server = socket.create_server((sys.argv[1], 0))
-print(server.getsockname()[1], flush=True)
-time.sleep(60)
-"""
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
-@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
-def test_somebody_elses_program_on_the_port_is_sent_nothing(prefix, functions, address):
-    """While the proxy is down, any user can listen on its port when that is above 1023."""
-    process = subprocess.Popen([sys.executable, "-c", LISTENER, address], stdout=subprocess.PIPE, text=True)
-    try:
-        port = int(process.stdout.readline())
-        functions["tljh_config.show"].return_value = {"http": {"port": port}}
-        with pytest.raises(CommandExecutionError, match=f"Port {port} of 127.0.0.1 .*belongs to uid 12345"):
-            api.users(prefix)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-
-
-THIEF = """
-import os, socket, sys
-os.setuid(12345)
-door = socket.socket(getattr(socket, sys.argv[1]))
-door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-door.bind((sys.argv[2], 0))
-print(door.getsockname()[1], flush=True)
-sys.stdin.readline()
-door.listen()
-print("listening", flush=True)
-taken = door.accept()[0]
-door.close()
-print("taken", flush=True)
-taken.settimeout(20)
-print(repr(taken.recv(65536)), flush=True)
-"""
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
-@pytest.mark.parametrize("after", ["nobody listens", "root listens"])
-@pytest.mark.parametrize(("family", "bound", "asked"), [("AF_INET", "", "127.0.0.1"), ("AF_INET6", "::", "::1")])
-def test_somebody_who_takes_the_connection_between_two_looks_is_sent_nothing(
-    prefix, functions, family, bound, asked, after
-):
-    """Nobody listens at the first look, and the one who accepted does not listen any more at the second."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", THIEF, family, bound], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    root = []
-    try:
-        port = int(process.stdout.readline())
-        functions["tljh_config.show"].return_value = {"http": {"address": asked, "port": port}}
-
-        def taken():
-            if process.stdout.readline() == "taken\n" and after == "root listens":
-                root.append(socket.create_server((asked, port), family=getattr(socket, family)))
-
-        def listeners(*place):
-            found = sockets.listeners(*place)
-            if not looks:
-                process.stdin.write("go\n")
-                process.stdin.flush()
-                assert process.stdout.readline() == "listening\n"
-            elif len(looks) == 1 and not root:
-                taken()
-            looks.append(found)
-            return sockets.listeners(*place) if len(looks) == 2 else found
-
-        def peer(*ends):
-            if len(looks) == 1:
-                taken()
-                looks.append(None)
-            return sockets.peer(*ends)
-
-        looks = []
-        functions.update({"plasma_hub_sockets.listeners": listeners, "plasma_hub_sockets.peer": peer})
-        with pytest.raises(CommandExecutionError, match=f"Port {port} of {asked} .*belongs to uid 12345"):
-            api.users(prefix)
-        assert looks[0] == []
-        assert process.stdout.readline() == "b''\n"
-    finally:
-        for server in root:
-            server.close()
-        process.kill()
-        process.wait()
-        process.stdin.close()
-        process.stdout.close()
-
-
-def test_a_program_that_took_the_connection_and_listens_no_more_is_sent_nothing(hub, prefix, functions, monkeypatch):
-    monkeypatch.setattr(api, "ANSWER", 0.2)
-    functions["plasma_hub_sockets.listeners"] = lambda address, port: []
-    with pytest.raises(CommandExecutionError, match=r"does not answer .*timed out"):
-        api.users(prefix)
-    assert hub.asked == []
-
-
-def test_the_token_is_sent_and_nothing_keeps_it(hub, prefix, caplog):
-    with caplog.at_level(0):
-        api.users(prefix)
-    assert hub.tokens == [f"token {TOKEN}"]
-    assert TOKEN not in caplog.text
+# --- many at a time
 
 
 def test_a_thousand_people_leave_at_once(hub, prefix):
@@ -481,15 +299,6 @@ def test_a_thousand_people_leave_at_once(hub, prefix):
     done = api.forget(list(hub.people), prefix)
     assert (len(done["stopped"]), len(done["forgotten"])) == (40, 1000)
     assert hub.people == {}
-
-
-def test_a_connection_that_the_proxy_has_ended_is_made_again(hub, prefix):
-    known = api._hub(prefix)
-    known.ask("GET", "plasma/administrators")
-    first = known.kept.connection
-    first.sock.shutdown(socket.SHUT_RDWR)
-    assert known.ask("GET", "plasma/administrators")[0] == 200
-    assert known.kept.connection is not first
 
 
 def test_threads_have_the_context_of_the_caller():

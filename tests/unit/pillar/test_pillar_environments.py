@@ -147,5 +147,7 @@ def test_secrets_stand_apart_from_what_states_get_as_arguments(complete):
 def test_what_is_not_said_is_told_apart_from_nothing(complete):
     (found,) = complete(course(repository=HTTPS))["environments"]
     assert (found["groups"], found["description"], found["memory"]) == (None, None, None)
+    # Nothing that is there goes without a word.
+    assert (found["replace"], found["absent"]) == (False, False)
     (found,) = complete(course(repository=HTTPS, groups=[]))["environments"]
     assert found["groups"] == []

@@ -18,7 +18,8 @@ CHANGES = {"r": {"old": {"commit": "a"}, "new": {"commit": "b"}}, "t": {"old": {
 
 
 def report(**keys):
-    return {"hub": True, "changes": {}, "problems": {}, "notes": [], "built": [], "changed": [], "removed": [], **keys}
+    lists = {"notes": [], "built": [], "changed": [], "removed": []}
+    return {"hub": True, "older": False, "changes": {}, "problems": {}, **lists, **keys}
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_what_is_as_wanted_changes_nothing(functions, test_mode, used):
     comment = "All 3 environments are as wanted."
     assert managed(timeout=60) == {"name": "environments", "changes": {}, "result": True, "comment": comment}
     timeout = {} if test_mode else {"timeout": 60}
-    used.assert_called_once_with(ENVIRONMENTS, SECRETS, prefix="/srv/hub", ready_timeout=30, **timeout)
+    used.assert_called_once_with(ENVIRONMENTS, SECRETS, prefix="/srv/hub", ready_timeout=30, proxy={}, **timeout)
     functions["apply" if test_mode else "compare"].assert_not_called()
 
 
@@ -92,6 +93,13 @@ def test_a_bare_server_in_a_dry_run(test_mode, used):
     assert ret["result"] is (None if test_mode else True)
 
 
+@pytest.mark.parametrize("test_mode", [True], indirect=True)
+def test_a_hub_that_is_upgraded_in_the_same_run(test_mode, used):
+    used.return_value = report(older=True)
+    comment = "Environments would be looked at once the hub is upgraded."
+    assert managed() == {"name": "environments", "changes": {}, "result": None, "comment": comment}
+
+
 @pytest.mark.parametrize("error", [CommandExecutionError, SaltInvocationError])
 def test_a_hub_that_does_not_answer_is_one_sentence(used, error):
     used.side_effect = error("The hub in /srv/hub is stopped.")
@@ -102,6 +110,15 @@ def test_a_hub_that_does_not_answer_is_one_sentence(used, error):
 def test_secrets_come_from_pillar_and_nothing_says_them(used):
     used.return_value = report(changes=CHANGES, built=["r"])
     assert "T0ken" not in str(managed())
+
+
+def test_the_proxy_comes_from_pillar_and_nothing_says_it(used):
+    proxy = {"https_proxy": "http://teacher:T0ken@proxy.example.org:3128", "no_proxy": "localhost"}
+    sources = {**proxy, "http_proxy": None, "pip_index_url": "https://pypi.example.org/simple"}
+    plasma_environment.__pillar__["plasma"]["hub"] = {"sources": sources}
+    used.return_value = report(changes=CHANGES, built=["r"])
+    assert "T0ken" not in str(managed())
+    assert used.call_args.kwargs["proxy"] == proxy
 
 
 @pytest.mark.parametrize("pillar", [{}, {"plasma": None}, {"plasma": {}}])

@@ -91,6 +91,8 @@ def plan(
     for kind in ("groups", "users", "homes"):
         if found.get(kind):
             changes[kind] = {"old": None, "new": sorted(found[kind])}
+    for name, number in found.get("renumbered", {}).items():
+        changes[f"group {name}"] = {"old": "another number", "new": number}
     if images and "images" in about["parts"]:
         changes["images"] = {"old": None, "new": "those that the engine does not have"}
     return {"changes": changes, "about": about, "people": found}
@@ -149,7 +151,7 @@ def apply(
     changes, about, said, kept = planned["changes"], planned["about"], [], None
     if not changes:
         return {"changes": {}, "comment": f"Nothing in {archive} is missing here.", "kept": None}
-    if changes.keys() & {"users", "groups", "homes"}:
+    if people and changes.keys() - {"hub", "images"}:
         done = __salt__["plasma_restore_people.add"](archive, about, planned["people"], prefix, home_path, root)
         said.append(f"{len(done['users'])} accounts and {len(done['homes'])} homes were added.")
     if "images" in changes:

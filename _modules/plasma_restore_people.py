@@ -16,6 +16,9 @@ __virtualname__ = "plasma_restore_people"
 # login.defs(5), UID_MIN and UID_MAX of every supported system: people, and no accounts of the system.
 _PEOPLE = range(1000, 60000)
 _NEW = ".plasma-restore-"
+# Groups of TLJH's own: they are for sudo and own no files, so their numbers, which its installer takes as they come,
+# may change.
+_HUBS = ("jupyterhub-admins", "jupyterhub-users")
 
 
 def __virtual__():
@@ -25,7 +28,8 @@ def __virtual__():
 def missing(archive, about, prefix="/opt/tljh", home_path="/home", without=(), root="/"):
     """
     Return who is in the archive and not here: ``{"groups": {name: [fields]}, "users": {name: {"passwd": [fields],
-    "shadow": [fields]}}, "members": {group: [names]}, "homes": [names]}``.
+    "shadow": [fields]}}, "members": {group: [names]}, "homes": [names], "renumbered": {group: id}}``; the last
+    are groups of the hub whose number here the archive has for somebody else, or which have another one there.
 
     archive, about
         The archive, and what ``plasma_backup.verify`` said of it.
@@ -42,7 +46,7 @@ def missing(archive, about, prefix="/opt/tljh", home_path="/home", without=(), r
 
         salt-ssh '*' plasma_restore_people.missing /srv/archive.tar.gz '{parts: [hub, accounts], seen: ""}'
     """
-    found = {"groups": {}, "users": {}, "members": {}, "homes": []}
+    found = {"groups": {}, "users": {}, "members": {}, "homes": [], "renumbered": {}}
     if "accounts" not in about["parts"]:
         return found
     then, now = _accounts(archive, about, prefix), __salt__["plasma_users_files.read"](root=root)
@@ -64,7 +68,10 @@ def missing(archive, about, prefix="/opt/tljh", home_path="/home", without=(), r
     wanted = {
         name for name in wanted - set(without) if name in own or name not in _rows(then["passwd"]) or name in people
     }
-    _same_ids("group", {name: groups[name] for name in own | wanted}, _rows(now["group"]))
+    here = _rows(now["group"])
+    found["renumbered"] = _renumbered({name: groups[name][2] for name in own | wanted}, here)
+    here = {name: [*row[:2], found["renumbered"].get(name, row[2]), *row[3:]] for name, row in here.items()}
+    _same_ids("group", {name: groups[name] for name in (own | wanted).difference(_HUBS)}, here)
     there = {*found["users"], *_rows(now["passwd"])}
     for name in groups:
         row = groups[name]
@@ -82,6 +89,22 @@ def missing(archive, about, prefix="/opt/tljh", home_path="/home", without=(), r
         and about["home_path"] == home_path
         and not os.path.lexists(os.path.join(root, row[5].lstrip("/")))
     ]
+    return found
+
+
+def _renumbered(then, now):
+    """The numbers that the hub's own groups get here, so that nobody else's is theirs."""
+    ids = {name: row[2] for name, row in now.items()}
+    found = {}
+    for name in _HUBS:
+        if name not in ids:
+            continue
+        others = {number for other, number in {**then, **ids, **found}.items() if other != name}
+        if then.get(name, ids[name]) != ids[name] and then[name] not in others:
+            found[name] = then[name]
+        elif ids[name] in {number for other, number in then.items() if other != name}:
+            found[name] = next(str(number) for number in _PEOPLE if str(number) not in others)
+        ids.update(found)
     return found
 
 
@@ -144,9 +167,13 @@ def add(archive, about, found, prefix="/opt/tljh", home_path="/home", root="/"):
             if name not in _rows(tables["group"]):
                 wanted["group"][name] = row
                 wanted["gshadow"][name] = [name, "!", "", row[3]]
+        for name, number in found["renumbered"].items():
+            row = _rows(tables["group"]).get(name)
+            if row and row[2] != number:
+                wanted["group"][name] = [*row[:2], number, *row[3:]]
         for name, members in found["members"].items():
             for kind in ("group", "gshadow"):
-                row = _rows(tables[kind]).get(name) if tables[kind] else None
+                row = wanted[kind].get(name) or (_rows(tables[kind]).get(name) if tables[kind] else None)
                 if row:
                     present = [member for member in row[3].split(",") if member]
                     if set(members) - set(present):
@@ -157,7 +184,7 @@ def add(archive, about, found, prefix="/opt/tljh", home_path="/home", root="/"):
                     wanted[kind][name] = user[kind]
         return wanted
 
-    if found["groups"] or found["members"] or found["users"]:
+    if any(found[kind] for kind in ("groups", "renumbered", "members", "users")):
         lock = __salt__["plasma_users_edit.lock"](root=root)
         try:
             __salt__["plasma_users_edit.change"](edits, root=root)

@@ -126,6 +126,30 @@ def test_an_archive_without_accounts(looked, about):
 
 
 @pytest.mark.parametrize(
+    ("in_archive", "here", "number"),
+    [
+        ("jupyterhub-admins:x:1004:bea\n", "jupyterhub-admins:x:1001:\n", "1004"),
+        # The archive is of a hub that had no such group, and the number that it has here is that of bea.
+        ("", "jupyterhub-admins:x:1001:\n", "1002"),
+        # Its number of then is somebody's here: that of here is nobody's then, and stays.
+        ("jupyterhub-admins:x:1004:bea\n", "jupyterhub-admins:x:1007:\nother:x:1004:\n", "1007"),
+        ("jupyterhub-admins:x:1004:bea\n", "jupyterhub-admins:x:1004:\n", "1004"),
+    ],
+)
+def test_numbers_of_the_hubs_own_groups_make_room(server, then, looked, about, in_archive, here, number):
+    then["group"] += in_archive
+    then["gshadow"] += in_archive.replace("x:1004", "!:")
+    server.write("etc/group", server.text("group") + here)
+    server.write("etc/gshadow", server.text("gshadow") + "jupyterhub-admins:!::\n")
+    found = looked()
+    assert add(server, about, found)["users"] == ["bea"]
+    assert server.rows("group")["jupyterhub-admins"][2] == number
+    assert server.rows("group")["bea"][2] == "1001"
+    assert server.members("jupyterhub-admins") == (["bea"] if in_archive else [])
+    assert not any(looked().values())
+
+
+@pytest.mark.parametrize(
     ("line", "kind", "said"),
     [
         ("bea:x:1500:1500::/home/bea:/bin/sh\n", "passwd", "The user bea has the id 1500 here and 1001 in the archive"),

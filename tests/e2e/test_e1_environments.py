@@ -179,9 +179,8 @@ def test_another_reference_takes_the_place_of_the_former_one_when_pillar_says_so
     assert "statistics:main" in items
     again = course.apply()
     assert again.changed == {}
-    assert course.comment(again).endswith(
-        "statistics:main stays beside statistics:v1: `replace: true` there removes such."
-    )
+    note = "statistics:main stays beside statistics:v1; with `replace: true` an apply removes it."
+    assert course.comment(again).splitlines()[1:] == [note]
     changes = course.agreed({**tagged, "replace": True})
     assert changes == {"statistics": {"old": {"images": ["statistics:main"]}, "new": None}}
     items = course.items()

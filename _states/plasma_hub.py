@@ -11,13 +11,16 @@ def __virtual__():
     return __virtualname__
 
 
-def installed(name, provider, version="", source=None, sources=None, timeout=1800):
+def installed(name, provider, version="", source=None, timeout=1800):
     """
     The hub below this prefix is complete, at the locked packages and with the plugin of this tree.
 
+    Where packages come from (``plasma:hub:sources``) is read from pillar: addresses of mirrors and proxies may hold a
+    login, and what is an argument of a state is shown by Salt.
+
     name
         The hub's prefix.
-    provider, version, source, sources, timeout
+    provider, version, source, timeout
         See the execution function ``plasma_hub_installer.install``.
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "The hub is installed as wanted."}
@@ -30,6 +33,7 @@ def installed(name, provider, version="", source=None, sources=None, timeout=180
             ret["changes"] = changes
             ret["comment"] = f"The hub would be {_what(changes)}."
             return ret
+        sources = ((__pillar__.get("plasma") or {}).get("hub") or {}).get("sources")
         ret["changes"] = __salt__["plasma_hub_installer.install"](
             provider, prefix=name, version=version, source=source, sources=sources, timeout=timeout
         )

@@ -19,7 +19,6 @@ hub-installed:
   plasma_hub.installed:
     - name: {{ hub.prefix }}
     - provider: pypi
-    - sources: {{ hub.sources | json }}
     - timeout: {{ hub.install_timeout }}
     - require:
       - pkg: hub-system-packages

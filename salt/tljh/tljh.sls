@@ -56,7 +56,6 @@ hub-installed:
     - provider: tljh
     - version: {{ hub.versions.tljh | json }}
     - source: {{ sources.tljh | json }}
-    - sources: {{ sources | json }}
     - timeout: {{ hub.install_timeout }}
     - require:
       - pkg: hub-system-packages

@@ -31,7 +31,8 @@ def test_mode(request):
 
 @pytest.fixture
 def configure_loader_modules(salt_functions, test_mode):
-    return {plasma_hub: {"__salt__": salt_functions, "__opts__": {"test": test_mode}}}
+    pillar = {"plasma": {"hub": {"sources": SOURCES}}}
+    return {plasma_hub: {"__salt__": salt_functions, "__opts__": {"test": test_mode}, "__pillar__": pillar}}
 
 
 def test_equal_installs_nothing(salt_functions):
@@ -50,7 +51,7 @@ def test_equal_installs_nothing(salt_functions):
 
 def test_different(salt_functions, test_mode):
     salt_functions["plasma_hub.compare"].return_value = CHANGES
-    ret = plasma_hub.installed("/opt/tljh", "pypi", sources=SOURCES, timeout=77)
+    ret = plasma_hub.installed("/opt/tljh", "pypi", timeout=77)
     assert ret["changes"] == CHANGES
     assert "packages" in ret["comment"]
     if test_mode:

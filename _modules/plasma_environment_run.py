@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 POLL = 2  # seconds between two looks at builds, and at servers that keep an environment from being removed
 WORKERS = 8  # repositories asked at a time
 LINES = 20  # of the log of a failed build
+UNDER_WAY = ("queued", "building")
 NO_HUB = "No hub with the Plasma plugin runs in {}: apply the state tljh."
 
 
@@ -117,7 +118,7 @@ def apply(environments, secrets=None, prefix="/opt/tljh", timeout=7200, ready_ti
         raise CommandExecutionError(NO_HUB.format(prefix))
     run.check_groups()
     keys = [__salt__["plasma_environment_plan.key"](entry) for entry in run.wanted]
-    under_way = [item["image"] for item in items if item["image"] in keys and item["status"] in ("queued", "building")]
+    under_way = [item["image"] for item in items if item["image"] in keys and item["status"] in UNDER_WAY]
     if under_way:
         # Of a run that was interrupted, or of the page: what comes of them decides what is left to do.
         run.wait(under_way, timeout)
@@ -299,7 +300,7 @@ class _Run:
         log.info("Environment %s: queued", step["name"])
 
     def _under_way(self, image):
-        return any(item["image"] == image and item["status"] in ("queued", "building") for item in self.items())
+        return any(item["image"] == image and item["status"] in UNDER_WAY for item in self.items())
 
     def wait(self, images, timeout):
         """Wait until these are built; ``{image: what the hub has then}``, None for what is gone or takes too long."""
@@ -326,7 +327,7 @@ class _Run:
                     log.info("Environment %s: %s after %.0f seconds", image, phase, answered - self.began)
                 if phase == "building" and answered - since[image] > 2 * timeout + 60:
                     found[image] = None
-                elif phase not in ("queued", "building"):
+                elif phase not in UNDER_WAY:
                     found[image] = item
             if len(found) < len(images):
                 time.sleep(POLL)

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tests.e2e.conftest import fresh_target, site_pillar
+from tests.support.git_repository import bridge_address
 from tests.support.paths import REPOSITORY
 from tests.support.site import Site
 
@@ -243,11 +244,9 @@ def master(masterless, salt_factories, tmp_path_factory):
 def minion(master, salted):
     """A minion on the second server. The tree there is gone: it gets what it needs from its master."""
     salted.sudo(f"rm -rf {PLACE} /etc/salt/minion.d")
-    # The master is on the machine of the test, which is where packets of the server leave.
-    gateway = json.loads(salted.ssh("ip -json route show default").stdout)[0]["gateway"]
     settings = {
         "id": SECOND,
-        "master": gateway,
+        "master": bridge_address(),
         "master_port": master.config["ret_port"],
         "publish_port": master.config["publish_port"],
         "log_level_logfile": "info",

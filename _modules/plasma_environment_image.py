@@ -10,7 +10,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import stat
 import tarfile
 import urllib.parse
 
@@ -28,9 +27,9 @@ def __virtual__():
     return __virtualname__
 
 
-def engine_id(image, path=SOCKET):
+def inspect(image, path=SOCKET):
     """
-    Return the id of an image that the engine has, ``sha256:...``, or None when it has none of that name.
+    Return what the engine knows of an image, as a dict, or None when it has none of that name.
 
     image
         Name with a tag or a digest.
@@ -44,14 +43,31 @@ def engine_id(image, path=SOCKET):
 
     .. code-block:: bash
 
-        salt-ssh '*' plasma_environment_image.engine_id registry.example.org/course:2026
+        salt-ssh '*' plasma_environment_image.inspect registry.example.org/course:2026
     """
     status, content = _ask(path, "GET", f"/images/{urllib.parse.quote(image, safe='/:@')}/json")
     if status == 404:
         return None
     if status != 200:
         raise CommandExecutionError(f"Docker does not say whether it has {image} (HTTP status {status}).")
-    return json.loads(content)["Id"]
+    return json.loads(content)
+
+
+def engine_id(image, path=SOCKET):
+    """
+    Return the id of an image that the engine has, ``sha256:...``, or None when it has none of that name.
+
+    image, path
+        As for ``inspect``, and the same errors are raised.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_environment_image.engine_id registry.example.org/course:2026
+    """
+    found = inspect(image, path)
+    return found["Id"] if found else None
 
 
 def archive_ids(file, image):
@@ -110,20 +126,8 @@ def load(file, image, path=SOCKET):
 
 def _opened(file):
     """The archive, opened for reading, if nobody but root can have put it there."""
-    trouble = __salt__["plasma_users_seen.trouble"](os.path.dirname(file))
-    if trouble:
-        raise CommandExecutionError(f"{file} is not read: {trouble}.")
-    try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as exc:
-        raise CommandExecutionError(f"{file} cannot be read: {exc.strerror}.") from exc
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        os.close(descriptor)
-        raise CommandExecutionError(
-            f"{file} is not read: it has to be a file that belongs to root and that nobody else can write."
-        )
-    return os.fdopen(descriptor, "rb")
+    __salt__["plasma_files.check"](file)
+    return open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
 
 
 def _ids(opened, file, image):

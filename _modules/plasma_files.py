@@ -1,11 +1,14 @@
 """
-Files of root's that are written as a whole or not at all.
+Files of root's: written as a whole or not at all, and read only where nobody else can have put them.
 """
 
 from __future__ import annotations
 
 import os
 import pathlib
+import stat
+
+from salt.exceptions import CommandExecutionError
 
 __virtualname__ = "plasma_files"
 
@@ -44,3 +47,30 @@ def write(path, content, mode=0o600):
         os.fsync(file.fileno())
     os.replace(beside, path)
     return str(path)
+
+
+def check(path):
+    """
+    Raise CommandExecutionError, with one sentence, unless this is a file of root's that nobody else can have written or
+    put there. Links are not followed.
+
+    path
+        The file. It and all directories above have to be root's, and not writable by others.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_files.check /srv/images/course.tar
+    """
+    trouble = __salt__["plasma_users_seen.trouble"](os.path.dirname(path))
+    if trouble:
+        raise CommandExecutionError(f"{path} is not read: {trouble}.")
+    try:
+        status = os.lstat(path)
+    except OSError as exc:
+        raise CommandExecutionError(f"{path} cannot be read: {exc.strerror}.") from exc
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise CommandExecutionError(
+            f"{path} is not read: it has to be a file that belongs to root and that nobody else can write."
+        )

@@ -5,12 +5,8 @@ What a server of the Ansible playbooks says of who may start which environment. 
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
-import os
 import re
 import sqlite3
-import stat
 import urllib.parse
 
 from salt.exceptions import CommandExecutionError
@@ -64,17 +60,7 @@ def permissions(path=TABLE):
 
 def _table(path):
     """``{image: [groups]}`` of the database."""
-    trouble = __salt__["plasma_users_seen.trouble"](os.path.dirname(path))
-    if trouble:
-        raise CommandExecutionError(f"{path} is not read: {trouble}.")
-    try:
-        status = os.lstat(path)
-    except OSError as exc:
-        raise CommandExecutionError(f"{path} cannot be read: {exc.strerror}.") from exc
-    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise CommandExecutionError(
-            f"{path} is not read: it has to be a file that belongs to root and that nobody else can write."
-        )
+    __salt__["plasma_files.check"](path)
     query = """SELECT DISTINCT image, "group" FROM permissions WHERE image <> '' AND "group" <> '' ORDER BY 1, 2"""
     found = {}
     try:
@@ -90,19 +76,11 @@ def _table(path):
 
 def _made(image):
     """When an image was made, and its labels: none where the engine does not have it, or does not answer."""
-    connection = __salt__["plasma_docker.connection"]()
     try:
-        connection.request("GET", f"/images/{urllib.parse.quote(image, safe='/:@')}/json")
-        answer = connection.getresponse()
-        content = answer.read()
-    except (OSError, http.client.HTTPException):
-        return "", {}
-    finally:
-        connection.close()
-    if answer.status != 200:
-        return "", {}
-    found = json.loads(content)
-    return found["Created"], found["Config"].get("Labels") or {}
+        found = __salt__["plasma_environment_image.inspect"](image)
+    except CommandExecutionError:
+        found = None
+    return (found["Created"], found["Config"].get("Labels") or {}) if found else ("", {})
 
 
 def _entry(name, labels, groups):

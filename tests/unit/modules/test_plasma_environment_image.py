@@ -14,6 +14,7 @@ from salt.exceptions import CommandExecutionError
 
 import _modules.plasma_docker as docker
 import _modules.plasma_environment_image as image
+import _modules.plasma_files as files
 import _modules.plasma_users_seen as seen
 
 NAME = "registry.example.org/course:2026"
@@ -70,8 +71,9 @@ def configure_loader_modules(engine, monkeypatch):
     functions = {
         "plasma_docker.connection": create_autospec(docker.connection, side_effect=engine.connection),
         "plasma_users_seen.trouble": create_autospec(seen.trouble, return_value=None),
+        "plasma_files.check": files.check,
     }
-    return {image: {"__salt__": functions}, seen: {}}
+    return {image: {"__salt__": functions}, files: {"__salt__": functions}, seen: {}}
 
 
 @pytest.fixture

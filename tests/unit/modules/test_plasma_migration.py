@@ -13,6 +13,8 @@ import yaml
 from salt.exceptions import CommandExecutionError
 
 import _modules.plasma_docker as docker
+import _modules.plasma_environment_image as environment_image
+import _modules.plasma_files as files
 import _modules.plasma_migration as migration
 import _modules.plasma_users_seen as seen
 from tests.unit.pillar.conftest import load_external_pillar
@@ -51,10 +53,10 @@ class StandInEngine:
     def __init__(self):
         self.labels, self.away = {}, False
 
-    def connection(self):
+    def connection(self, path=None, timeout=None):
         return self
 
-    def request(self, method, target):
+    def request(self, method, target, body=None, headers=None):
         if self.away:
             raise ConnectionRefusedError(111, "Connection refused")
         image = target.removeprefix("/images/").removesuffix("/json")
@@ -81,8 +83,10 @@ def configure_loader_modules(engine):
     functions = {
         "plasma_docker.connection": create_autospec(docker.connection, side_effect=engine.connection),
         "plasma_users_seen.trouble": create_autospec(seen.trouble, return_value=None),
+        "plasma_files.check": files.check,
+        "plasma_environment_image.inspect": environment_image.inspect,
     }
-    return {migration: {"__salt__": functions}}
+    return {module: {"__salt__": functions} for module in (migration, files, environment_image)}
 
 
 @pytest.fixture

@@ -16,20 +16,20 @@ help:  ## list the targets
 $(VENV)/.ready: requirements-dev.txt
 	tools/bootstrap $(VENV) requirements-dev.txt
 
-$(PLUGIN_VENV)/.ready: plugin/requirements.txt plugin/tests/requirements.txt plugin/pyproject.toml
+$(PLUGIN_VENV)/.ready: $(VENV)/.ready plugin/requirements.txt plugin/tests/requirements.txt plugin/pyproject.toml
 	tools/bootstrap $(PLUGIN_VENV) plugin/requirements.txt plugin/tests/requirements.txt
-	$(PLUGIN_VENV)/bin/python -m pip install -q --no-deps --no-build-isolation -e plugin
+	$(VENV)/bin/uv pip install --quiet --python $(PLUGIN_VENV)/bin/python --no-deps --no-build-isolation -e plugin
 
 # Everything as on servers but for JupyterHub, which is the next release.
-$(NEXT_VENV)/.ready: plugin/next/requirements.txt plugin/pyproject.toml
+$(NEXT_VENV)/.ready: $(VENV)/.ready plugin/next/requirements.txt plugin/pyproject.toml
 	tools/bootstrap $(NEXT_VENV) plugin/next/requirements.txt
-	$(NEXT_VENV)/bin/python -m pip install -q --no-deps --no-build-isolation -e plugin
+	$(VENV)/bin/uv pip install --quiet --python $(NEXT_VENV)/bin/python --no-deps --no-build-isolation -e plugin
 
 # Ansible, to compare with, and what draws the figures.
-$(BENCH_VENV)/.ready: benchmarks/requirements.txt
+$(BENCH_VENV)/.ready: $(VENV)/.ready benchmarks/requirements.txt
 	tools/bootstrap $(BENCH_VENV) benchmarks/requirements.txt
 
-$(DOCS_VENV)/.ready: docs/requirements.txt
+$(DOCS_VENV)/.ready: $(VENV)/.ready docs/requirements.txt
 	tools/bootstrap $(DOCS_VENV) docs/requirements.txt
 
 .PHONY: setup

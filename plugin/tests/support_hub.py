@@ -18,6 +18,8 @@ import requests
 
 TOKEN_HEADER = "Authorization"
 LABEL_USER = "org.plasma.user"
+# Another one keeps the firewalls of two checkouts apart whose tests run on one engine.
+NETWORK = os.environ.get("PLASMA_TEST_NETWORK", "plasma")
 
 
 def free_port() -> int:
@@ -70,7 +72,7 @@ class Hub:
             f"http:\n  address: 127.0.0.1\n  port: {self.port}\n"
             f"traefik_api:\n  port: {self.api_port}\n"
             f"services:\n  cull: {cull}\n"
-            f"plasma: {json.dumps({'service_port': self.service_port, **(plasma or {})})}\n"
+            f"plasma: {json.dumps({'service_port': self.service_port, 'network': {'name': NETWORK}, **(plasma or {})})}\n"
         )
         (prefix / "config" / "jupyterhub_config.d" / "tests.py").write_text(
             f"c.JupyterHub.hub_port = {self.hub_port}\n"

@@ -91,6 +91,8 @@ class ContainerTarget(Target):
         # --privileged would do, but fails where the machine itself lacks CAP_SYS_RESOURCE, and gives away the devices.
         # Without SYS_MODULE systemd does not try to load kernel modules, which are the machine's business.
         arguments += ["--cap-add", "ALL", "--cap-drop", "SYS_RESOURCE", "--cap-drop", "SYS_MODULE"]
+        # The clock is the machine's.
+        arguments += ["--cap-drop", "SYS_TIME"]
         arguments += ["--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"]
         arguments += ["--tmpfs", "/run", "--tmpfs", "/run/lock"]
         for volume, mounted in self.volumes().items():

@@ -9,7 +9,7 @@ from typing import Any
 from tljh_repo2docker import TLJH_R2D_ADMIN_SCOPE
 from traitlets.config import LazyConfigValue
 
-from . import network, operators, routes, settings, theme
+from . import kept, network, operators, routes, settings, theme
 from .access import Store
 
 SERVICE = "plasma"
@@ -150,7 +150,8 @@ def configure(c: Any) -> None:
     from .spawner import PlasmaSpawner
 
     values = settings.load()
-    Store(values.database).upgrade()
+    store = Store(values.database)
+    store.upgrade()
     add_service(c, values)
     add_cockpit(c, values)
     add_role(c, operators.register(c, values.state_dir))
@@ -186,3 +187,6 @@ def configure(c: Any) -> None:
     https = settings.section(values.config, "https").get("enabled") is True
     routes.follow(values.state_dir / "rules" / "rules.toml", "https" if https else "http")
     theme.apply(c, values)
+    # The hub can work with them.
+    kept.keep(values.config_file)
+    store.keep()

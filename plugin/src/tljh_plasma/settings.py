@@ -291,8 +291,14 @@ def load(prefix: Path | None = None) -> Settings:
     Raises:
         SettingsError: the file or one of our values in it is wrong.
     """
+    from . import kept
+
     prefix = prefix or install_prefix()
-    config = load_config(prefix / "config" / "config.yaml")
+    path = prefix / "config" / "config.yaml"
+    config = load_config(path)
+    if not config and kept.copy_of(path).exists():
+        # Without it everybody with an account would get in, and into every environment.
+        raise SettingsError(f"{path} is missing or empty, so nobody is let in: `state.apply tljh` brings it back.")
 
     shared = section(config, "plasma").get("shared_data", DEFAULT_SHARED_DATA) or ""
     if not isinstance(shared, str) or (shared and not shared.startswith("/")):

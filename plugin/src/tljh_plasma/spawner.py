@@ -284,6 +284,15 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             self.object_id = ""
         return status
 
+    async def remove_object(self) -> None:
+        """Remove the container, also one that runs: it may be of a hub whose database is lost."""
+        try:
+            await self.docker("remove_container", self.object_id, v=True, force=True)
+        except docker.errors.APIError as error:
+            # Gone, or somebody else is removing it.
+            if error.status_code not in (404, 409):
+                raise
+
     def _refresh_notices(self, level: int) -> str | None:
         """Bring what the person is told up to date; the directory to mount, None when there is none.
 

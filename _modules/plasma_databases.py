@@ -131,7 +131,7 @@ def mend(name, prefix="/opt/tljh", afresh=False, timeout=120):
             f"`plasma_databases.mend {name} afresh=True`, after which environments are as open as "
             "plasma.permissions.default says."
         )
-    _systemctl("stop", "jupyterhub.service")
+    _stop()
     # The hub refuses to make a file anew of which there is a copy.
     aside, stopped = _put_aside(path, *([copy] if name == PERMISSIONS and afresh else [])), {}
     if name == PERMISSIONS and not afresh:
@@ -177,9 +177,18 @@ def _bring(copy, path):
         shutil.copyfileobj(source, target)
 
 
-def _systemctl(*arguments):
+def _stop():
+    """Stop the hub; one that lost its database waits for it until systemd loses patience."""
+    try:
+        _systemctl("stop", "jupyterhub.service", timeout=15)
+    except subprocess.TimeoutExpired:
+        _systemctl("kill", "--signal=SIGKILL", "jupyterhub.service")
+        _systemctl("stop", "jupyterhub.service")
+
+
+def _systemctl(*arguments, timeout=90):
     done = subprocess.run(
-        ["systemctl", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90
+        ["systemctl", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
     )
     if done.returncode and arguments[0] != "reset-failed":
         raise CommandExecutionError(f"systemctl {' '.join(arguments)} failed: {done.stderr.strip()}")

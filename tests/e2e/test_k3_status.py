@@ -118,9 +118,7 @@ STATE = "/opt/tljh/state"
 DAMAGES = {
     "sessions truncated under a running hub": ("jupyterhub.sqlite", "truncate -s 0 {}", False),
     "sessions overwritten": ("jupyterhub.sqlite", "head -c 9000 /dev/urandom | tee {} > /dev/null", True),
-    "sessions gone": ("jupyterhub.sqlite", "rm {}", True),
     "permissions gone": ("plasma.sqlite", "rm {}", True),
-    "permissions truncated": ("plasma.sqlite", "truncate -s 0 {}", True),
     "environments overwritten": ("tljh_repo2docker.sqlite", "head -c 9000 /dev/urandom | tee {} > /dev/null", True),
 }
 
@@ -177,9 +175,8 @@ def test_a_damaged_database(kept, status, people, damage):
     guarded(kept, people)
 
 
-@pytest.mark.parametrize("damage", ["rm {}", "truncate -s 0 {}"])
-def test_without_its_configuration_the_hub_stays_shut(kept, status, people, damage):
-    kept.target.sudo(damage.format("/opt/tljh/config/config.yaml"))
+def test_without_its_configuration_the_hub_stays_shut(kept, status, people):
+    kept.target.sudo("rm /opt/tljh/config/config.yaml")
     kept.target.sudo("systemctl restart --no-block jupyterhub")
     wait_for(
         lambda: "nobody is let in" in kept.target.sudo("journalctl -u jupyterhub -n 40 -o cat").stdout,

@@ -20,6 +20,9 @@ GAP = "\x00"
 SALTS_OWN = {"Pillar failed to render with the following messages"}
 # Put together from two strings.
 TOGETHER = {
+    "jupyterhub.sqlite, in which the hub keeps who is logged in and which servers run, ...": (
+        "in which the hub keeps who is logged in and which servers run"
+    ),
     "The environment ... cannot start: there is no jupyterhub-singleuser in it": "The environment ... cannot start",
     "Installing the hub's packages failed": "Installing the hub's packages",
 }
@@ -42,6 +45,15 @@ MET = {
     "the clock says ..., ... that of the machine salt-ssh runs on": (
         "tests/unit/modules/test_plasma_preflight.py",
         "2027-01-15 08:00:00 UTC",
+    ),
+    "... is missing or empty, so nobody is let in": ("plugin/tests/test_kept.py", "is missing or empty"),
+    "..., which says who may start which environment, is gone, so nobody is let in": (
+        "plugin/tests/test_kept.py",
+        "gone, so nobody is let in",
+    ),
+    "jupyterhub.sqlite, in which the hub keeps who is logged in and which servers run, ...": (
+        "tests/e2e/test_k3_status.py",
+        "sessions truncated",
     ),
     "No certificate came within ... seconds": ("tests/e2e/test_k1_https.py", "No certificate came"),
     "... is of another machine": ("tests/e2e/test_k4_backup.py", "is of another machine"),

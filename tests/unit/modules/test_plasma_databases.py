@@ -38,7 +38,7 @@ def ready():
 @pytest.fixture
 def called(monkeypatch):
     commands = []
-    monkeypatch.setattr(databases, "_systemctl", lambda *arguments: commands.append(" ".join(arguments)))
+    monkeypatch.setattr(databases, "_systemctl", lambda *arguments, **_: commands.append(" ".join(arguments)))
     return commands
 
 

@@ -133,6 +133,25 @@ def quicken_proxy(c: Any) -> None:
         c.TraefikProxy.traefik_api_hashed_password = hashed.decode("ascii")
 
 
+def find_proxy_api(c: Any, values: settings.Settings) -> None:
+    """Look for Traefik's API where the proxy that runs has it: in what it was started with.
+
+    config.yaml may say another port since. TLJH's hub does not read that one at all.
+
+    Args:
+        c: the traitlets ``Config`` object.
+        values: the settings.
+    """
+    import toml
+
+    try:
+        static = toml.loads((values.state_dir / "traefik.toml").read_text(encoding="utf-8"))
+        address = static["entryPoints"]["auth_api"]["address"]
+    except (OSError, UnicodeDecodeError, toml.TomlDecodeError, KeyError, TypeError):
+        return
+    c.TraefikProxy.traefik_api_url = f"http://{address}"
+
+
 def configure(c: Any) -> None:
     """Set up authenticator, spawner, service, network and look in ``c``.
 
@@ -181,7 +200,9 @@ def configure(c: Any) -> None:
     address = network.ensure_network(client, values.network_name)
     c.JupyterHub.hub_ip = address
     c.JupyterHub.hub_connect_ip = address
+    c.JupyterHub.hub_port = settings.HUB_PORT
 
+    find_proxy_api(c, values)
     quicken_proxy(c)
     https = settings.section(values.config, "https").get("enabled") is True
     routes.follow(values.state_dir / "rules" / "rules.toml", "https" if https else "http")

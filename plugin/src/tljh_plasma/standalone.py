@@ -21,8 +21,6 @@ from typing import Any
 from . import settings
 from .settings import Settings, SettingsError
 
-HUB_PORT = 15001
-
 # TLJH's defaults for the keys we read.
 DEFAULTS: dict[str, Any] = {
     "base_url": "/",
@@ -35,7 +33,7 @@ DEFAULTS: dict[str, Any] = {
         "tls": {"cert": "", "key": ""},
         "letsencrypt": {"email": "", "domains": [], "staging": False, "acme_server": ""},
     },
-    "traefik_api": {"ip": "127.0.0.1", "port": 8099, "username": "api_admin", "password": ""},
+    "traefik_api": {"ip": "127.0.0.1", "port": settings.DEFAULT_API_PORT, "username": "api_admin", "password": ""},
     "services": {
         "cull": {
             "enabled": True,
@@ -69,6 +67,19 @@ def merge(base: dict[str, Any], extra: dict[str, Any], path: str = "") -> dict[s
             result[key] = merge(result[key], value, f"{where}.")
         elif value is not None or key not in result:
             result[key] = copy.deepcopy(value)
+    return result
+
+
+def defaulted(config: dict[str, Any]) -> dict[str, Any]:
+    """Return config.yaml with TLJH's defaults, and the proxy's API at a port that is root's.
+
+    Raises:
+        SettingsError: a key of config.yaml cannot be used.
+    """
+    result = merge(DEFAULTS, config)
+    result["traefik_api"]["port"] = settings.inner_port(
+        result, "traefik_api", "port", default=settings.DEFAULT_API_PORT
+    )
     return result
 
 
@@ -131,11 +142,10 @@ def apply(c: Any, values: Settings) -> None:
     Raises:
         SettingsError: a key of config.yaml cannot be used.
     """
-    config = merge(DEFAULTS, values.config)
+    config = defaulted(values.config)
     state = values.state_dir
 
     c.JupyterHub.base_url = config["base_url"]
-    c.JupyterHub.hub_port = HUB_PORT
     c.JupyterHub.cookie_secret_file = str(state / "jupyterhub_cookie_secret")
     c.JupyterHub.db_url = f"sqlite:///{state / 'jupyterhub.sqlite'}"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .settings import Settings, SettingsError
-from .standalone import DEFAULTS, api_password, merge
+from .standalone import api_password, defaulted, merge
 
 LETSENCRYPT_STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
 
@@ -166,7 +166,7 @@ def render(values: Settings) -> list[Path]:
     """
     import toml
 
-    config = merge(DEFAULTS, values.config)
+    config = defaulted(values.config)
     check_https(config)
     state = values.state_dir
     rules = state / "rules"

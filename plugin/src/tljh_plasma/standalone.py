@@ -4,7 +4,8 @@ It reads the keys of TLJH's config.yaml and means the same by them, so that a se
 whichever of the two runs on it. It is not a second TLJH: users, authenticators and the user environment are not its
 business.
 
-``python -m tljh_plasma.standalone traefik`` renders the proxy's configuration and is run before the proxy starts;
+``python -m tljh_plasma.standalone traefik`` renders the proxy's configuration and is run before the proxy starts, and
+``python -m tljh_plasma.standalone files`` before the one of TLJH, which is rendered by its own tools;
 ``python -m tljh_plasma.standalone hub`` becomes the hub.
 """
 
@@ -12,13 +13,13 @@ from __future__ import annotations
 
 import copy
 import os
-import secrets
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from . import settings
+from .secret_files import kept_secret
 from .settings import Settings, SettingsError
 
 # TLJH's defaults for the keys we read.
@@ -83,24 +84,6 @@ def defaulted(config: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def kept_secret(path: Path) -> str:
-    """Return a random secret of 64 hexadecimal digits, made on the first call and kept in a file (0600)."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        secret = path.read_text(encoding="ascii").strip()
-        if secret:
-            return secret
-        # Left empty by a crash between creation and writing.
-        descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC)
-    secret = secrets.token_hex(32)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(secret)
-        file.flush()
-        os.fsync(file.fileno())
-    return secret
-
-
 def api_password(state_dir: Path) -> str:
     """Return the password of Traefik's API, kept in ``traefik-api.secret``."""
     return kept_secret(state_dir / "traefik-api.secret")
@@ -146,7 +129,6 @@ def apply(c: Any, values: Settings) -> None:
     state = values.state_dir
 
     c.JupyterHub.base_url = config["base_url"]
-    c.JupyterHub.cookie_secret_file = str(state / "jupyterhub_cookie_secret")
     c.JupyterHub.db_url = f"sqlite:///{state / 'jupyterhub.sqlite'}"
 
     users = config["users"]
@@ -197,20 +179,20 @@ def configure(c: Any, hook: Callable[[Any], None]) -> list[Path]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: ``python -m tljh_plasma.standalone {traefik,hub}``."""
+    """Command line: ``python -m tljh_plasma.standalone {traefik,files,hub}``."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments == ["hub"]:
         # The configuration's path holds the version of Python: only Python itself knows it.
         config = str(Path(__file__).with_name("standalone_config.py"))
         # As TLJH does: the database follows the hub's version; nothing happens when it is up to date.
         os.execv(sys.executable, [sys.executable, "-m", "jupyterhub", "-f", config, "--upgrade-db"])
-    if arguments != ["traefik"]:
-        print("usage: python -m tljh_plasma.standalone {traefik,hub}", file=sys.stderr)
+    if arguments not in (["traefik"], ["files"]):
+        print("usage: python -m tljh_plasma.standalone {traefik,files,hub}", file=sys.stderr)
         return 2
     from . import traefik
 
     try:
-        traefik.render(settings.load())
+        (traefik.render if arguments == ["traefik"] else traefik.keep_files)(settings.load())
     except (SettingsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

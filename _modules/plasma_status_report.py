@@ -29,6 +29,8 @@ _HEALTH = {
     "backup": ("plasma_backup.health", "directory"),
     "prune": ("plasma_prune.health", None),
     "upgrade": ("plasma_upgrade.health", "prefix"),
+    "ports": ("plasma_hub_ports.health", "prefix"),
+    "secrets": ("plasma_hub_secrets.health", "prefix"),
 }
 # Those in which a problem only warns: the certificate still holds (see _health), or the disk is looked at by itself.
 _MILD = ("prune",)
@@ -278,7 +280,7 @@ class _Judge:
         mend = re.sub(r"\bsalt-ssh ('\*'|ID)(?= )", lambda _: self.tool, mend)
         if re.match(r"(state\.apply|plasma_\w+\.\w+|tljh_\w+\.\w+)\b", mend):
             mend = f"{self.tool} {mend}"
-        elif re.match(r"(systemctl|journalctl|docker) ", mend):
+        elif re.match(r"(systemctl|journalctl|docker|sysctl) ", mend):
             mend = f"{self.tool} cmd.run '{mend}'"
         return problem, mend
 

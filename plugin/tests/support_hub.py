@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import secrets
 import signal
@@ -27,6 +28,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def free_inner_port() -> int:
+    """A TCP port for a hub, its service or its proxy's API, which are root's, that nobody listens on."""
+    while True:
+        # Those from 301 to 304 are a real hub's.
+        port = random.randrange(310, 512)
+        try:
+            socket.create_server(("", port)).close()
+        except OSError:
+            continue
+        return port
 
 
 def wait_until(check, timeout: float, what: str, interval: float = 0.1) -> Any:
@@ -55,9 +68,9 @@ class Hub:
         self.prefix = prefix
         self.admin = admin
         self.port = free_port()
-        self.hub_port = free_port()
-        self.api_port = free_port()
-        self.service_port = free_port()
+        self.hub_port = free_inner_port()
+        self.api_port = free_inner_port()
+        self.service_port = free_inner_port()
         self.origin = f"http://127.0.0.1:{self.port}"
         # Without the slash at the end.
         self.url = f"{self.origin}{base_url}".rstrip("/")

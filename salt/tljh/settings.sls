@@ -15,7 +15,11 @@ hub-settings:
         users:
           admin: {{ plasma.admins | json }}
 {% endif %}
+        # Below 512: nobody but root can take them while the hub restarts.
+        traefik_api:
+          port: 304
         plasma:
+          service_port: 302
           named_servers: {{ plasma.named_servers | json }}
           shared_data: {{ plasma.shared_data | json }}
           # All of them, each time: a group that left pillar must leave the permissions page.

@@ -9,8 +9,10 @@ from typing import Any
 from tljh_repo2docker import TLJH_R2D_ADMIN_SCOPE
 from traitlets.config import LazyConfigValue
 
-from . import kept, network, operators, routes, settings, theme
+from . import kept, network, old_ports, operators, routes, settings, theme
 from .access import Store
+from .secret_files import kept_secret
+from .standalone import api_password
 
 SERVICE = "plasma"
 COCKPIT = "cockpit"
@@ -145,6 +147,40 @@ def use_own_proxy(c: Any) -> None:
         c.JupyterHub.proxy_class = PlasmaProxy
 
 
+def keep_secrets(c: Any, values: settings.Settings) -> None:
+    """Have good secrets where files of them were lost: JupyterHub would not start, or Traefik let it in no more.
+
+    Args:
+        c: the traitlets ``Config`` object.
+        values: the settings.
+    """
+    cookies = values.state_dir / "jupyterhub_cookie_secret"
+    kept_secret(cookies)
+    c.JupyterHub.cookie_secret_file = str(cookies)
+    password = api_password(values.state_dir)
+    if not settings.section(values.config, "traefik_api").get("password"):
+        c.TraefikProxy.traefik_api_password = password
+
+
+def find_proxy_api(c: Any, values: settings.Settings) -> None:
+    """Look for Traefik's API where the proxy that runs has it: in what it was started with.
+
+    config.yaml may say another port since. TLJH's hub does not read that one at all.
+
+    Args:
+        c: the traitlets ``Config`` object.
+        values: the settings.
+    """
+    import toml
+
+    try:
+        static = toml.loads((values.state_dir / "traefik.toml").read_text(encoding="utf-8"))
+        address = static["entryPoints"]["auth_api"]["address"]
+    except (OSError, UnicodeDecodeError, toml.TomlDecodeError, KeyError, TypeError):
+        return
+    c.TraefikProxy.traefik_api_url = f"http://{address}"
+
+
 def configure(c: Any) -> None:
     """Set up authenticator, spawner, service, network and look in ``c``.
 
@@ -194,11 +230,16 @@ def configure(c: Any) -> None:
     address = network.ensure_network(client, values.network_name)
     c.JupyterHub.hub_ip = address
     c.JupyterHub.hub_connect_ip = address
+    c.JupyterHub.hub_port = settings.HUB_PORT
 
+    keep_secrets(c, values)
+    find_proxy_api(c, values)
     quicken_proxy(c)
     use_own_proxy(c)
     https = settings.section(values.config, "https").get("enabled") is True
-    routes.follow(values.state_dir / "rules" / "rules.toml", "https" if https else "http")
+    # Before the routes that tell of it are forgotten.
+    old_ports.follow(client, values, address)
+    routes.prepare(values.state_dir / "rules" / "rules.toml", "https" if https else "http")
     theme.apply(c, values)
     # The hub can work with them.
     kept.keep(values.config_file)

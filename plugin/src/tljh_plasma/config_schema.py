@@ -84,12 +84,10 @@ PLASMA_SCHEMA = {
                     timeout=_within(settings.BUILDER_TIMEOUT),
                 ),
                 "network": _section(name=_text(settings.NETWORK)),
-                "service_port": _within(settings.SERVICE_PORT),
+                "service_port": _within(settings.INNER_PORT),
                 "monitoring_url": _text(settings.LINK),
                 "disk": _section(warn_at=_within(settings.DISK_WARN_AT), homes=_text(settings.DIRECTORY)),
-                "cockpit": _section(
-                    enabled=BOOLEAN, port=_within(settings.COCKPIT_PORT), socket=_text(settings.SOCKET)
-                ),
+                "cockpit": _section(enabled=BOOLEAN, port=_within(settings.INNER_PORT), socket=_text(settings.SOCKET)),
             },
         }
     },

@@ -18,11 +18,14 @@ DEFAULT_BUILDER_IMAGE = "quay.io/jupyterhub/repo2docker:2025.12.0"
 DEFAULT_BUILDER_PARALLEL = 2
 DEFAULT_BUILDER_TIMEOUT = 7200
 DEFAULT_NETWORK_NAME = "plasma"
-DEFAULT_SERVICE_PORT = 15002
+# Passwords, logins and tokens pass through the hub's ports. Only root can listen on a port below 1024, so nobody else
+# can stand in for what belongs there while it restarts; and above 511 the kernel hands out ports below 1024 to whoever
+# asks for one.
+DEFAULT_SERVICE_PORT = 302
+HUB_PORT = 303
+DEFAULT_API_PORT = 304
 DEFAULT_DISK_WARN_AT = 85
 DEFAULT_HOMES = "/home"
-# Passwords of the system pass through it. Only root can listen on a port below 1024, so nobody else can stand in for it
-# while the hub is down; and above 511 the kernel hands out ports below 1024 to whoever asks for one.
 DEFAULT_COCKPIT_PORT = 301
 # Where Cockpit itself listens. In a directory of root's, for root alone.
 DEFAULT_COCKPIT_SOCKET = "/run/plasma-cockpit.sock"
@@ -31,10 +34,9 @@ DEFAULT_COCKPIT_SOCKET = "/run/plasma-cockpit.sock"
 NAMED_SERVER_LIMIT = (0, None)
 BUILDER_PARALLEL = (1, 16)
 BUILDER_TIMEOUT = (60, 86400)
-# Those below belong to the system's own services.
-SERVICE_PORT = (1024, 65535)
+# Of ports that are not the public's, see above. Who is not root, as on a developer's machine, has no choice.
+INNER_PORT = (1, 511) if os.geteuid() == 0 else (1, 65535)
 DISK_WARN_AT = (1, 100)
-COCKPIT_PORT = (1, 65535)
 
 POLICIES = ("open", "closed")
 
@@ -239,6 +241,18 @@ def _number(config: dict[str, Any], *keys: str, default: int, within: tuple[int,
     return value
 
 
+def inner_port(config: dict[str, Any], *keys: str, default: int) -> int:
+    """Return the port at ``keys``, or ``default`` for none and for one that anybody could take.
+
+    Those were allowed once: a hub that would not start with them could not be upgraded.
+
+    Raises:
+        SettingsError: it is no port.
+    """
+    port = _number(config, *keys, default=default, within=(1, 65535))
+    return port if port <= INNER_PORT[1] else default
+
+
 def _text(config: dict[str, Any], *keys: str, default: str, rule: TextRule) -> str:
     """Return the text at ``keys``, or ``default``."""
     value = section(config, *keys[:-1]).get(keys[-1], default)
@@ -331,11 +345,11 @@ def load(prefix: Path | None = None) -> Settings:
             config, "plasma", "builder", "timeout", default=DEFAULT_BUILDER_TIMEOUT, within=BUILDER_TIMEOUT
         ),
         network_name=_text(config, "plasma", "network", "name", default=DEFAULT_NETWORK_NAME, rule=NETWORK),
-        service_port=_number(config, "plasma", "service_port", default=DEFAULT_SERVICE_PORT, within=SERVICE_PORT),
+        service_port=inner_port(config, "plasma", "service_port", default=DEFAULT_SERVICE_PORT),
         monitoring_url=_text(config, "plasma", "monitoring_url", default="", rule=LINK),
         disk_warn_at=_number(config, "plasma", "disk", "warn_at", default=DEFAULT_DISK_WARN_AT, within=DISK_WARN_AT),
         homes=_text(config, "plasma", "disk", "homes", default=DEFAULT_HOMES, rule=DIRECTORY),
         cockpit=_cockpit(config),
-        cockpit_port=_number(config, "plasma", "cockpit", "port", default=DEFAULT_COCKPIT_PORT, within=COCKPIT_PORT),
+        cockpit_port=inner_port(config, "plasma", "cockpit", "port", default=DEFAULT_COCKPIT_PORT),
         cockpit_socket=_text(config, "plasma", "cockpit", "socket", default=DEFAULT_COCKPIT_SOCKET, rule=SOCKET),
     )

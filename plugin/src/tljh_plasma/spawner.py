@@ -18,7 +18,7 @@ from dockerspawner import DockerSpawner, SystemUserSpawner
 from traitlets import Unicode, default
 
 from . import environments as envs
-from . import failures, firewall, notices, policy
+from . import failures, firewall, notices, old_ports, policy
 from .accounts import find_entry
 from .container_files import ContainerFiles
 from .environments import Environment
@@ -276,6 +276,7 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             # reaches the hub again after a restart of it that changed its process or its port.
             try:
                 await self.in_thread(firewall.ensure, self.network_name, self.hub.port, self.poll_interval)
+                await asyncio.to_thread(old_ports.ensure)
             except (firewall.FirewallError, NetworkError, *DOCKER_ERRORS) as error:
                 self.log.error("Server %s: %s", self._log_name, error)
             await asyncio.to_thread(self._refresh_notices, logging.DEBUG)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 from .settings import Settings, SettingsError
-from .standalone import DEFAULTS, api_password, merge
+from .standalone import api_password, defaulted, merge
 
 LETSENCRYPT_STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
 
@@ -149,6 +150,33 @@ def _write(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+def keep_files(values: Settings) -> None:
+    """Make the files that the proxy needs and does not make itself, where they are missing or cannot be read any more.
+
+    Certificates that are lost so are fetched again.
+
+    Args:
+        values: the settings.
+    """
+    state = values.state_dir
+    (state / "rules").mkdir(mode=0o700, parents=True, exist_ok=True)
+    api_password(state)
+    certificates = state / "acme.json"
+    try:
+        text = certificates.read_text(encoding="utf-8")
+        broken = bool(text) and not isinstance(json.loads(text), dict)
+    except FileNotFoundError:
+        broken = False
+    except (OSError, ValueError):
+        broken = True
+    if broken:
+        os.replace(certificates, state / "acme.json.broken")
+    for path in (state / "rules" / "rules.toml", certificates):
+        # Traefik refuses an acme.json that others may read.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+        os.chmod(path, 0o600)
+
+
 def render(values: Settings) -> list[Path]:
     """Write traefik.toml, rules/dynamic.toml and, when missing, rules/rules.toml and acme.json.
 
@@ -166,7 +194,7 @@ def render(values: Settings) -> list[Path]:
     """
     import toml
 
-    config = merge(DEFAULTS, values.config)
+    config = defaulted(values.config)
     check_https(config)
     state = values.state_dir
     rules = state / "rules"
@@ -181,9 +209,5 @@ def render(values: Settings) -> list[Path]:
     header = "# Rendered from config.yaml by tljh_plasma.standalone: changes here are lost.\n"
     _write(state / "traefik.toml", header + toml.dumps(static))
     _write(rules / "dynamic.toml", header + toml.dumps(dynamic_config(config)))
-    api_password(state)
-    for path in (rules / "rules.toml", state / "acme.json"):
-        # Traefik refuses an acme.json that others may read.
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
-        os.chmod(path, 0o600)
+    keep_files(values)
     return [state / "traefik.toml", rules / "dynamic.toml", rules / "rules.toml", state / "acme.json"]

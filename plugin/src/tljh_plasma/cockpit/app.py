@@ -16,9 +16,9 @@ from tornado import web
 from tornado.httpserver import HTTPServer
 
 from .. import theme
+from ..secret_files import kept_secret
 from ..service.waiting import Waiting
 from ..settings import Settings
-from ..standalone import kept_secret
 from .proxy import RECHECK, CockpitCallback, CockpitHandler
 
 LOG = logging.getLogger("tljh_plasma.cockpit")

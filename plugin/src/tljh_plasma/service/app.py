@@ -25,7 +25,7 @@ from .. import settings as plasma_settings
 from .. import guard, theme
 from ..access import Store
 from ..builds import Builder, BuildRefused
-from ..standalone import kept_secret
+from ..secret_files import kept_secret
 from .base import MAX_BODY, CallbackHandler, Guarded, NotFoundHandler, RootHandler, StaticHandler
 from .catalog import Catalog
 from .engine import Engine

@@ -11,17 +11,18 @@ complete, or connections that come through the proxy.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import resource
 import time
 from collections import Counter
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 from tornado import gen, httputil
 from tornado.httpserver import HTTPServer
+from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
 
 LOG = logging.getLogger("tornado.general")
@@ -133,7 +134,7 @@ class LimitedServer(HTTPServer):
     def handle_stream(self, stream: Any, address: Any) -> None:
         """Take a connection, or refuse it."""
         peer = address[0] if address else ""
-        connection = _Connection(peer, _is_proxy(stream, peer))
+        connection = _Connection(peer, MACHINE.has(peer))
         if not connection.proxied:
             if self._direct[peer] >= DIRECT:
                 self._say(f"{peer} has {DIRECT} connections to this server, and gets no more")
@@ -216,13 +217,36 @@ class _Connection:
         self.answering = False
 
 
-def _is_proxy(stream: Any, peer: str) -> bool:
-    """Whether somebody is the proxy, or at least on this machine: user servers come from addresses of their own."""
-    try:
-        return ip_address(peer).is_loopback or stream.socket.getsockname()[0] == peer
-    except (ValueError, OSError, IndexError):
-        # A Unix socket, or somebody who has left again.
-        return False
+class _Machine:
+    """The addresses of this machine, from which the proxy comes. User servers have addresses of their own."""
+
+    FILE = Path("/proc/net/fib_trie")
+    # Seconds between two looks.
+    MAX_AGE = 5
+
+    def __init__(self) -> None:
+        self._addresses: set[str] = set()
+        self._read = -self.MAX_AGE * 1.0
+
+    def has(self, address: str) -> bool:
+        try:
+            if ip_address(address).is_loopback or address in self._addresses:
+                return True
+        except ValueError:
+            # A Unix socket, which only root reaches.
+            return True
+        if time.monotonic() - self._read < self.MAX_AGE:
+            return False
+        self._read = time.monotonic()
+        try:
+            found = re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", self.FILE.read_text(encoding="ascii"))
+        except OSError:
+            found = []
+        self._addresses = set(found)
+        return address in self._addresses
+
+
+MACHINE = _Machine()
 
 
 class _Request(httputil.HTTPMessageDelegate):
@@ -254,7 +278,7 @@ class _Request(httputil.HTTPMessageDelegate):
         self._most = self.server.body(start_line.path.partition("?")[0])
         length = headers.get("Content-Length", "0")
         if length.isdecimal() and int(length[:20]) > self._most:
-            await self._refuse(413)
+            await self._refuse(413, min(LINGER_BYTES, int(length[:20])))
             return
         # A piece of a chunked body is read in parts, so it is never larger than what is counted here.
         self._conn.set_max_body_size(max(self._most * 2, LARGE_BODY))
@@ -295,7 +319,7 @@ class _Request(httputil.HTTPMessageDelegate):
             self._stream.write(_answer(408))
             self._stream.close()
 
-    async def _refuse(self, status: int) -> None:
+    async def _refuse(self, status: int, left: int = LINGER_BYTES) -> None:
         """Say why, and close.
 
         What is still coming is read for a moment and thrown away: closed at once, the connection would be reset, and
@@ -305,8 +329,7 @@ class _Request(httputil.HTTPMessageDelegate):
         self.server._say(f"refused a request of {self.connection.client}: {SENTENCES[status]}")
         try:
             await self._stream.write(_answer(status))
-            end = asyncio.get_running_loop().time() + LINGER_TIME
-            left = LINGER_BYTES
+            end = IOLoop.current().time() + LINGER_TIME
             while left > 0:
                 left -= len(await gen.with_timeout(end, self._stream.read_bytes(64 * 1024, partial=True)))
         except (StreamClosedError, gen.TimeoutError):

@@ -87,20 +87,25 @@ def post(url: str, size: int, *, chunked: bool = False, **headers: str) -> int:
         return 0
 
 
-def log_in_wrongly(url: str, names: list[str], at_once: int, **headers: str) -> list[int]:
-    """Log in with wrong passwords, many at once; returns the statuses in the order of their answers."""
+def log_in_wrongly(url: str, names: list[str], at_once: int) -> list[int]:
+    """Log in with wrong passwords, many at once; returns the statuses in the order of their answers.
+
+    Each says that it comes from an address of its own.
+    """
     session = requests.Session()
     session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=at_once))
     page = session.get(f"{url}/hub/login", timeout=30)
     token = re.search(r'name="_xsrf" value="([^"]+)"', page.text)[1]
     statuses: list[int] = []
 
-    def one(name: str) -> None:
+    def one(number: int) -> None:
+        name = names[number]
+        headers = {"X-Real-Ip": f"192.0.2.{number}", "X-Forwarded-For": f"192.0.2.{number}"}
         form = {"username": name, "password": "wrong", "_xsrf": token}
         statuses.append(session.post(f"{url}/hub/login?next=", data=form, headers=headers, timeout=150).status_code)
 
     with ThreadPoolExecutor(at_once) as pool:
-        list(pool.map(one, names))
+        list(pool.map(one, range(len(names))))
     return statuses
 
 

@@ -5,6 +5,7 @@
 include:
   - preflight
   - docker
+  - tljh.limits
   - tljh.source
   - tljh.settings
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import pwd
 from typing import Any
 
 from jupyterhub.auth import PAMAuthenticator
 from tornado import web
 from traitlets import default
 
-from . import operators
+from . import logins, operators, pam_delay
 from .accounts import AccountError, find_account, find_entry
+from .logins import Logins, TooMany
+
+# Characters of a name, which is at most 32 on Linux, and bytes of a password: PAM itself takes 512.
+LONGEST_NAME = 64
+LONGEST_PASSWORD = 1024
 
 
 class PlasmaPAMAuthenticator(PAMAuthenticator):
@@ -20,10 +26,15 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
     account may be gone by then), and once more by the spawner when a server starts.
     """
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        pam_delay.leave_out()
+        self._logins = Logins()
+
     @default("executor_threads")
     def _default_executor_threads(self) -> int:
-        # PAM takes seconds over a wrong password, on purpose: the others must not queue behind it.
-        return 16
+        # As many as may be at work, and some for what else PAM is asked.
+        return logins.AT_ONCE + 4
 
     @default("auth_refresh_strict")
     def _default_auth_refresh_strict(self) -> bool:
@@ -42,10 +53,12 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
             app: the hub. Its database and its services are there by now.
         """
         # Not before the hub has read its configuration: until then it knows no scope of ours.
+        from . import bounds
         from .administrators import PATH, AdministratorsHandler
 
+        bounds.hold()
         operators.forget_old_tokens(app)
-        return [*super().get_handlers(app), (PATH, AdministratorsHandler)]
+        return [*super().get_handlers(app), (PATH, AdministratorsHandler), *bounds.HANDLERS]
 
     async def authenticate(self, handler: Any, data: dict[str, str]) -> str | None:
         """Check name and password through PAM.
@@ -59,12 +72,37 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
 
         Returns:
             The name, or None when the password is wrong or there is no such account.
+
+        Raises:
+            web.HTTPError: 429, with a sentence for the person, when too many wrong ones came before.
         """
-        name = self.normalize_username(data.get("username", ""))
-        # No such name is no reason for another answer than a wrong password.
-        if not name or "\0" in name or "password" not in data:
+        name, secrets = data.get("username"), [data.get(key, "") for key in ("password", "otp")]
+        if "password" not in data or not all(isinstance(text, str) for text in (name, *secrets)):
             return None
-        return await super().authenticate(handler, {**data, "username": name})
+        if len(name) > LONGEST_NAME or any(len(text.encode(errors="replace")) > LONGEST_PASSWORD for text in secrets):
+            return None
+        name = self.normalize_username(name)
+        # No such name is no reason for another answer than a wrong password.
+        if not name or "\0" in name:
+            return None
+        begun = asyncio.get_running_loop().time()
+        address = handler.request.remote_ip if handler is not None else ""
+        try:
+            answer = await self._logins.check(name, address, lambda: self._ask(handler, {**data, "username": name}))
+        except TooMany as error:
+            self.log.warning("Login of %r from %s is not looked at: %s", name, address, error)
+            refused = web.HTTPError(429, str(error))
+            refused.headers = {"Retry-After": str(error.seconds)}
+            raise refused from error
+        if answer is None:
+            await asyncio.sleep(begun + pam_delay.DELAY - asyncio.get_running_loop().time())
+        return answer
+
+    async def _ask(self, handler: Any, data: dict[str, str]) -> str | None:
+        """Ask PAM, about accounts that there are: a made-up name costs nothing."""
+        if not await asyncio.wrap_future(self.executor.submit(_exists, data["username"])):
+            return None
+        return await super().authenticate(handler, data)
 
     async def check_blocked_users(self, username: str, authentication: dict[str, Any] | None = None) -> bool:
         """Refuse names that are blocked and accounts that are not a person's.
@@ -117,3 +155,12 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
             self.log.warning("User %r logged out: %s", user.name, error.reason)
             return False
         return True
+
+
+def _exists(name: str) -> bool:
+    """Whether there is an account of this name."""
+    try:
+        pwd.getpwnam(name)
+    except (KeyError, ValueError):
+        return False
+    return True

@@ -270,6 +270,8 @@ class PlannedSpawner(LoggingConfigurable):
             return await self.run_plan()
         except Refusal as refusal:
             self.log.warning("Server %s refused: %s", self._log_name, refusal.reason)
+            # JupyterHub has kept what was asked for, to offer it the next time.
+            self.user_options = self.orm_spawner.user_options = {}
             raise http_error(refusal.status, refusal.message) from refusal
         except StartFailure as error:
             self.log.error("Server %s failed to start: %s", self._log_name, error)

@@ -18,13 +18,13 @@ from sqlalchemy import create_engine
 from tljh_repo2docker import dbutil
 from tljh_repo2docker.app import TljhRepo2Docker
 from tornado import web
-from tornado.httpserver import HTTPServer
 from traitlets import Instance, default
 
-from .. import settings as plasma_settings
 from .. import guard, theme
+from .. import settings as plasma_settings
 from ..access import Store
 from ..builds import Builder, BuildRefused
+from ..limits import SMALL_BODY, LimitedServer
 from ..secret_files import kept_secret
 from .base import MAX_BODY, CallbackHandler, Guarded, NotFoundHandler, RootHandler, StaticHandler
 from .catalog import Catalog
@@ -178,8 +178,8 @@ class PlasmaService(TljhRepo2Docker):
         """Answer requests until a signal comes."""
         settings = self.init_settings()
         application = web.Application(self.init_handlers(), **settings)
-        # Twice, so that a body a little too large is answered with a sentence.
-        server = HTTPServer(application, xheaders=True, max_body_size=2 * MAX_BODY)
+        # A little more, so that a body a little too large is answered with our own sentence.
+        server = LimitedServer(application, body=lambda path: MAX_BODY + SMALL_BODY, xheaders=True)
         listener = self.waiting.take_over()
         server.add_socket(listener)
         self.log.info("Plasma's service listens on %s:%s", *listener.getsockname())

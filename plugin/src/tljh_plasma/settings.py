@@ -37,6 +37,9 @@ DISK_WARN_AT = (1, 100)
 COCKPIT_PORT = (1, 65535)
 
 POLICIES = ("open", "closed")
+# Who of the administrators may enter other people's servers: all, or nobody, or a list of names and %groups.
+ADMINISTRATORS = "administrators"
+NOBODY = "nobody"
 
 
 class TextRule(NamedTuple):
@@ -67,6 +70,9 @@ _LINK_TEXT = r"[A-Za-z0-9._~:/?#\[\]@!*+,=&%-]"
 
 GROUP = TextRule(
     "the name of a group, without spaces, colons and commas", r"[^\s:,\x00-\x1f\x7f-][^\s:,\x00-\x1f\x7f]*"
+)
+ENTERING = TextRule(
+    "the name of a person, or of a group with % before it", r"%?[^\s:,%\x00-\x1f\x7f-][^\s:,\x00-\x1f\x7f]*"
 )
 # Without a tag Docker takes `latest`, which is another builder every month.
 IMAGE = TextRule(
@@ -108,6 +114,8 @@ class Settings:
         cpu: default CPU limit of a server, in CPUs.
         groups: groups that the permissions page offers, in the order of the file.
         open_by_default: whether everybody may start environments that no group was given to.
+        enter_servers: who of the administrators may enter other people's servers: "administrators", "nobody", or names
+            of people and, with % before them, of groups.
         builder_image: image of repo2docker that builds environments, with a tag or a digest.
         builder_parallel: builds that run at a time.
         builder_timeout: seconds after which a build is ended.
@@ -130,6 +138,7 @@ class Settings:
     cpu: Any = DEFAULT_CPU
     groups: tuple[str, ...] = ()
     open_by_default: bool = True
+    enter_servers: str | tuple[str, ...] = ADMINISTRATORS
     builder_image: str = DEFAULT_BUILDER_IMAGE
     builder_parallel: int = DEFAULT_BUILDER_PARALLEL
     builder_timeout: int = DEFAULT_BUILDER_TIMEOUT
@@ -274,6 +283,18 @@ def _open_by_default(config: dict[str, Any]) -> bool:
     return policy == "open"
 
 
+def _enter_servers(config: dict[str, Any]) -> str | tuple[str, ...]:
+    value = section(config, "plasma").get("enter_servers", ADMINISTRATORS)
+    if value in (ADMINISTRATORS, NOBODY):
+        return value
+    if not isinstance(value, list):
+        raise _wrong(("plasma", "enter_servers"), f"{ADMINISTRATORS}, {NOBODY} or a list of names and %groups", value)
+    for index, entry in enumerate(value):
+        if not ENTERING.allows(entry):
+            raise _wrong(("plasma", "enter_servers", str(index)), ENTERING.words, entry)
+    return tuple(dict.fromkeys(value))
+
+
 def _cockpit(config: dict[str, Any]) -> bool:
     """Whether Cockpit is wanted and can be had: passwords of the system never travel in plain text."""
     enabled = section(config, "plasma", "cockpit").get("enabled", False)
@@ -317,6 +338,7 @@ def load(prefix: Path | None = None) -> Settings:
         cpu=limits.get("cpu") or DEFAULT_CPU,
         groups=_groups(config),
         open_by_default=_open_by_default(config),
+        enter_servers=_enter_servers(config),
         builder_image=_text(config, "plasma", "builder", "image", default=DEFAULT_BUILDER_IMAGE, rule=IMAGE),
         builder_parallel=_number(
             config, "plasma", "builder", "parallel", default=DEFAULT_BUILDER_PARALLEL, within=BUILDER_PARALLEL

@@ -15,7 +15,7 @@ from typing import Any
 
 from . import privileged
 from .accounts import group_names
-from .settings import ADMINISTRATORS, NOBODY
+from .settings import ADMINISTRATORS
 
 # On somebody else these are as good as a login: to start their server, to enter it, to act as them, to let others in,
 # and to read what the hub keeps secret about them.
@@ -45,13 +45,11 @@ class Entering:
     groups: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, value: str | Iterable[str]) -> Entering:
-        """Return it for a value of the setting ``plasma.enter_servers``."""
-        if value in (ADMINISTRATORS, NOBODY):
-            return cls(value == ADMINISTRATORS)
-        entries = list(value)
+    def of(cls, entries: Iterable[str]) -> Entering:
+        """Return it for the entries of the setting ``plasma.enter_servers``."""
+        entries = list(entries)
         return cls(
-            False,
+            ADMINISTRATORS in entries,
             frozenset(entry for entry in entries if not entry.startswith("%")),
             frozenset(entry[1:] for entry in entries if entry.startswith("%")),
         )

@@ -37,9 +37,8 @@ DISK_WARN_AT = (1, 100)
 COCKPIT_PORT = (1, 65535)
 
 POLICIES = ("open", "closed")
-# Who of the administrators may enter other people's servers: all, or nobody, or a list of names and %groups.
+# All of them, in the list of the administrators who may enter other people's servers.
 ADMINISTRATORS = "administrators"
-NOBODY = "nobody"
 
 
 class TextRule(NamedTuple):
@@ -114,8 +113,8 @@ class Settings:
         cpu: default CPU limit of a server, in CPUs.
         groups: groups that the permissions page offers, in the order of the file.
         open_by_default: whether everybody may start environments that no group was given to.
-        enter_servers: who of the administrators may enter other people's servers: "administrators", "nobody", or names
-            of people and, with % before them, of groups.
+        enter_servers: who of the administrators may enter other people's servers: names of people and, with % before
+            them, of groups; "administrators" is all of them, and an empty list nobody.
         builder_image: image of repo2docker that builds environments, with a tag or a digest.
         builder_parallel: builds that run at a time.
         builder_timeout: seconds after which a build is ended.
@@ -138,7 +137,7 @@ class Settings:
     cpu: Any = DEFAULT_CPU
     groups: tuple[str, ...] = ()
     open_by_default: bool = True
-    enter_servers: str | tuple[str, ...] = ADMINISTRATORS
+    enter_servers: tuple[str, ...] = (ADMINISTRATORS,)
     builder_image: str = DEFAULT_BUILDER_IMAGE
     builder_parallel: int = DEFAULT_BUILDER_PARALLEL
     builder_timeout: int = DEFAULT_BUILDER_TIMEOUT
@@ -283,16 +282,14 @@ def _open_by_default(config: dict[str, Any]) -> bool:
     return policy == "open"
 
 
-def _enter_servers(config: dict[str, Any]) -> str | tuple[str, ...]:
-    value = section(config, "plasma").get("enter_servers", ADMINISTRATORS)
-    if value in (ADMINISTRATORS, NOBODY):
-        return value
-    if not isinstance(value, list):
-        raise _wrong(("plasma", "enter_servers"), f"{ADMINISTRATORS}, {NOBODY} or a list of names and %groups", value)
-    for index, entry in enumerate(value):
+def _enter_servers(config: dict[str, Any]) -> tuple[str, ...]:
+    if "enter_servers" not in section(config, "plasma"):
+        return (ADMINISTRATORS,)
+    entries = _list(config, "plasma", "enter_servers")
+    for index, entry in enumerate(entries):
         if not ENTERING.allows(entry):
             raise _wrong(("plasma", "enter_servers", str(index)), ENTERING.words, entry)
-    return tuple(dict.fromkeys(value))
+    return tuple(dict.fromkeys(entries))
 
 
 def _cockpit(config: dict[str, Any]) -> bool:

@@ -42,6 +42,9 @@ plasma:
   # permissions:
   #   default: open
 
+  # Which administrators of the hub may enter other people's servers, to help: all, names, %groups, or ([]) nobody.
+  # enter_servers: [administrators]
+
   # What builds environments: a pinned image of repo2docker, how many builds at a time, seconds until one is ended.
   # builder:
   #   image: quay.io/jupyterhub/repo2docker:2025.12.0

@@ -50,10 +50,24 @@ PinnedImage = Annotated[
     ),
 ]
 
+
+def _entering(text: str) -> str:
+    if not re.fullmatch(r"%?[^\s:,%\x00-\x1f\x7f-][^\s:,\x00-\x1f\x7f]*", text) or len(text) > 255:
+        raise refuse("is not the name of a person or of a group")
+    return text
+
+
 MonitoringLink = Annotated[
     str,
     AfterValidator(lambda text: check_link(text) if text else text),
     Rule("an https:// or http:// URL, a path on this server that starts with one /, or '' for no link"),
+]
+
+
+Entering = Annotated[
+    str,
+    AfterValidator(_entering),
+    Rule("`administrators`, the name of a person, or of a group with % before it"),
 ]
 
 

@@ -15,7 +15,7 @@ from .names import UserName
 from .people import GroupEntry, PasswordPolicy, User, repeated
 from .quotas import DefaultQuota, Quotas, limits
 from .rules import CertificateFile, CpuShare, DataDirectory, Domain, Email, HomePath, HttpsUrl, MemorySize
-from .service import Builder, MonitoringLink, Permissions
+from .service import Builder, Entering, MonitoringLink, Permissions
 
 
 class Limits(Section):
@@ -216,6 +216,13 @@ class Plasma(Section):
     )
     permissions: Permissions = option(
         Permissions, example={"default": "closed"}, description="Who may start environments."
+    )
+    enter_servers: list[Entering] = option(
+        lambda: ["administrators"],
+        example=["anna", "%teachers"],
+        description="Which of the hub's administrators may enter other people's servers, to help them: start and open "
+        "them, with the owner's home, and make tokens that act as them. `administrators` is all of them, and `[]` "
+        "nobody. Servers of accounts that may use sudo, docker or the like are for nobody but themselves.",
     )
     builder: Builder = option(Builder, example={"parallel": 1}, description="Building environments.")
     utils: Utils = option(Utils, example={"monitor": "none"}, description="Tools for debugging on the server.")

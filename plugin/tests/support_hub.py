@@ -204,10 +204,12 @@ class Hub:
         self.api("DELETE", path)
         wait_until(lambda: server not in self.api("GET", f"/users/{name}").json()["servers"], 60, f"stop of {name}")
 
-    def login(self, name: str, password: str) -> tuple[requests.Session, requests.Response]:
+    def login(
+        self, name: str, password: str, session: requests.Session | None = None
+    ) -> tuple[requests.Session, requests.Response]:
         """Log in through the form, as a browser would. Returns session and the page after it."""
         self.visitors.add(name)
-        session = requests.Session()
+        session = session or requests.Session()
         page = session.get(f"{self.url}/hub/login", timeout=30)
         token = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
         assert token, page.text

@@ -25,6 +25,7 @@ hub-settings:
           # All of them, each time: a group that left pillar must leave the permissions page.
           groups: [{% for group in plasma.groups if not group.absent %}{{ group.name | json }}, {% endfor %}]
           permissions: {{ plasma.permissions | json }}
+          enter_servers: {{ plasma.enter_servers | json }}
           builder: {{ plasma.builder | json }}
           monitoring_url: {{ plasma.monitoring_url | json }}
           disk:

@@ -105,6 +105,7 @@ _COMMON = {
     "named_servers": {"limit": 5},
     "shared_data": "/srv/course-data",
     "permissions": {"default": "closed"},
+    "enter_servers": ["%assistants"],
     "builder": {"image": "registry.example.org:5000/r2d:2025.12.0", "parallel": 3, "timeout": 3600},
     "monitoring_url": "https://monitoring.example.org/d/plasma?from=now-1h",
     "utils": {

@@ -149,6 +149,7 @@ def test_settings_are_the_values_of_the_pillar(system, pillar):
         "service_port": 302,
         "groups": [group["name"] for group in plasma["groups"] if not group["absent"]],
         **{key: plasma[key] for key in ("named_servers", "shared_data", "permissions", "builder", "monitoring_url")},
+        "enter_servers": plasma["enter_servers"],
         "disk": {"warn_at": plasma["docker"]["prune"]["warn_at"], "homes": plasma["home_path"]},
     }
     installed = states["hub-installed"]
@@ -190,6 +191,7 @@ def test_the_hub_takes_the_settings(pillar, tmp_path, monkeypatch):
     assert settings.config["traefik_api"]["port"] == reader.DEFAULT_API_PORT
     assert settings.groups == tuple(group["name"] for group in plasma["groups"] if not group["absent"])
     assert settings.open_by_default is (plasma["permissions"]["default"] == "open")
+    assert settings.enter_servers == tuple(plasma["enter_servers"])
     assert settings.builder_image == plasma["builder"]["image"]
     assert settings.builder_parallel == plasma["builder"]["parallel"]
     assert settings.builder_timeout == plasma["builder"]["timeout"]

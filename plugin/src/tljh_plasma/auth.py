@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import pwd
+import uuid
 from typing import Any
 
 from jupyterhub.auth import PAMAuthenticator
+from jupyterhub.handlers.login import LoginHandler
 from tornado import web
 from traitlets import default
 
-from . import logins, operators, pam_delay
+from . import logins, operators, pam_delay, sessions
 from .accounts import AccountError, find_account, find_entry
 from .logins import Logins, TooMany
 
@@ -46,6 +48,11 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
         # Before a server counts as starting: whoever is being removed would hold that up with one start after another.
         return True
 
+    @default("auth_refresh_age")
+    def _default_auth_refresh_age(self) -> int:
+        # Seconds after which an account is looked at again: whether it is there, and has the password of its sessions.
+        return 30
+
     def get_handlers(self, app: Any) -> list[tuple[str, Any]]:
         """Return the hub's handlers that have to do with who somebody is, with the one that names administrators.
 
@@ -53,12 +60,14 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
             app: the hub. Its database and its services are there by now.
         """
         # Not before the hub has read its configuration: until then it knows no scope of ours.
-        from . import bounds
+        from . import bounds, handlers
         from .administrators import PATH, AdministratorsHandler
 
         bounds.hold()
         operators.forget_old_tokens(app)
-        return [*super().get_handlers(app), (PATH, AdministratorsHandler), *bounds.HANDLERS]
+        handlers.check_bodies()
+        self._cookie_secret = app.cookie_secret
+        return [*super().get_handlers(app), (PATH, AdministratorsHandler), *bounds.HANDLERS, *handlers.HANDLERS]
 
     async def authenticate(self, handler: Any, data: dict[str, str]) -> str | None:
         """Check name and password through PAM.
@@ -103,6 +112,44 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
         if not await asyncio.wrap_future(self.executor.submit(_exists, data["username"])):
             return None
         return await super().authenticate(handler, data)
+
+    async def get_authenticated_user(self, handler: Any, data: dict[str, str]) -> dict[str, Any] | None:
+        """Let somebody in, with a new session.
+
+        Args:
+            handler: the login handler, or the one that makes a token for a password.
+            data: the form.
+        """
+        found = await super().get_authenticated_user(handler, data)
+        if not found:
+            return found
+        known = handler.find_user(found["name"])
+        if known is None:
+            # Their cookie is made a moment later.
+            known = handler.user_from_username(found["name"])
+        await self.match_sessions(known, handler.db)
+        if isinstance(handler, LoginHandler):
+            # Not the id that the browser came with: somebody else may have put it there.
+            handler._session_id = uuid.uuid4().hex
+            handler.set_session_cookie()
+        return found
+
+    async def match_sessions(self, user: Any, db: Any) -> bool:
+        """End a person's sessions when their password is another one than these began with.
+
+        Args:
+            user: the hub's user.
+            db: the hub's database session.
+
+        Returns:
+            Whether they go on.
+        """
+        now = await asyncio.to_thread(sessions.digest, user.name, self._cookie_secret)
+        if sessions.agrees(user, now):
+            return True
+        ended = sessions.end(db, user, now)
+        self.log.info("Password of %s is a new one to the hub: their sessions end (%d tokens)", user.name, ended)
+        return False
 
     async def check_blocked_users(self, username: str, authentication: dict[str, Any] | None = None) -> bool:
         """Refuse names that are blocked and accounts that are not a person's.
@@ -154,7 +201,11 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
                 raise web.HTTPError(403, error.message) from error
             self.log.warning("User %r logged out: %s", user.name, error.reason)
             return False
-        return True
+        if handler is None or await self.match_sessions(user, handler.db):
+            return True
+        # Tokens of programs go on; the cookie or the token of a session that came with this request is gone.
+        token = handler.get_token()
+        return token is not None and token.session_id is None
 
 
 def _exists(name: str) -> bool:

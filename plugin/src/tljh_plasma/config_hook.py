@@ -194,6 +194,7 @@ def configure(c: Any) -> None:
         AccessError: the file with the permissions cannot be used.
         NetworkError: Docker does not answer, or its network is not ours.
     """
+    from . import rights
     from .auth import PlasmaPAMAuthenticator
     from .spawner import PlasmaSpawner
 
@@ -204,6 +205,9 @@ def configure(c: Any) -> None:
     add_service(c, values)
     add_cockpit(c, values)
     add_role(c, operators.register(c, values.state_dir))
+
+    # Who may do what to whom.
+    rights.install(rights.Entering.of(values.enter_servers))
 
     # Who gets in.
     c.JupyterHub.authenticator_class = PlasmaPAMAuthenticator

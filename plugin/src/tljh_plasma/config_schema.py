@@ -78,6 +78,7 @@ PLASMA_SCHEMA = {
                 "shared_data": {"type": "string", "pattern": r"^/[^\x00-\x1f]*\Z", "title": "an absolute path"},
                 "groups": {"type": "array", "items": _text(settings.GROUP)},
                 "permissions": _section(default={"enum": list(settings.POLICIES)}),
+                "enter_servers": {"type": "array", "items": _text(settings.ENTERING)},
                 "builder": _section(
                     image=_text(settings.IMAGE),
                     parallel=_within(settings.BUILDER_PARALLEL),

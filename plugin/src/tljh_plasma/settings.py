@@ -39,6 +39,8 @@ INNER_PORT = (1, 511) if os.geteuid() == 0 else (1, 65535)
 DISK_WARN_AT = (1, 100)
 
 POLICIES = ("open", "closed")
+# All of them, in the list of the administrators who may enter other people's servers.
+ADMINISTRATORS = "administrators"
 
 
 class TextRule(NamedTuple):
@@ -69,6 +71,9 @@ _LINK_TEXT = r"[A-Za-z0-9._~:/?#\[\]@!*+,=&%-]"
 
 GROUP = TextRule(
     "the name of a group, without spaces, colons and commas", r"[^\s:,\x00-\x1f\x7f-][^\s:,\x00-\x1f\x7f]*"
+)
+ENTERING = TextRule(
+    "the name of a person, or of a group with % before it", r"%?[^\s:,%\x00-\x1f\x7f-][^\s:,\x00-\x1f\x7f]*"
 )
 # Without a tag Docker takes `latest`, which is another builder every month.
 IMAGE = TextRule(
@@ -110,6 +115,8 @@ class Settings:
         cpu: default CPU limit of a server, in CPUs.
         groups: groups that the permissions page offers, in the order of the file.
         open_by_default: whether everybody may start environments that no group was given to.
+        enter_servers: who of the administrators may enter other people's servers: names of people and, with % before
+            them, of groups; "administrators" is all of them, and an empty list nobody.
         builder_image: image of repo2docker that builds environments, with a tag or a digest.
         builder_parallel: builds that run at a time.
         builder_timeout: seconds after which a build is ended.
@@ -132,6 +139,7 @@ class Settings:
     cpu: Any = DEFAULT_CPU
     groups: tuple[str, ...] = ()
     open_by_default: bool = True
+    enter_servers: tuple[str, ...] = (ADMINISTRATORS,)
     builder_image: str = DEFAULT_BUILDER_IMAGE
     builder_parallel: int = DEFAULT_BUILDER_PARALLEL
     builder_timeout: int = DEFAULT_BUILDER_TIMEOUT
@@ -288,6 +296,16 @@ def _open_by_default(config: dict[str, Any]) -> bool:
     return policy == "open"
 
 
+def _enter_servers(config: dict[str, Any]) -> tuple[str, ...]:
+    if "enter_servers" not in section(config, "plasma"):
+        return (ADMINISTRATORS,)
+    entries = _list(config, "plasma", "enter_servers")
+    for index, entry in enumerate(entries):
+        if not ENTERING.allows(entry):
+            raise _wrong(("plasma", "enter_servers", str(index)), ENTERING.words, entry)
+    return tuple(dict.fromkeys(entries))
+
+
 def _cockpit(config: dict[str, Any]) -> bool:
     """Whether Cockpit is wanted and can be had: passwords of the system never travel in plain text."""
     enabled = section(config, "plasma", "cockpit").get("enabled", False)
@@ -337,6 +355,7 @@ def load(prefix: Path | None = None) -> Settings:
         cpu=limits.get("cpu") or DEFAULT_CPU,
         groups=_groups(config),
         open_by_default=_open_by_default(config),
+        enter_servers=_enter_servers(config),
         builder_image=_text(config, "plasma", "builder", "image", default=DEFAULT_BUILDER_IMAGE, rule=IMAGE),
         builder_parallel=_number(
             config, "plasma", "builder", "parallel", default=DEFAULT_BUILDER_PARALLEL, within=BUILDER_PARALLEL

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ class Hub:
         plasma: dict[str, Any] | None = None,
         base_url: str = "/",
         cull: str = "{timeout: 3600}",
+        builds: Iterable[str] = (),
     ) -> None:
         self.prefix = prefix
         self.admin = admin
@@ -66,13 +68,14 @@ class Hub:
         self.visitors: set[str] = {admin}
         (prefix / "config" / "jupyterhub_config.d").mkdir(parents=True)
         (prefix / "state").mkdir()
+        settings = {"service_port": self.service_port, "network": {"name": NETWORK, "builds": list(builds)}}
         (prefix / "config" / "config.yaml").write_text(
             f"base_url: {base_url}\n"
             f"users:\n  admin: [{admin}]\n"
             f"http:\n  address: 127.0.0.1\n  port: {self.port}\n"
             f"traefik_api:\n  port: {self.api_port}\n"
             f"services:\n  cull: {cull}\n"
-            f"plasma: {json.dumps({'service_port': self.service_port, 'network': {'name': NETWORK}, **(plasma or {})})}\n"
+            f"plasma: {json.dumps({**settings, **(plasma or {})})}\n"
         )
         (prefix / "config" / "jupyterhub_config.d" / "tests.py").write_text(
             f"c.JupyterHub.hub_port = {self.hub_port}\n"

@@ -22,6 +22,7 @@ hub-settings:
           groups: [{% for group in plasma.groups if not group.absent %}{{ group.name | json }}, {% endfor %}]
           permissions: {{ plasma.permissions | json }}
           builder: {{ plasma.builder | json }}
+          network: {{ plasma.network | json }}
           monitoring_url: {{ plasma.monitoring_url | json }}
           disk:
             warn_at: {{ plasma.docker.prune.warn_at }}

@@ -145,6 +145,8 @@ BuildArgument = pattern(
     r"[A-Za-z_][A-Za-z0-9_]*", "letters, digits and _", longest=64, hint="is not the name of a build argument"
 )
 
+# In lower case, with or without a domain.
+HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 

@@ -14,8 +14,9 @@ from .keeping import Backup, Uninstall, Upgrade
 from .names import UserName
 from .people import GroupEntry, PasswordPolicy, User, repeated
 from .quotas import DefaultQuota, Quotas, limits
+from .reach import reached
 from .rules import CertificateFile, CpuShare, DataDirectory, Domain, Email, HomePath, HttpsUrl, MemorySize
-from .service import Builder, Entering, MonitoringLink, Permissions
+from .service import Builder, Entering, MonitoringLink, Network, Permissions
 
 
 class Limits(Section):
@@ -202,6 +203,11 @@ class Plasma(Section):
         description="Certificates. Without any of its keys the hub answers on http:// only.",
     )
     cockpit: Cockpit = option(Cockpit, example={"enabled": True}, description="The monitoring tool Cockpit.")
+    network: Network = option(
+        Network,
+        example={"allow": ["10.1.2.0/24:5432"]},
+        description="What user servers and builds reach beside the internet.",
+    )
     monitoring_url: MonitoringLink = option(
         "",
         example="/cockpit/",
@@ -236,6 +242,14 @@ class Plasma(Section):
     preflight: Preflight = option(
         Preflight, example={"min_disk": "20G"}, description="What the server must have before anything is changed."
     )
+
+    def complete(self) -> None:
+        # What builds fetch from may be in a private network, and is named already.
+        sources = self.hub.sources
+        for url in (sources.pip_index_url, sources.http_proxy, sources.https_proxy):
+            place = reached(url) if url else None
+            if place and place not in self.network.builds:
+                self.network.builds = [*self.network.builds, place]
 
     def found(self) -> Iterable[Found]:
         # What concerns people of CSV files too is in everyone.py.

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ class Hub:
         plasma: dict[str, Any] | None = None,
         base_url: str = "/",
         cull: str = "{timeout: 3600}",
+        builds: Iterable[str] = (),
     ) -> None:
         self.prefix = prefix
         self.admin = admin
@@ -77,7 +79,7 @@ class Hub:
         self.token = secrets.token_hex(16)
         self.processes: dict[str, subprocess.Popen] = {}
         self.visitors: set[str] = {admin}
-        ours = {"service_port": self.service_port, "network": {"name": NETWORK}, **(plasma or {})}
+        settings = {"service_port": self.service_port, "network": {"name": NETWORK, "builds": list(builds)}}
         (prefix / "config" / "jupyterhub_config.d").mkdir(parents=True)
         (prefix / "state").mkdir()
         (prefix / "config" / "config.yaml").write_text(
@@ -86,7 +88,7 @@ class Hub:
             f"http:\n  address: 127.0.0.1\n  port: {self.port}\n"
             f"traefik_api:\n  port: {self.api_port}\n"
             f"services:\n  cull: {cull}\n"
-            f"plasma: {json.dumps(ours)}\n"
+            f"plasma: {json.dumps({**settings, **(plasma or {})})}\n"
         )
         (prefix / "config" / "jupyterhub_config.d" / "tests.py").write_text(
             f"c.JupyterHub.hub_port = {self.hub_port}\n"

@@ -160,8 +160,10 @@ def service_hub(docker_host, environment, accounts, service_groups, tmp_path_fac
         "monitoring_url": "/cockpit/",
         "builder": {"parallel": 1},
     }
+    from tests.support import git_repository
+
     boss, manager = accounts.add("boss"), accounts.add("manager")
-    running = Hub(tmp_path_factory.mktemp("service"), boss.name, ours)
+    running = Hub(tmp_path_factory.mktemp("service"), boss.name, ours, builds=[git_repository.bridge_address()])
     running.people = {"boss": boss, "manager": manager}
     with (running.prefix / "config" / "jupyterhub_config.d" / "tests.py").open("a") as file:
         running.service_token = secrets.token_hex(16)

@@ -27,6 +27,7 @@ hub-settings:
           permissions: {{ plasma.permissions | json }}
           enter_servers: {{ plasma.enter_servers | json }}
           builder: {{ plasma.builder | json }}
+          network: {{ plasma.network | json }}
           monitoring_url: {{ plasma.monitoring_url | json }}
           disk:
             warn_at: {{ plasma.docker.prune.warn_at }}

@@ -218,6 +218,7 @@ def configure(c: Any) -> None:
     # Servers.
     c.JupyterHub.spawner_class = PlasmaSpawner
     c.PlasmaSpawner.network_name = values.network_name
+    c.PlasmaSpawner.reach = values.server_reach
     c.PlasmaSpawner.permissions_file = str(values.database)
     c.PlasmaSpawner.open_by_default = values.open_by_default
     c.PlasmaSpawner.shared_data = values.shared_data

@@ -84,7 +84,12 @@ PLASMA_SCHEMA = {
                     parallel=_within(settings.BUILDER_PARALLEL),
                     timeout=_within(settings.BUILDER_TIMEOUT),
                 ),
-                "network": _section(name=_text(settings.NETWORK)),
+                "network": _section(
+                    name=_text(settings.NETWORK),
+                    allow=STRINGS,
+                    host_ports={"type": "array", "items": _within(settings.PORT)},
+                    builds=STRINGS,
+                ),
                 "service_port": _within(settings.INNER_PORT),
                 "monitoring_url": _text(settings.LINK),
                 "disk": _section(warn_at=_within(settings.DISK_WARN_AT), homes=_text(settings.DIRECTORY)),

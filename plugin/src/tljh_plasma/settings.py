@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .reach import ENTRY_WORDS, HOST_WORDS, Entry, Reach, entry
+
 DEFAULT_PREFIX = "/opt/tljh"
 DEFAULT_NAMED_SERVER_LIMIT = 2
 DEFAULT_SHARED_DATA = "/srv/data"
@@ -36,6 +38,7 @@ BUILDER_PARALLEL = (1, 16)
 BUILDER_TIMEOUT = (60, 86400)
 # Of ports that are not the public's, see above. Who is not root, as on a developer's machine, has no choice.
 INNER_PORT = (1, 511) if os.geteuid() == 0 else (1, 65535)
+PORT = (1, 65535)
 DISK_WARN_AT = (1, 100)
 
 POLICIES = ("open", "closed")
@@ -144,6 +147,9 @@ class Settings:
     builder_parallel: int = DEFAULT_BUILDER_PARALLEL
     builder_timeout: int = DEFAULT_BUILDER_TIMEOUT
     network_name: str = DEFAULT_NETWORK_NAME
+    network_allow: tuple[Entry, ...] = ()
+    network_host_ports: tuple[int, ...] = ()
+    network_builds: tuple[Entry, ...] = ()
     service_port: int = DEFAULT_SERVICE_PORT
     monitoring_url: str = ""
     disk_warn_at: int = DEFAULT_DISK_WARN_AT
@@ -157,6 +163,19 @@ class Settings:
         """Path at which people open Cockpit, empty where it is not offered."""
         base = str(self.config.get("base_url") or "/").strip("/")
         return f"/{base}/services/cockpit/".replace("//", "/") if self.cockpit else ""
+
+    @property
+    def server_reach(self) -> Reach:
+        """What the users' servers reach beside the internet: also the hub under its public name."""
+        ports = [section(self.config, name).get("port", port) for name, port in (("http", 80), ("https", 443))]
+        if section(self.config, "https").get("enabled") is not True:
+            ports.pop()
+        return Reach(self.network_allow, tuple(dict.fromkeys([*ports, *self.network_host_ports])))
+
+    @property
+    def build_reach(self) -> Reach:
+        """What builds reach beside the internet."""
+        return Reach(self.network_allow + self.network_builds, self.network_host_ports)
 
     @property
     def config_dir(self) -> Path:
@@ -281,6 +300,24 @@ def _list(config: dict[str, Any], *keys: str) -> list[Any]:
     return value
 
 
+def _entries(config: dict[str, Any], key: str, *, names: bool = False) -> tuple[Entry, ...]:
+    found = []
+    for index, value in enumerate(_list(config, "plasma", "network", key)):
+        try:
+            found.append(entry(value, names=names))
+        except ValueError:
+            raise _wrong(("plasma", "network", key, str(index)), HOST_WORDS if names else ENTRY_WORDS, value) from None
+    return tuple(found)
+
+
+def _host_ports(config: dict[str, Any]) -> tuple[int, ...]:
+    ports = _list(config, "plasma", "network", "host_ports")
+    for index, port in enumerate(ports):
+        if not isinstance(port, int) or isinstance(port, bool) or not PORT[0] <= port <= PORT[1]:
+            raise _wrong(("plasma", "network", "host_ports", str(index)), f"a port from {PORT[0]} to {PORT[1]}", port)
+    return tuple(ports)
+
+
 def _groups(config: dict[str, Any]) -> tuple[str, ...]:
     names = _list(config, "plasma", "groups")
     for index, name in enumerate(names):
@@ -365,6 +402,9 @@ def load(prefix: Path | None = None) -> Settings:
         ),
         network_name=_text(config, "plasma", "network", "name", default=DEFAULT_NETWORK_NAME, rule=NETWORK),
         service_port=inner_port(config, "plasma", "service_port", default=DEFAULT_SERVICE_PORT),
+        network_allow=_entries(config, "allow"),
+        network_host_ports=_host_ports(config),
+        network_builds=_entries(config, "builds", names=True),
         monitoring_url=_text(config, "plasma", "monitoring_url", default="", rule=LINK),
         disk_warn_at=_number(config, "plasma", "disk", "warn_at", default=DEFAULT_DISK_WARN_AT, within=DISK_WARN_AT),
         homes=_text(config, "plasma", "disk", "homes", default=DEFAULT_HOMES, rule=DIRECTORY),

@@ -113,6 +113,8 @@ class PlasmaService(TljhRepo2Docker):
             image=self.plasma.builder_image,
             parallel=self.plasma.builder_parallel,
             timeout=self.plasma.builder_timeout,
+            network=self.plasma.network_name,
+            reach=self.plasma.build_reach,
             log=self.log,
         )
         catalog = Catalog(engine, store, builder, self.db_context, self.plasma)

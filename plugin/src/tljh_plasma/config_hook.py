@@ -9,7 +9,7 @@ from typing import Any
 from tljh_repo2docker import TLJH_R2D_ADMIN_SCOPE
 from traitlets.config import LazyConfigValue
 
-from . import network, operators, routes, settings, theme
+from . import domains, network, operators, routes, settings, theme
 from .access import Store
 
 SERVICE = "plasma"
@@ -196,6 +196,7 @@ def configure(c: Any) -> None:
 
     quicken_proxy(c)
     use_own_proxy(c)
+    domains.apply(c, values)
     https = settings.section(values.config, "https").get("enabled") is True
     routes.follow(values.state_dir / "rules" / "rules.toml", "https" if https else "http")
     theme.apply(c, values)

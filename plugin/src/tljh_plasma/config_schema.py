@@ -90,6 +90,7 @@ PLASMA_SCHEMA = {
                 "cockpit": _section(
                     enabled=BOOLEAN, port=_within(settings.COCKPIT_PORT), socket=_text(settings.SOCKET)
                 ),
+                "user_domains": _text(settings.HOST),
             },
         }
     },

@@ -58,9 +58,9 @@ def files(prefix, root="/"):
             and f"{prefix}/" in path.read_text(encoding="utf-8", errors="replace")
         ):
             found["units"].append(str(path))
-    drop_in = system / "jupyterhub.service.d" / "plasma.conf"
-    if drop_in.is_file():
-        found["units"].append(str(drop_in))
+    for drop_in in (system / "jupyterhub.service.d" / "plasma.conf", system / "traefik.service.d" / "plasma-dns.conf"):
+        if drop_in.is_file():
+            found["units"].append(str(drop_in))
     found["timers"] = [str(system / name) for name in TIMERS if (system / name).is_file()]
     command = root / COMMAND
     if command.is_symlink() and os.readlink(command).startswith(f"{prefix}/"):

@@ -21,6 +21,7 @@ HUB_UNITS = ("jupyterhub.service", "traefik.service")
 DROP_INS = (
     "jupyterhub.service.d/plasma.conf",
     "traefik.service.d/plasma-files.conf",
+    "traefik.service.d/plasma-dns.conf",
     *(f"{unit}.d/plasma-limits.conf" for unit in HUB_UNITS),
 )
 TIMERS = ("plasma-backup.timer", "plasma-backup.service")

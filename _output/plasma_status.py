@@ -116,6 +116,8 @@ def _certificate(found):
     text = ", ".join(found.get("domains") or []) or "?"
     if found.get("not_after"):
         text += f", until {found['not_after'][:10]} ({found['days_left']:.0f} days)"
+    if found.get("user_domains") is False:
+        text += ", people's servers share the hub's name (plasma.https.user_domains is off)"
     return text + (f", last error: {found['last_error']}" if found.get("last_error") else "")
 
 

@@ -9,13 +9,14 @@ from collections.abc import Iterable
 from .base import Found, Section, option
 from .csv_file import CsvItem
 from .environments import Environment
+from .https import Https
 from .hub import Docker, Hub, Preflight, Utils
 from .keeping import Backup, Uninstall, Upgrade
 from .names import UserName
 from .people import GroupEntry, PasswordPolicy, User, repeated
 from .quotas import DefaultQuota, Quotas, limits
 from .reach import reached
-from .rules import CertificateFile, CpuShare, DataDirectory, Domain, Email, HomePath, HttpsUrl, MemorySize
+from .rules import CpuShare, DataDirectory, HomePath, MemorySize
 from .service import Builder, Entering, MonitoringLink, Network, Permissions
 
 
@@ -51,85 +52,6 @@ class NamedServers(Section):
     limit: int = option(
         2, ge=0, le=1000, unit="servers", example=5, description="Named servers each user may have; 0 is no limit."
     )
-
-
-class Tls(Section):
-    key: CertificateFile = option(example="/etc/ssl/private/hub.key", description="The private key, in PEM format.")
-    cert: CertificateFile = option(
-        example="/etc/ssl/certs/hub.pem", description="The certificate and its chain, in PEM."
-    )
-
-
-class Https(Section):
-    name_server: Domain | None = option(
-        None, example="hub.example.org", description="Domain name of the server; the first of `domains`."
-    )
-    domains: list[Domain] = option(
-        list, example=["hub.example.org", "www.hub.example.org"], description="All its domain names."
-    )
-    letsencrypt_email: Email | None = option(
-        None, example="admin@example.org", description="Where Let's Encrypt writes about the certificate."
-    )
-    staging: bool = option(
-        False,
-        example=True,
-        description="Take test certificates, which browsers do not trust and which are not rationed.",
-    )
-    acme_server: HttpsUrl | None = option(
-        None,
-        example="https://acme.example.org/directory",
-        description="Directory of another certificate authority that speaks ACME; null is Let's Encrypt.",
-    )
-    acme_ca: CertificateFile | None = option(
-        None,
-        example="/etc/ssl/certs/own-ca.pem",
-        description="Certificate of the authority that signed `acme_server`'s own certificate, in PEM, where the "
-        "system does not trust it.",
-    )
-    timeout: int = option(
-        180,
-        ge=10,
-        le=3600,
-        unit="seconds",
-        example=300,
-        description="How long the certificate may take to arrive before the configuration of before is restored.",
-    )
-    check: bool = option(
-        True,
-        example=False,
-        description="Whether the names must lead to this server before it switches: for a server that is seen under "
-        "its names from outside only, `false` leaves that check out.",
-    )
-    tls: Tls | None = option(
-        None,
-        example={"key": "/etc/ssl/private/hub.key", "cert": "/etc/ssl/certs/hub.pem"},
-        description="An existing key and certificate, in place of Let's Encrypt.",
-    )
-
-    def found(self) -> Iterable[Found]:
-        names = [*([self.name_server] if self.name_server else []), *self.domains]
-        yield from repeated(self.domains, "domains")
-        if self.tls:
-            for name in ("letsencrypt_email", "staging", "acme_server", "acme_ca"):
-                if getattr(self, name):
-                    yield Found((name,), "is set beside plasma.https.tls: keep one of the two ways to a certificate")
-        elif self.letsencrypt_email and not names:
-            yield Found(("domains",), "is required with letsencrypt_email (or name_server, for one domain)")
-        elif names and not self.letsencrypt_email:
-            yield Found(("letsencrypt_email",), "is required with a domain (or tls, for an existing certificate)")
-        elif not names and (self.staging or self.acme_server or self.acme_ca):
-            yield Found(("domains",), "is required, together with letsencrypt_email, as other keys of https are set")
-
-        if self.acme_ca and not self.acme_server:
-            yield Found(("acme_ca",), "has nothing to check: plasma.https.acme_server names no other authority")
-
-    def complete(self) -> None:
-        if self.name_server and self.name_server not in self.domains:
-            self.domains = [self.name_server, *self.domains]
-
-    @property
-    def wanted(self) -> bool:
-        return bool(self.tls or self.domains)
 
 
 class Cockpit(Section):

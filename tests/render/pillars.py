@@ -180,6 +180,8 @@ FULL_TLJH = {
         "staging": True,
         "acme_server": "https://acme.example.org/directory",
         "acme_ca": "/etc/ssl/certs/own-ca.pem",
+        "dns": {"provider": "rfc2136", "environment": {"RFC2136_TSIG_SECRET": TOKEN}, "resolvers": ["192.0.2.53:53"]},
+        "user_domains": True,
         "timeout": 300,
         "check": False,
     },

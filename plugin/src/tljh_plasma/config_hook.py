@@ -9,7 +9,7 @@ from typing import Any
 from tljh_repo2docker import TLJH_R2D_ADMIN_SCOPE
 from traitlets.config import LazyConfigValue
 
-from . import kept, limits, network, old_ports, operators, routes, settings, theme
+from . import domains, kept, limits, network, old_ports, operators, routes, settings, theme
 from .access import Store
 from .secret_files import kept_secret
 from .standalone import api_password
@@ -242,6 +242,7 @@ def configure(c: Any) -> None:
     find_proxy_api(c, values)
     quicken_proxy(c)
     use_own_proxy(c)
+    domains.apply(c, values)
     https = settings.section(values.config, "https").get("enabled") is True
     # Before the routes that tell of it are forgotten.
     old_ports.follow(client, values, address)

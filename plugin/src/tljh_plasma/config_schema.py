@@ -94,6 +94,7 @@ PLASMA_SCHEMA = {
                 "monitoring_url": _text(settings.LINK),
                 "disk": _section(warn_at=_within(settings.DISK_WARN_AT), homes=_text(settings.DIRECTORY)),
                 "cockpit": _section(enabled=BOOLEAN, port=_within(settings.INNER_PORT), socket=_text(settings.SOCKET)),
+                "user_domains": _text(settings.HOST),
             },
         }
     },

@@ -98,6 +98,12 @@ LINK = TextRule(
 )
 SOCKET = TextRule("an absolute path of at most 100 characters", r"/[^\x00-\x1f\x7f]+", 100)
 DIRECTORY = TextRule("an absolute path", r"/[^\x00-\x1f]*", 4000)
+HOST = TextRule(
+    "a full domain name such as hub.example.org, or empty",
+    r"(?:(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]*[a-z][a-z0-9-]*)?",
+    # A person's part and its dot come before it.
+    189,
+)
 
 
 class SettingsError(Exception):
@@ -131,6 +137,8 @@ class Settings:
         cockpit: whether Cockpit is offered at /services/cockpit/. Never without HTTPS.
         cockpit_port: port of the service "cockpit" on 127.0.0.1.
         cockpit_socket: Unix socket of Cockpit's own web service.
+        user_domains: the hub's host, below which each person's servers have one of their own; empty where all share
+            the hub's. Never without HTTPS.
     """
 
     prefix: Path = Path(DEFAULT_PREFIX)
@@ -157,6 +165,7 @@ class Settings:
     cockpit: bool = False
     cockpit_port: int = DEFAULT_COCKPIT_PORT
     cockpit_socket: str = DEFAULT_COCKPIT_SOCKET
+    user_domains: str = ""
 
     @property
     def cockpit_url(self) -> str:
@@ -336,11 +345,11 @@ def _open_by_default(config: dict[str, Any]) -> bool:
 def _enter_servers(config: dict[str, Any]) -> tuple[str, ...]:
     if "enter_servers" not in section(config, "plasma"):
         return (ADMINISTRATORS,)
-    entries = _list(config, "plasma", "enter_servers")
-    for index, entry in enumerate(entries):
-        if not ENTERING.allows(entry):
-            raise _wrong(("plasma", "enter_servers", str(index)), ENTERING.words, entry)
-    return tuple(dict.fromkeys(entries))
+    names = _list(config, "plasma", "enter_servers")
+    for index, name in enumerate(names):
+        if not ENTERING.allows(name):
+            raise _wrong(("plasma", "enter_servers", str(index)), ENTERING.words, name)
+    return tuple(dict.fromkeys(names))
 
 
 def _cockpit(config: dict[str, Any]) -> bool:
@@ -349,6 +358,12 @@ def _cockpit(config: dict[str, Any]) -> bool:
     if not isinstance(enabled, bool):
         raise _wrong(("plasma", "cockpit", "enabled"), "true or false", enabled)
     return enabled and section(config, "https").get("enabled") is True
+
+
+def _user_domains(config: dict[str, Any]) -> str:
+    """The hub's host, or nothing: without HTTPS, browsers would not keep the cookies that this needs."""
+    host = _text(config, "plasma", "user_domains", default="", rule=HOST)
+    return host if section(config, "https").get("enabled") is True else ""
 
 
 def load(prefix: Path | None = None) -> Settings:
@@ -411,4 +426,5 @@ def load(prefix: Path | None = None) -> Settings:
         cockpit=_cockpit(config),
         cockpit_port=inner_port(config, "plasma", "cockpit", "port", default=DEFAULT_COCKPIT_PORT),
         cockpit_socket=_text(config, "plasma", "cockpit", "socket", default=DEFAULT_COCKPIT_SOCKET, rule=SOCKET),
+        user_domains=_user_domains(config),
     )

@@ -116,6 +116,19 @@ def dynamic_config(config: dict[str, Any]) -> dict[str, Any]:
     return {"tls": tls}
 
 
+def tls_challenge_is_off(extra: dict[str, Any]) -> bool:
+    """Return whether a file wants no challenge on port 443, and take its word for that (false) out of it.
+
+    Args:
+        extra: a file of traefik_config.d. Under TLJH, which lays it over its own, Traefik reads the word.
+    """
+    acme = extra.get("certificatesResolvers", {}).get("letsencrypt", {}).get("acme", {})
+    if acme.get("tlsChallenge") is not False:
+        return False
+    del acme["tlsChallenge"]
+    return True
+
+
 def check_https(config: dict[str, Any]) -> None:
     """Check that HTTPS, when enabled, has a certificate to work with.
 
@@ -202,7 +215,10 @@ def render(values: Settings) -> list[Path]:
     static = static_config(config, state)
     for extra in sorted((values.config_dir / "traefik_config.d").glob("*.toml")):
         try:
-            static = merge(static, toml.loads(extra.read_text(encoding="utf-8")))
+            found = toml.loads(extra.read_text(encoding="utf-8"))
+            if tls_challenge_is_off(found):
+                static.get("certificatesResolvers", {}).get("letsencrypt", {}).get("acme", {}).pop("tlsChallenge", None)
+            static = merge(static, found)
         except (toml.TomlDecodeError, OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"{extra} is not valid TOML: {error}.") from error
 

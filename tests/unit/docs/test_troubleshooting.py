@@ -16,8 +16,8 @@ PAGE = Page(REPOSITORY / "docs" / "troubleshooting.md")
 QUOTED = re.findall(r'^#+ "(.*)"$', PAGE.text, re.MULTILINE)
 SOURCES = ("_modules", "_states", "_pillar", "plugin/src")
 GAP = "\x00"
-# Said by Salt itself.
-SALTS_OWN = {"Pillar failed to render with the following messages"}
+# Said by Salt itself, or by Traefik.
+SALTS_OWN = {"Pillar failed to render with the following messages", "unrecognized DNS provider: ..."}
 # Put together from two strings.
 TOGETHER = {
     "jupyterhub.sqlite, in which the hub keeps who is logged in and which servers run, ...": (
@@ -56,6 +56,11 @@ MET = {
         "sessions truncated",
     ),
     "No certificate came within ... seconds": ("tests/e2e/test_k1_https.py", "No certificate came"),
+    "... has no address (...), and people's servers get such names: add ...": (
+        "tests/e2e/test_k1_domains.py",
+        "add a wildcard record for",
+    ),
+    "unrecognized DNS provider: ...": ("tests/e2e/test_k1_domains.py", "unrecognized DNS provider: nosuchprovider"),
     "... is of another machine": ("tests/e2e/test_k4_backup.py", "is of another machine"),
     "Another backup is being made": ("plugin/tests/test_backup_create.py", "Another backup is being made"),
     "Pillar failed to render with the following messages": ("tests/e2e/test_1_refusals.py", "plasma.limts"),

@@ -178,6 +178,16 @@ def test_the_name_of_the_server_is_the_first_of_its_domains(complete):
     assert https["https"]["domains"] == ["hub.example.org", "www.example.org"]
 
 
+def test_variables_of_a_dns_provider_are_beside_what_states_get(complete):
+    dns = {"provider": "cloudflare", "environment": {"CF_DNS_API_TOKEN": MARKER}}
+    plasma = complete(
+        {"https": {"domains": ["hub.example.org", "*.hub.example.org"], "letsencrypt_email": "a@b.org", "dns": dns}}
+    )
+    assert plasma["https"]["dns"] == {"provider": "cloudflare", "resolvers": []}
+    assert plasma["https_secrets"] == {"CF_DNS_API_TOKEN": MARKER}
+    assert complete({})["https_secrets"] == {}
+
+
 @pytest.mark.parametrize("password", [MARKER, f"{MARKER} with spaces, ümlauts and {{braces}} %n"])
 def test_a_plain_password_does_not_leave_the_controller(complete, password):
     plasma = complete({"users": [{"name": "anna", "password": password}, {"name": "bob"}]})

@@ -180,6 +180,35 @@ def test_what_yaml_makes_of_values(problem, written, value):
             "https: {tls: {key: /etc/a, cert: /etc/b}, letsencrypt_email: a@b.org}",
             'https.letsencrypt_email: "a@b.org" is set',
         ),
+        (
+            "https: {domains: [hub.example.org], letsencrypt_email: a@b.org, user_domains: true}",
+            "https.user_domains: true needs a certificate for *.hub.example.org: set plasma.https.dns",
+        ),
+        (
+            "https: {tls: {key: /etc/a, cert: /etc/b}, user_domains: true}",
+            "https.user_domains: true needs the hub's own",
+        ),
+        (
+            "https: {domains: [a.org, www.a.org], tls: {key: /etc/a, cert: /etc/b}, user_domains: true}",
+            'https.domains[1]: "www.a.org" is below a.org, where names are those of people\'s servers',
+        ),
+        (
+            "https: {domains: ['*.a.org'], letsencrypt_email: a@b.org}",
+            'https.domains[0]: "*.a.org" is a wildcard, for which authorities want a DNS challenge: set dns',
+        ),
+        (
+            "https: {tls: {key: /etc/a, cert: /etc/b}, dns: {provider: cloudflare}}",
+            "https.dns: a mapping is set beside plasma.https.tls",
+        ),
+        ("https: {dns: {provider: cloudflare}}", "https.domains is required"),
+        (
+            "https: {domains: [a.org], letsencrypt_email: a@b.org, dns: {provider: x, environment: {LD_PRELOAD: x}}}",
+            "https.dns.environment",
+        ),
+        (
+            "https: {domains: [a.org], letsencrypt_email: a@b.org, dns: {provider: x, resolvers: [ns.a.org]}}",
+            'https.dns.resolvers[0]: "ns.a.org" is not ADDRESS:PORT',
+        ),
         ("cockpit: {enabled: true}", "cockpit.enabled: true needs plasma.https"),
         ("environments: [{name: a}]", "environments[0].repository is required."),
         (

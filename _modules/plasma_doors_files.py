@@ -13,7 +13,7 @@ import pathlib
 
 __virtualname__ = "plasma_doors_files"
 
-SSHD_CONFIG, SSHD = "/etc/ssh/sshd_config", "/usr/sbin/sshd"
+SSHD_CONFIG, SSHD, SSHD_RUN = "/etc/ssh/sshd_config", "/usr/sbin/sshd", "/run/sshd"
 DROP_IN = "/etc/ssh/sshd_config.d/10-plasma.conf"
 UNITS, LIMITS = "/etc/systemd/system", "50-plasma.conf"
 PAM = ("/etc/pam.d/cron", "/etc/pam.d/crond", "/etc/pam.d/atd")
@@ -159,7 +159,7 @@ def verdict(name):
 def _put_sshd(change, who):
     os.makedirs(os.path.dirname(DROP_IN), mode=0o755, exist_ok=True)
     # Of a server on which systemd waits for connections in sshd's place, and none has come yet.
-    os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
+    os.makedirs(SSHD_RUN, mode=0o755, exist_ok=True)
     try:
         if change["new"] is None:
             _unlink(DROP_IN)

@@ -28,6 +28,7 @@ _HEALTH = {
     "backup": ("plasma_backup.health", "directory"),
     "prune": ("plasma_prune.health", None),
     "upgrade": ("plasma_upgrade.health", "prefix"),
+    "ssh": ("plasma_ssh.health", None),
 }
 # Those in which a problem only warns: the certificate still holds (see _health), or the disk is looked at by itself.
 _MILD = ("prune",)
@@ -86,6 +87,7 @@ def report(wanted=None, warn_at=None, mistakes=(), tool=None, timeout=TIMEOUT):
         "cockpit": parts.get("cockpit"),
         "prune": parts.get("prune"),
         "upgrade": parts.get("upgrade"),
+        "ssh": parts.get("ssh"),
         "applied": {"at": parts.get("record", {}).get("at"), "pending": judge.pending},
     }
 

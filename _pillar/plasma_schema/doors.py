@@ -46,7 +46,7 @@ class Ssh(Section):
     enabled: bool = option(
         True,
         example=False,
-        description="Whether SSH is looked after. `false` leaves it as it is; `state.apply ssh.disabled` takes it back.",
+        description="Whether SSH is looked after. `false` leaves it as it is; `state.apply ssh.disabled` takes back.",
     )
     open_to: OpenTo = option(
         OpenTo,

@@ -18,9 +18,9 @@ import time
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
-import plasma_doors
-import plasma_doors_files
-import plasma_doors_rules
+import plasma_doors  # noqa: E402
+import plasma_doors_files  # noqa: E402
+import plasma_doors_rules  # noqa: E402
 
 OWN = (__file__, *(module.__file__ for module in (plasma_doors, plasma_doors_files, plasma_doors_rules)))
 WATCHED = (

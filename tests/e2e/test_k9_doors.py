@@ -200,6 +200,8 @@ def test_without_the_state_a_key_from_a_notebook_opens_the_host(world, tmp_path)
 
 def test_the_doors_are_closed_and_whoever_loses_one_is_told(world, tmp_path):
     target, site = world.kept.target, world.kept.site
+    # Logins with a terminal are on record.
+    assert world.student.by_key("true", options=("RequestTTY=force",)).returncode == 0
     predicted = site.apply("ssh", "test=True")
     assert world.student.by_key("true").returncode == 0
     first = site.apply("ssh")

@@ -151,9 +151,11 @@ def standing(config):
     config
         As of ``read``; None: nobody is let in but those who need no leave.
 
-    Returns ``{"first", "last": numbers of people's accounts, "privileged": {name: why}, "open": [name], "shut": [name],
-    "users", "groups": [names that sshd lets in], "free_uids": [numbers without limits], "bound": [[first, last] numbers
-    with limits]}``; the lists of names are of accounts with such numbers and a shell. Raises RuntimeError.
+    Returns ``{"first", "last": numbers of people's accounts, "privileged": {name: why}, "came_as": [name], "open":
+    [name], "shut": [name], "users", "groups": [names that sshd lets in], "free_uids": [numbers without limits],
+    "bound": [[first, last] numbers with limits]}``; lists are of accounts with such numbers and a shell.
+
+    Raises RuntimeError.
 
     CLI Example:
 
@@ -186,6 +188,7 @@ def standing(config):
         "first": first,
         "last": last,
         "privileged": privileged,
+        "came_as": list(config.get("came_as") or ()),
         "open": sorted(name for name in logging_in if name in let_in and name not in privileged),
         "shut": sorted(name for name in logging_in if name not in let_in and name not in privileged),
         "users": sorted(name for name in users if _NAME.match(name)),
@@ -289,13 +292,16 @@ def _own_uids(uids, path=SUBUID):
 
 
 def _bound(first, last, free, further):
-    """Ranges of all numbers under which people may appear, those of the free ones left out only among *further*."""
-    limited = ((low, high) for uid, low, high in further if first <= uid <= last and uid not in free)
-    spans = sorted([(first, last), *limited])
-    merged = []
-    for low, high in spans:
-        if merged and low <= merged[-1][1] + 1:
-            merged[-1][1] = max(merged[-1][1], high)
+    """
+    Ranges of numbers under which people may appear: that of their accounts, and the further ones without those of the
+    free. What lies between two further ones belongs to nobody and goes with them: each range is a rule of the firewall.
+    """
+    found = [[first, last]]
+    for uid, low, high in sorted(further, key=lambda one: one[1:]):
+        if uid in free or not first <= uid <= last:
+            found.append(None)
+        elif found[-1] is None or len(found) == 1:
+            found.append([low, high])
         else:
-            merged.append([low, high])
-    return merged
+            found[-1][1] = max(found[-1][1], high)
+    return [span for span in found if span]

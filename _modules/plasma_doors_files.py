@@ -150,7 +150,8 @@ def verdict(name):
 
         salt-ssh '*' plasma_doors_files.verdict anna
     """
-    done = __salt__["plasma_doors.run"](SSHD, "-T", "-C", f"user={name},host=localhost,addr=127.0.0.1,laddr=127.0.0.1")
+    connection = f"user={name},host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22"
+    done = __salt__["plasma_doors.run"](SSHD, "-T", "-C", connection)
     if done.returncode:
         raise RuntimeError(f"sshd does not take its configuration: {_said(done)}.")
     return "denyusers *" in done.stdout.splitlines()
@@ -183,7 +184,7 @@ def _put_sshd(change, who):
 
 def _verify(who):
     """Ask sshd itself about those who must be let in, and about one who must not."""
-    for name in ["root", *who["privileged"]]:
+    for name in ["root", *who["privileged"], *who["came_as"]]:
         if verdict(name):
             raise RuntimeError(
                 f"SSH is left as it was, because its configuration would shut out {name!r}, who may become root: "

@@ -81,7 +81,9 @@ def server(tools, monkeypatch, tmp_path):
         rule({"userid": "1001"}, {"usergid": "4000"}, {"username": "not here"}),
     ]
     tools["cvtsudoers"] = (0, json.dumps({"User_Specs": rules}), "")
-    (tmp_path / "subuid").write_text("salty:100000:65536\nanna:165536:65536\n1005:231072:65536\nbroken:x\n")
+    (tmp_path / "subuid").write_text(
+        "salty:100000:65536\nanna:165536:65536\n1005:300000:10\nops:400000:5\ncarl:500000:10\nbroken:x\n"
+    )
     (tmp_path / "sudoers").write_text("")
     (tmp_path / "login.defs").write_text("# UID_MIN 5\nUID_MIN\t1000\nUID_MAX 60000\n")
     monkeypatch.setattr(plasma_doors._own_uids, "__defaults__", (str(tmp_path / "subuid"),))
@@ -105,7 +107,7 @@ def test_people_without_rights_of_root_are_shut_out_but_for_those_named(server):
     assert {"sudo", "wheel", "docker", "assistants"} <= set(who["groups"])
     assert who["free_uids"] == [0, 998, 1000, 1001, 1002, 1003, 70000]
     # Further numbers of people count as theirs; those of the privileged do not.
-    assert who["bound"] == [[1000, 60000], [165536, 296607]]
+    assert who["bound"] == [[1000, 60000], [165536, 300009], [500000, 500009]]
 
 
 def test_without_pillars_leave_nobody_of_the_hub_comes_in(server):

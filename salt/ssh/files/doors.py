@@ -13,6 +13,7 @@ firewall. Standard library and the modules beside it only: it works without Salt
 import os
 import socket
 import sys
+import syslog
 import time
 
 sys.dont_write_bytecode = True
@@ -112,7 +113,11 @@ def main(words):
         return 0
     if words[:1] == ["allows"] and words[1:2] in (["session"], ["job"]):
         who = words[2] if len(words) > 2 else os.environ["PAM_USER"]
-        return 0 if plasma_doors.allows(who, words[1], plasma_doors.read()) else 1
+        if plasma_doors.allows(who, words[1], plasma_doors.read()):
+            return 0
+        syslog.openlog("plasma-doors")
+        syslog.syslog(f"plasma.ssh: no {words[1]} of {who} on this host")
+        return 1
     say(__doc__)
     return 2
 

@@ -31,6 +31,7 @@ _HEALTH = {
     "upgrade": ("plasma_upgrade.health", "prefix"),
     "ports": ("plasma_hub_ports.health", "prefix"),
     "secrets": ("plasma_hub_secrets.health", "prefix"),
+    "ssh": ("plasma_ssh.health", None),
 }
 # Those in which a problem only warns: the certificate still holds (see _health), or the disk is looked at by itself.
 _MILD = ("prune",)
@@ -89,6 +90,7 @@ def report(wanted=None, warn_at=None, mistakes=(), tool=None, timeout=TIMEOUT):
         "cockpit": parts.get("cockpit"),
         "prune": parts.get("prune"),
         "upgrade": parts.get("upgrade"),
+        "ssh": parts.get("ssh"),
         "applied": {"at": parts.get("record", {}).get("at"), "pending": judge.pending},
     }
 

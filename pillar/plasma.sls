@@ -54,6 +54,12 @@ plasma:
   # Environments beside those of the browser, e.g. `- {name: py, repository: 'https://...'}`. docs/environments/as-code.md
   # environments: []
 
+  # Who may log in to the server itself, beside those who could become root: nobody of the hub. docs/people/ssh.md
+  # ssh:
+  #   open_to:
+  #     users: []
+  #     groups: []
+
   # Where the monitoring link in the hub's pages leads: an https:// or http:// URL or a path such as /cockpit/.
   # monitoring_url: ''
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from .base import Found, Section, option
 from .csv_file import CsvItem
+from .doors import Ssh
 from .environments import Environment
 from .https import Https
 from .hub import Docker, Hub, Preflight, Utils
@@ -130,6 +131,12 @@ class Plasma(Section):
         example={"allow": ["10.1.2.0/24:5432"]},
         description="What user servers and builds reach beside the internet.",
     )
+    ssh: Ssh = option(
+        Ssh,
+        example={"open_to": {"users": ["anna"]}},
+        description="SSH and the other doors of the host itself: closed to people of the hub, whose place is in "
+        "containers, unless it is opened here.",
+    )
     monitoring_url: MonitoringLink = option(
         "",
         example="/cockpit/",
@@ -207,6 +214,11 @@ class Plasma(Section):
             yield Found(("backup", "directory"), f"overlaps plasma.hub.prefix ({self.hub.prefix})")
         if self.cockpit.enabled and not self.https.wanted:
             yield Found(("cockpit", "enabled"), "needs plasma.https: passwords would travel in plain text without it")
+
+    def complete(self) -> None:
+        shell = self.ssh.limits
+        shell.memory = shell.memory or self.limits.memory
+        shell.cpu = shell.cpu or self.limits.cpu
 
 
 def within(path: str, other: str) -> bool:

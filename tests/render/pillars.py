@@ -66,6 +66,11 @@ _PEOPLE = {
     "home_path": "/srv/people",
     "password_policy": "enforce",
     "admins": ["true"],
+    "ssh": {
+        "enabled": True,
+        "open_to": {"users": ["null", "by-hand"], "groups": ["on", "elsewhere"]},
+        "limits": {"memory": "1G", "cpu": 0.5, "tasks": 100},
+    },
     "cockpit": {"enabled": True},
     "environments": [
         {

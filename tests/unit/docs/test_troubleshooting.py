@@ -81,6 +81,7 @@ MET = {
         "tests/unit/modules/test_plasma_hub_api.py",
         "is stopped",
     ),
+    "SSH is left as it was, because ...": ("tests/unit/modules/test_plasma_doors.py", "would shut out"),
     "The upgrade ... failed and was undone; ... runs again": ("tests/e2e/test_k5_upgrade.py", "failed and was undone"),
     "Your account on this server has expired": ("plugin/tests/test_accounts.py", "has expired. Please ask"),
     "Your account on this server is not allowed to use JupyterHub": (

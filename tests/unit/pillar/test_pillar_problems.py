@@ -54,6 +54,22 @@ WHOLE = [
         "concurrency, users, max_age, remove_named_servers.",
     ),
     (
+        "{ssh: {open_to: {users: [a]}}, users: [{name: a, absent: true}]}",
+        'plasma.ssh.open_to.users[0]: "a" is a user who is absent: plasma.users[0].absent.',
+    ),
+    (
+        "{ssh: {open_to: {groups: [a]}}, groups: [{name: a, absent: true}]}",
+        'plasma.ssh.open_to.groups[0]: "a" is a group that is absent in plasma.groups.',
+    ),
+    (
+        "ssh: {open_to: {users: [a, a]}}",
+        'plasma.ssh.open_to.users[1]: "a" is already the value of plasma.ssh.open_to.users[0].',
+    ),
+    (
+        "ssh: {open_to: [a]}",
+        "plasma.ssh.open_to: a list of 1 is not a mapping. Allowed: a mapping with any of the keys users, groups.",
+    ),
+    (
         "users: [{name: a, uid: 1500}, {name: b, uid: 1500}]",
         "plasma.users[1].uid: 1500 is already the value of plasma.users[0].uid.",
     ),

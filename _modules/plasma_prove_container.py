@@ -6,6 +6,7 @@ keep it in come back (A12).
 from __future__ import annotations
 
 import subprocess
+import threading
 import time
 
 from salt.exceptions import CommandExecutionError
@@ -97,7 +98,7 @@ def _layer(scene):
 
 def _forks(scene):
     number = scene.agent(scene.a)("fork", most=FORKS)
-    return number < FORKS, f"{number} processes"
+    return number < FORKS, f"{number} processes" if number >= 0 else "ended for want of memory"
 
 
 def _metadata(scene):
@@ -158,20 +159,30 @@ def _disturb(scene):
         if chains:
             # After the rule that refuses all: it changes nothing for anybody.
             _tables(tool, "-A", chains[0], "-m", "comment", "--comment", TRACE, "-j", "RETURN")
-            scene.notes["rules"] = (tool, chains[0], time.monotonic())
+            watch = threading.Thread(target=_watch, args=(scene.notes, tool, chains[0]), daemon=True)
+            scene.notes["rules"] = watch
+            watch.start()
             return
+
+
+def _watch(notes, tool, chain):
+    """Note after how many seconds the rules are as they were; runs in a thread."""
+    since = time.monotonic()
+    while time.monotonic() - since < REPAIR:
+        if TRACE not in _tables(tool, "-S", chain):
+            notes["repaired"] = time.monotonic() - since
+            return
+        time.sleep(0.5)
+    _tables(tool, "-D", chain, "-m", "comment", "--comment", TRACE, "-j", "RETURN")
 
 
 def _repaired(scene):
     if not scene.notes.get("rules"):
         return False, "there are no rules of ours"
-    tool, chain, since = scene.notes["rules"]
-    while TRACE in _tables(tool, "-S", chain):
-        if time.monotonic() - since > REPAIR:
-            _tables(tool, "-D", chain, "-m", "comment", "--comment", TRACE, "-j", "RETURN")
-            return False, f"still changed after {REPAIR} s"
-        time.sleep(1)
-    return True, f"within {time.monotonic() - since:.0f} s"
+    scene.notes["rules"].join(REPAIR + 10)
+    if "repaired" not in scene.notes:
+        return False, f"still changed after {REPAIR} s"
+    return True, f"within {scene.notes['repaired']:.0f} s"
 
 
 def _chains(tool):

@@ -95,12 +95,17 @@ def _unfinished(scene):
             for number in range(CONNECTIONS):
                 # Half of them from one address.
                 visitor = scene.visitor(f"127.66.5.{1 if number % 2 else 2 + number % 200}")
+                head = (
+                    f"POST {visitor.base}hub/login HTTP/1.1",
+                    f"Host: {visitor.origin_host}",
+                    "Content-Type: application/x-www-form-urlencoded",
+                    "Content-Length: 10000",
+                    "",
+                    "username=",
+                )
                 try:
                     connection = held.enter_context(contextlib.closing(visitor.socket()))
-                    connection.sendall(
-                        f"POST {visitor.base}hub/login HTTP/1.1\r\nHost: {visitor.origin_host}\r\n"
-                        "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 10000\r\n\r\nusername=".encode()
-                    )
+                    connection.sendall("\r\n".join(head).encode())
                 except OSError:
                     continue
                 opened += 1

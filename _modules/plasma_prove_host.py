@@ -1,6 +1,6 @@
 """
-Attacks of ``plasma.prove`` on this machine's own doors: SSH, cron, at and sessions (A2), and the ports that the hub uses
-inside (A3). A child that has become one of the two people tries what somebody with a shell could.
+Attacks of ``plasma.prove`` on this machine's own doors: SSH, cron, at and sessions (A2), and the inner ports of the hub
+(A3). A child that has become one of the two people tries what somebody with a shell could.
 """
 
 from __future__ import annotations

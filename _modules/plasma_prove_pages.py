@@ -43,7 +43,7 @@ def attacks():
     return [
         {
             "name": "A1.read",
-            "what": "A script of a user's page reads the hub's pages, and the token in them, as the visiting administrator",
+            "what": "A script of a user's page reads the hub's pages, with their tokens, as the visitor",
             "expected": "no page for anything but a visit",
             "play": _read,
         },

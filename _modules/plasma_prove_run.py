@@ -233,6 +233,8 @@ class _Scene:
     def agent(self, person):
         """The program in somebody's container: a function that has it do something and returns what came of it."""
         name = person["name"]
+        if name in self._agents and not self._agents[name].alive():
+            self.stop(person)
         if name not in self._agents:
             self.browser(person).start(name, self.make_image())
             address = __salt__["plasma_prove_environment.container"](name)
@@ -262,6 +264,13 @@ class _Agent:
 
     def __init__(self, address, key):
         self.address, self.key = address, key
+
+    def alive(self):
+        """Whether it answers: a container may have ended of an attack."""
+        try:
+            return bool(self("identity", timeout=5))
+        except (OSError, http.client.HTTPException, CommandExecutionError):
+            return False
 
     def __call__(self, function, timeout=60, **arguments):
         connection = http.client.HTTPConnection(self.address, 8888, timeout=timeout)

@@ -1,0 +1,121 @@
+"""
+Attacks of ``plasma.prove`` with somebody's cookies (A15), and whether a hub without its configuration stays shut (A10).
+They come last: one changes the first person's password.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+
+__virtualname__ = "plasma_prove_sessions"
+
+_SETTINGS = "from tljh_plasma import settings; settings.load()"
+
+
+def __virtual__():
+    return __virtualname__
+
+
+def attacks():
+    """
+    Return the attacks of this module, see ``plasma_prove_run``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_prove_sessions.attacks
+    """
+    return [
+        {
+            "name": "A10.shut",
+            "what": "A hub whose configuration is gone opens (a copy without one is asked)",
+            "expected": "it does not start",
+            "play": _shut,
+        },
+        {
+            "name": "A15.fixation",
+            "what": "The id of a session that was planted before the login is that of the login",
+            "expected": "another one",
+            "play": _fixation,
+            "last": True,
+        },
+        {
+            "name": "A15.logout",
+            "what": "A copied cookie works after the logout",
+            "expected": "status 403",
+            "play": _logout,
+            "last": True,
+        },
+        {
+            "name": "A15.password",
+            "what": "A copied cookie works after a change of the password",
+            "expected": "status 403",
+            "play": _password,
+            "last": True,
+        },
+        {
+            "name": "A15.hsts",
+            "what": "Browsers may be led back to plain HTTP",
+            "expected": "Strict-Transport-Security",
+            "play": _hsts,
+        },
+    ]
+
+
+def _shut(scene):
+    copy = pathlib.Path(scene.directory, "prefix")
+    for name in ("config", "state"):
+        os.makedirs(copy / name, mode=0o700, exist_ok=True)
+    python = pathlib.Path(scene.prefix, "hub", "bin", "python3")
+    done = subprocess.run(
+        [str(python), "-I", "-c", _SETTINGS],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd="/",
+        env={"PATH": "/usr/bin:/bin", "TLJH_INSTALL_PREFIX": str(copy)},
+    )
+    if not done.returncode:
+        return False, "it takes defaults for all that was said"
+    return True, (done.stderr.strip() or "it ended").splitlines()[-1][-90:]
+
+
+def _fixation(scene):
+    visitor = scene.visitor()
+    visitor.open("hub/login")
+    planted = {key: value for key, value in visitor.cookies.items() if "session" in key[2]}
+    answer = visitor.submit(scene.a["name"], scene.a["password"])
+    if answer.status != 302:
+        return False, f"not played: the login failed ({scene.said(answer)})"
+    kept = [key[2] for key, value in planted.items() if visitor.cookies.get(key) == value]
+    return not kept, f"{', '.join(kept)} stayed" if kept else "another one"
+
+
+def _logout(scene):
+    visitor = scene.session(scene.a)
+    copied = dict(visitor.cookies)
+    visitor.open("hub/logout")
+    return _works(scene, copied)
+
+
+def _password(scene):
+    copied = dict(scene.session(scene.a).cookies)
+    scene.a["password"] = __salt__["plasma_prove_people.set_password"](scene.a["name"])
+    return _works(scene, copied)
+
+
+def _works(scene, cookies):
+    thief = scene.visitor("127.66.15.1")
+    thief.cookies = cookies
+    answer = thief.api("GET", "user")
+    return answer.status != 200, scene.said(answer)
+
+
+def _hsts(scene):
+    if not scene.where["secure"]:
+        return None, "does not apply: this hub has no HTTPS"
+    found = scene.visitor().open("hub/login").header("Strict-Transport-Security")
+    return bool(found), found or "none"

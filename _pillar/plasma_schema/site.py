@@ -179,6 +179,9 @@ class Plasma(Section):
             place = reached(url) if url else None
             if place and place not in self.network.builds:
                 self.network.builds = [*self.network.builds, place]
+        shell = self.ssh.limits
+        shell.memory = shell.memory or self.limits.memory
+        shell.cpu = shell.cpu or self.limits.cpu
 
     def found(self) -> Iterable[Found]:
         # What concerns people of CSV files too is in everyone.py.
@@ -214,11 +217,6 @@ class Plasma(Section):
             yield Found(("backup", "directory"), f"overlaps plasma.hub.prefix ({self.hub.prefix})")
         if self.cockpit.enabled and not self.https.wanted:
             yield Found(("cockpit", "enabled"), "needs plasma.https: passwords would travel in plain text without it")
-
-    def complete(self) -> None:
-        shell = self.ssh.limits
-        shell.memory = shell.memory or self.limits.memory
-        shell.cpu = shell.cpu or self.limits.cpu
 
 
 def within(path: str, other: str) -> bool:

@@ -50,6 +50,7 @@ def tools(monkeypatch):
         return subprocess.CompletedProcess(command, *(answer(command) if callable(answer) else answer))
 
     monkeypatch.setattr(plasma_doors, "run", run)
+    monkeypatch.setattr(plasma_doors.shutil, "which", lambda name, path: name)
     for module in (plasma_doors_files, plasma_doors_rules):
         monkeypatch.setattr(module, "__salt__", {"plasma_doors.run": run}, raising=False)
     answers["asked"] = asked
@@ -139,6 +140,26 @@ def test_nobody_is_shut_out_where_it_cannot_be_told_who_may_use_sudo(server, ans
     server["cvtsudoers"] = answer
     with pytest.raises(RuntimeError, match="It cannot be told who may use sudo"):
         plasma_doors.standing(CONFIG)
+
+
+def test_without_sudos_tool_its_files_are_read(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(plasma_doors.shutil, "which", lambda name, path: None)
+    (tmp_path / "sudoers").write_text(
+        "# anna ALL=(ALL) ALL\nDefaults env_reset\nDefaults:carl !lecture\nUser_Alias TEAM = ops, \\\n  %docker\n"
+        "Cmnd_Alias SHELL = /bin/sh\nroot\tALL=(ALL:ALL) ALL\nALL ALL = NOPASSWD: SHELL\n"
+        "@includedir sudoers.d\n#include more\n"
+    )
+    (tmp_path / "sudoers.d").mkdir()
+    (tmp_path / "sudoers.d/people").write_text("TEAM , #1004 ALL = (root) NOPASSWD: /bin/x\n%#4000, !bert ALL=ALL\n")
+    (tmp_path / "sudoers.d/README.txt").write_text("carl ALL=(ALL) ALL\n")
+    (tmp_path / "more").write_text('"salty" ALL=(ALL) ALL\n')
+    assert plasma_doors.sudoers(str(tmp_path / "sudoers")) == {
+        "users": ["anna", "ops", "root", "salty"],
+        "groups": ["docker", "wheel"],
+    }
+    (tmp_path / "more").unlink()
+    with pytest.raises(RuntimeError, match="It cannot be told who may use sudo"):
+        plasma_doors.sudoers(str(tmp_path / "sudoers"))
 
 
 def test_the_configuration(tmp_path):

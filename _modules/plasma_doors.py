@@ -23,11 +23,11 @@ __virtualname__ = "plasma_doors"
 CONFIG = "/var/lib/plasma/doors.json"
 LOCK = "/run/plasma-doors.lock"
 LOGIN_DEFS, SUDOERS, SUBUID = "/etc/login.defs", "/etc/sudoers", "/etc/subuid"
-# Whoever is in one of these can become root without sudo, or with the rules that packages bring for the group. The
-# pillar does not put anybody there (ROOT_GROUPS in _pillar/plasma_schema/names.py).
+# Whoever is in one of these can become root without sudo. Pillar puts nobody there (ROOT_GROUPS of the schema's
+# names.py), and the hub's plugin knows them as well (GROUPS of privileged.py).
 ROOT_GROUPS = (
-    *("root", "docker", "disk", "shadow", "kmem", "lxd", "incus", "incus-admin", "libvirt", "salt"),
-    *("jupyterhub-admins", "staff"),
+    *("root", "docker", "podman", "lxd", "lxc", "incus", "incus-admin", "libvirt", "libvirt-qemu", "microk8s"),
+    *("disk", "shadow", "kmem", "staff", "salt", "jupyterhub-admins"),
 )
 _NO_LOGIN = {"nologin", "false", "sync"}
 PATH = "/usr/sbin:/sbin:/usr/bin:/bin"

@@ -13,6 +13,7 @@ import pytest
 import _modules.plasma_doors as plasma_doors
 import _modules.plasma_doors_files as plasma_doors_files
 import _modules.plasma_doors_rules as plasma_doors_rules
+from _pillar.plasma import schema
 from tests.support.paths import REPOSITORY
 
 LIMITS = {"memory": 2**31, "cpu": 1.5, "tasks": 256}
@@ -351,3 +352,7 @@ def test_the_keeper_needs_nothing_but_its_files(tmp_path):
         "Keeps the host's doors as pillar wants them "
         "(plasma.ssh), whoever comes and goes: run by plasma-doors.service.",
     )
+
+
+def test_the_groups_that_make_root_are_those_that_pillar_refuses():
+    assert set(plasma_doors.ROOT_GROUPS) >= schema("names").ROOT_GROUPS

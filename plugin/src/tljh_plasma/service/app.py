@@ -21,8 +21,8 @@ from tornado import web
 from tornado.httpserver import HTTPServer
 from traitlets import Instance, default
 
-from .. import settings as plasma_settings
 from .. import guard, theme
+from .. import settings as plasma_settings
 from ..access import Store
 from ..builds import Builder, BuildRefused
 from ..standalone import kept_secret

@@ -283,7 +283,8 @@ def test_pages_of_students_change_nothing(lesson):
         const forms = ['application/x-www-form-urlencoded', 'text/plain'];
         for (const [method, path] of v.asked) {
           for (const [headers, query] of [
-            [{}, ''], [{'X-XSRFToken': 'x'}, ''], [{}, '?_xsrf=x'], [{Authorization: 'token x', 'X-XSRFToken': 'x'}, ''],
+            [{}, ''], [{'X-XSRFToken': 'x'}, ''], [{}, '?_xsrf=x'],
+            [{Authorization: 'token x', 'X-XSRFToken': 'x'}, ''],
           ]) {
             const answer = await fetch(path + query, {
               method, headers: {'Content-Type': 'application/json', ...headers}, body: '{"admin": true}',

@@ -62,6 +62,16 @@ REFUSED = (
 OUTDATED = "Your browser is too old for this hub: it does not say what its requests are for. Please update it.\n"
 
 
+def for_a_person(sent: HTTPHeaders) -> bool:
+    """Return whether a browser says that a request is for a document that fills a window.
+
+    Args:
+        sent: headers of the request.
+    """
+    ahead = any(name in sent for name in PREFETCHES)
+    return sent.get("Sec-Fetch-Dest") == "document" and sent.get("Sec-Fetch-Mode") == "navigate" and not ahead
+
+
 class Nonces(Extension):
     """Marks the scripts that stand in templates, JupyterHub's own included, as the page's own.
 
@@ -99,16 +109,11 @@ class Guard(OutputTransform):
             # Programs and plain HTTP; the hub's own processes ask without cookies.
             self.is_document = request.protocol != "https" or "Cookie" not in sent
         else:
-            self.is_document = self._for_a_person(sent)
+            self.is_document = for_a_person(sent)
         if not self.is_document and not self._counts(request):
             sent.pop("Cookie", None)
             # Else JupyterHub would give whoever it does not know a new XSRF cookie in the place of the visitor's.
             sent["Sec-Fetch-Mode"] = "cors"
-
-    def _for_a_person(self, sent: HTTPHeaders) -> bool:
-        """Whether a request is for a document that fills a window."""
-        ahead = any(name in sent for name in PREFETCHES)
-        return sent.get("Sec-Fetch-Dest") == "document" and sent.get("Sec-Fetch-Mode") == "navigate" and not ahead
 
     def _counts(self, request: HTTPServerRequest) -> bool:
         """Whether the cookies of a request that is for no document count. Its token is still to be checked."""

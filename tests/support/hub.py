@@ -8,7 +8,6 @@ import requests
 
 from tests.support.shell import SupportError
 
-
 # What browsers say of their requests: over HTTPS, cookies count for nothing without.
 DOCUMENT = {"Sec-Fetch-Dest": "document", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin"}
 SCRIPT = {"Sec-Fetch-Dest": "empty", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"}

@@ -59,6 +59,10 @@ REFUSED = (
     "This is a page for people: open it in a window of its own. Browsers may not fetch it for other pages, or show "
     "it in them.\n"
 )
+TOSSED = (
+    "Another page of this server has set a cookie of the hub's in your browser. All cookies have been deleted: please "
+    "log in again, and tell the administrator whose page you had opened.\n"
+)
 OUTDATED = "Your browser is too old for this hub: it does not say what its requests are for. Please update it.\n"
 
 
@@ -70,6 +74,17 @@ def for_a_person(sent: HTTPHeaders) -> bool:
     """
     ahead = any(name in sent for name in PREFETCHES)
     return sent.get("Sec-Fetch-Dest") == "document" and sent.get("Sec-Fetch-Mode") == "navigate" and not ahead
+
+
+def tossed(cookies: str) -> bool:
+    """Return whether one of the hub's own cookies was sent twice: scripts can set it for another path.
+
+    Args:
+        cookies: the header of a request.
+    """
+    names = [cookie.partition("=")[0].strip() for cookie in cookies.split(";")]
+    ours = [name for name in names if name.startswith(("jupyterhub-", "service-"))]
+    return len(set(ours)) < len(ours)
 
 
 class Nonces(Extension):
@@ -84,7 +99,7 @@ class Nonces(Extension):
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
         """Return a template with a nonce in each start of a script."""
-        return re.sub(r"<script\b", '<script nonce="{{ plasma_nonce() }}"', source)
+        return re.sub(r"<script\b", r'\g<0> nonce="{{ plasma_nonce() }}"', source, flags=re.IGNORECASE)
 
 
 class Guard(OutputTransform):
@@ -100,10 +115,13 @@ class Guard(OutputTransform):
     def __init__(self, request: HTTPServerRequest) -> None:
         self.host = request.host
         self.is_static = request.path.startswith(self.static)
-        self.refused = False
+        self.refused = ""
         self.nonce = secrets.token_urlsafe(16)
         NONCE.set(self.nonce)
         sent = request.headers
+        self.tossed = tossed(sent.get("Cookie", ""))
+        if self.tossed:
+            sent.pop("Cookie")
         self.outdated = not any(name in sent for name in ("Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site"))
         if self.outdated:
             # Programs and plain HTTP; the hub's own processes ask without cookies.
@@ -140,18 +158,21 @@ class Guard(OutputTransform):
             return status_code, headers, chunk
         for name, value in HEADERS.items():
             headers[name] = value
-        if not headers.get("Content-Type", "").lower().startswith("text/html"):
+        is_page = headers.get("Content-Type", "").lower().startswith("text/html")
+        if self.tossed:
+            headers["Clear-Site-Data"] = '"cookies"'
+            headers.pop("Location", None)
+            self.refused = TOSSED
+        elif is_page and not self.is_document and not 300 <= status_code < 400:
+            self.refused = OUTDATED if self.outdated else REFUSED
+        if not self.refused:
+            if is_page and self.is_document:
+                headers.add("Content-Security-Policy", self.page_policy())
             return status_code, headers, chunk
-        if 300 <= status_code < 400:
-            return status_code, headers, chunk
-        if self.is_document:
-            headers.add("Content-Security-Policy", self.page_policy())
-            return status_code, headers, chunk
-        self.refused = True
-        headers["Content-Type"] = "text/plain; charset=UTF-8"
-        for name in ("Etag", "Content-Length", "Content-Encoding"):
+        text = self.refused.encode()
+        for name in ("Etag", "Content-Encoding"):
             headers.pop(name, None)
-        text = (OUTDATED if self.outdated else REFUSED).encode()
+        headers["Content-Type"] = "text/plain; charset=UTF-8"
         headers["Content-Length"] = str(len(text))
         # JupyterLab knows a server that has stopped by the status.
         return (status_code if status_code >= 400 else 403), headers, text

@@ -71,7 +71,7 @@ class TestGuard(AsyncHTTPTestCase):
             *({**SCRIPT, "Sec-Fetch-Mode": mode} for mode in ("no-cors", "same-origin", "websocket", "navigate")),
             *({**DOCUMENT, name: "prefetch;prerender"} for name in guard.PREFETCHES),
         ):
-            for path in ("/hub/token", "/hub/login", "/hub/user/x/", "/user/x/", "/hub/no-such"):
+            for path in ("/hub/token", "/hub/login", "/hub/user/x/", "/user/x/", "/hub/logout", "/hub/static"):
                 answer = self.ask(path, headers)
                 assert (answer.code, answer.body.decode()) == (403, guard.REFUSED), (path, headers)
                 assert "text/plain" in answer.headers["Content-Type"]
@@ -116,10 +116,11 @@ class TestGuard(AsyncHTTPTestCase):
         assert self.ask("/hub/home", DOCUMENT, {"Cookie": "_xsrf=a; _xsrf=b"}).code == 200
 
     def test_files_are_for_everybody(self):
-        answer = self.ask("/hub/static/x.js", {**SCRIPT, "Sec-Fetch-Dest": "script", "Sec-Fetch-Mode": "no-cors"})
-        assert answer.code == 200
-        assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        assert "no-store" not in answer.headers.get("Cache-Control", "")
+        for path in ("/hub/static/x.js", "/hub/logo"):
+            answer = self.ask(path, {**SCRIPT, "Sec-Fetch-Dest": "script", "Sec-Fetch-Mode": "no-cors"})
+            assert answer.code == 200
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert "no-store" not in answer.headers.get("Cache-Control", "")
 
 
 @pytest.mark.parametrize("host", ["hub.example.org", "hub.example.org:8443", "192.0.2.1", "[2001:db8::1]:8443"])

@@ -16,6 +16,7 @@ from tljh_plasma import middlewares
 from tljh_plasma.service.app import PlasmaService
 from tornado import web
 
+from tests.support.browsing import TIMEOUT, start_server
 from tests.support.browsing import browser as new_browser
 
 pytestmark = pytest.mark.docker
@@ -313,16 +314,26 @@ def test_pages_of_students_change_nothing(lesson):
 def test_the_pages_of_the_hub_go_on_working(lesson):
     """Their scripts run under the policy, and their requests have the token."""
     page = lesson.context.new_page()
+    page.set_default_timeout(TIMEOUT)
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
-    for path in ("/hub/home", "/hub/spawn", "/services/plasma/servers", "/services/plasma/environments"):
+    for path in (
+        "/hub/home",
+        "/services/plasma/servers",
+        "/services/plasma/environments",
+        "/services/plasma/permissions",
+    ):
         page.goto(f"{lesson.hub.url}{path}")
         page.wait_for_load_state("networkidle")
+    page.get_by_text("plasmat-course").first.wait_for()
     page.goto(f"{lesson.hub.url}/hub/admin")
     page.get_by_text(lesson.student.name).first.wait_for()
     page.goto(f"{lesson.hub.url}/hub/token")
     page.get_by_role("button", name="Request new API token").click()
     page.locator("#token-result").wait_for()
     assert len(page.locator("#token-result").inner_text()) > 20
-    assert not [text for text in said if "Content Security Policy" in text], said
+    # With the events of the start, up to JupyterLab.
+    start_server(page, lesson.hub.url, "plasmat-course")
     page.close()
+    lesson.hub.stop_server(lesson.teacher.name)
+    assert not [text for text in said if "Content Security Policy" in text and "/hub/" in text], said

@@ -109,12 +109,14 @@ class Guard(OutputTransform):
     api: tuple[str, ...] = ()
     static: tuple[str, ...] = ()
     scripts: tuple[str, ...] = ()
+    # Paths of files that are the same for everybody.
+    files: tuple[str, ...] = ()
     # Where the hub answers for servers that do not run; JupyterLab goes by the status.
     stopped: tuple[str, ...] = ()
 
     def __init__(self, request: HTTPServerRequest) -> None:
         self.host = request.host
-        self.is_static = request.path.startswith(self.static)
+        self.is_static = request.path.startswith(self.static) or request.path in self.files
         self.refused = ""
         self.nonce = secrets.token_urlsafe(16)
         NONCE.set(self.nonce)
@@ -202,7 +204,8 @@ def of_hub(base_url: str) -> type[Guard]:
 
     class HubGuard(Guard):
         api = (f"{base}hub/api/",)
-        static = (f"{base}hub/static/", f"{base}hub/logo")
+        static = (f"{base}hub/static/",)
+        files = (f"{base}hub/logo",)
         scripts = (f"{base}hub/static/",)
         stopped = (f"{base}user/", f"{base}hub/user/")
 

@@ -11,7 +11,9 @@ from typing import Any
 # What a route leads to.
 USER, HUB, SERVICE = "user", "hub", "service"
 
-# Headers of answers that reach beyond the path they were sent from, and why.
+# Headers of answers that reach beyond the path they were sent from, and why. Set-Cookie is not among them: scripts set
+# cookies for other paths by themselves, and Traefik's middlewares do not see the answer that opens a WebSocket. What a
+# cookie of theirs does to the hub's is up to guard.py.
 BEYOND_A_PATH = (
     # A script of one server would handle requests to the hub's pages.
     "Service-Worker-Allowed",

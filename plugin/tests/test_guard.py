@@ -139,6 +139,5 @@ def test_scripts_of_templates_are_marked_and_what_people_write_is_not():
         html = template.render(text="<script>evil</script>")
     finally:
         guard.NONCE.reset(token)
-    assert html == (
-        '<script nonce="n" src="x"></script><SCRIPT nonce="n">a</SCRIPT><script>evil</script><script nonce="n">b</script>'
-    )
+    ours = '<script nonce="n" src="x"></script><SCRIPT nonce="n">a</SCRIPT>'
+    assert html == f'{ours}<script>evil</script><script nonce="n">b</script>'

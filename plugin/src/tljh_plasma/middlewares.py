@@ -59,6 +59,10 @@ MIDDLEWARES: dict[str, dict[str, Any]] = {
 # In the order in which requests pass them.
 CHAINS: dict[str, tuple[str, ...]] = {USER: ("plasma-own-path",), HUB: (), SERVICE: ()}
 
+# Over HTTPS, before all others: what the host itself says. Thirty days, and none of its other names: an operator may go
+# back to HTTP, and browsers that came lately would not follow until then.
+HTTPS = {"plasma-https": {"headers": {"customResponseHeaders": {"Strict-Transport-Security": "max-age=2592000"}}}}
+
 
 def kind(data: dict[str, Any]) -> str:
     """Return what a route leads to.

@@ -28,6 +28,7 @@ FOUND = {
         "domains": ["hub.example.org"],
         "not_after": "2027-01-02T00:00:00Z",
         "days_left": 38.2,
+        "user_domains": False,
     },
     "disks": [{"mount": "/", "percent": 43, "size": "109 GB", "free": "62 GB", "holds": ["hub", "system"]}],
     "quotas": {"on": True, "exceeded": [{"name": "ada", "used": "2.0 GB", "limit": "1.0 GB"}]},
@@ -148,7 +149,8 @@ def test_problems_come_first_each_with_its_mend():
     text = "\n".join(lines[5:])
     for line in (
         "  versions     jupyterhub 5.5.4 (5.5.5 available)",
-        "  certificate  hub.example.org, until 2027-01-02 (38 days)",
+        "  certificate  hub.example.org, until 2027-01-02 (38 days), people's servers share the hub's name "
+        "(plasma.https.user_domains is off)",
         "  quotas       ada 2.0 GB of 1.0 GB",
         "               and 2 more",
         "  servers      2 servers: ada, ada/two",

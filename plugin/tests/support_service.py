@@ -54,7 +54,12 @@ class Visitor:
 
     def open(self, page: str, **options: Any) -> requests.Response:
         """Open a page, as a click on a link does."""
-        headers = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+        headers = {
+            "Sec-Fetch-Dest": "document",
+            "Sec-Fetch-Mode": "navigate",
+            "Sec-Fetch-Site": "same-origin",
+            "Accept": "text/html",
+        }
         return self.session.get(f"{self.url}{page}", headers=headers, timeout=60, **options)
 
     def call(
@@ -73,6 +78,7 @@ class Visitor:
             "Origin": self.hub.origin,
             "Sec-Fetch-Site": "same-origin",
             "Sec-Fetch-Mode": "cors",
+            "Sec-Fetch-Dest": "empty",
             "X-XSRFToken": self.xsrf,
             **(headers or {}),
         }

@@ -133,6 +133,18 @@ def quicken_proxy(c: Any) -> None:
         c.TraefikProxy.traefik_api_hashed_password = hashed.decode("ascii")
 
 
+def use_own_proxy(c: Any) -> None:
+    """Let the hub write Traefik's routes with our middlewares; a proxy that somebody else chose is left alone.
+
+    Args:
+        c: the traitlets ``Config`` object.
+    """
+    from .proxy import PlasmaProxy
+
+    if c.JupyterHub.get("proxy_class") == "traefik_file":
+        c.JupyterHub.proxy_class = PlasmaProxy
+
+
 def configure(c: Any) -> None:
     """Set up authenticator, spawner, service, network and look in ``c``.
 
@@ -184,6 +196,7 @@ def configure(c: Any) -> None:
     c.JupyterHub.hub_connect_ip = address
 
     quicken_proxy(c)
+    use_own_proxy(c)
     https = settings.section(values.config, "https").get("enabled") is True
     routes.follow(values.state_dir / "rules" / "rules.toml", "https" if https else "http")
     theme.apply(c, values)

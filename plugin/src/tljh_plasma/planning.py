@@ -20,7 +20,7 @@ from tornado import web
 from traitlets import Bool, Integer, Unicode, default
 from traitlets.config import LoggingConfigurable
 
-from . import policy
+from . import guard, policy
 from .access import AccessError, Store
 from .accounts import group_names
 from .environments import Environment
@@ -91,7 +91,7 @@ class PlannedSpawner(LoggingConfigurable):
 
     plan: ServerPlan | None = None
 
-    _templates = Templates(loader=PackageLoader(__package__, "templates"), autoescape=True)
+    _templates = Templates(loader=PackageLoader(__package__, "templates"), autoescape=True, extensions=[guard.Nonces])
 
     @default("default_url")
     def _default_default_url(self) -> str:

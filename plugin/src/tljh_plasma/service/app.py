@@ -21,7 +21,7 @@ from tornado import web
 from traitlets import Instance, default
 
 from .. import settings as plasma_settings
-from .. import theme
+from .. import guard, theme
 from ..access import Store
 from ..builds import Builder, BuildRefused
 from ..limits import SMALL_BODY, LimitedServer
@@ -121,7 +121,9 @@ class PlasmaService(TljhRepo2Docker):
             "log_function": log_request,
             "cookie_secret": inherited["cookie_secret"],
             # Seen by our pages alone.
-            "xsrf_cookie_kwargs": {"samesite": "Strict"},
+            # No script reads it: pages have the token in them.
+            "xsrf_cookie_kwargs": {"samesite": "Strict", "httponly": True},
+            "transforms": [guard.of_service(self.base_url, self.service_prefix)],
             "base_url": self.base_url,
             "hub_prefix": inherited["hub_prefix"],
             "service_prefix": self.service_prefix,

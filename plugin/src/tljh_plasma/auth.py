@@ -57,6 +57,7 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
         from .administrators import PATH, AdministratorsHandler
 
         bounds.hold()
+        bounds.tidy(app.db)
         operators.forget_old_tokens(app)
         return [*super().get_handlers(app), (PATH, AdministratorsHandler), *bounds.HANDLERS]
 

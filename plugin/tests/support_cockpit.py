@@ -13,7 +13,6 @@ from aiohttp import WSMsgType, web
 from support_hub import free_port
 from tljh_plasma.settings import Settings
 from tornado.httpclient import HTTPRequest
-from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import create_signed_value
 from tornado.websocket import websocket_connect
@@ -67,7 +66,7 @@ class StandIn:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
 
     async def _start(self) -> None:
-        from tljh_plasma.cockpit.app import application, client
+        from tljh_plasma.cockpit.app import application, client, server_of
 
         hub = web.Application()
         hub.router.add_get("/base/hub/api/user", self._user)
@@ -78,7 +77,7 @@ class StandIn:
         values = Settings(prefix=self.directory, cockpit=True, cockpit_socket=self.socket)
         self.client = client(self.socket)
         self.application = application(values, PREFIX, self.client, recheck=0.2)
-        self.server = HTTPServer(self.application, xheaders=True)
+        self.server = server_of(self.application)
         self.server.add_sockets(bind_sockets(self.port, "127.0.0.1"))
 
     async def start_cockpit(self) -> None:

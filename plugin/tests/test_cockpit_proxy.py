@@ -151,6 +151,12 @@ def test_pages_connect_to_cockpit_alone(world, admin):
     assert f"frame-src https://{world.host}{PREFIX}" in policy
 
 
+def test_a_body_is_not_waited_for(world):
+    for size, status in ((1000, 403), (20_000, 413)):
+        answer = requests.post(f"http://127.0.0.1:{world.port}{PREFIX}", data=b"0" * size, timeout=30)
+        assert answer.status_code in (status, 405)
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
 def test_nothing_but_reading_is_let_through(world, admin, method):
     assert world.get("", admin, method, headers={"Origin": f"https://{world.host}"}).status_code == 405

@@ -78,6 +78,11 @@ def application(values: Settings, prefix: str, cockpit: aiohttp.ClientSession, r
     )
 
 
+def server_of(made: web.Application) -> LimitedServer:
+    """Return the web server of the application. Cockpit's pages send no bodies: uploads go through a WebSocket."""
+    return LimitedServer(made, body=lambda path: SMALL_BODY, xheaders=True)
+
+
 def set_up_log() -> None:
     """Write what is worth a line where the hub's log goes. No request's query: a login may be in it."""
     handler = logging.StreamHandler()
@@ -96,8 +101,7 @@ async def serve(values: Settings, waiting: Waiting) -> None:
     """
     cockpit = client(values.cockpit_socket)
     made = application(values, os.environ["JUPYTERHUB_SERVICE_PREFIX"], cockpit)
-    # Cockpit's pages send nothing by HTTP: what they upload goes through their WebSocket.
-    server = LimitedServer(made, body=lambda path: SMALL_BODY, xheaders=True)
+    server = server_of(made)
     listener = waiting.take_over()
     server.add_socket(listener)
     LOG.info("The way to Cockpit begins at %s:%s", *listener.getsockname())

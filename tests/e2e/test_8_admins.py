@@ -103,6 +103,33 @@ def test_the_database_alone_takes_no_reload(site, target, before, login, colleag
     assert not sees_admin_page(person)
 
 
+def test_an_administrator_does_not_become_root_through_somebody_with_sudo(target, before, login, teacher, course):
+    """Sudo itself is asked: an alias, a group of any name and a rule for one command count as well."""
+    group, rules = "wheelwrights", "/etc/sudoers.d/plasma-test"
+    target.sudo(["groupadd", group])
+    one, other = make_account(target, "mender"), make_account(target, "wheelman", "--groups", group)
+    helper = login(teacher)
+    text = f"User_Alias MENDERS = mender\nMENDERS ALL=(root) NOPASSWD: /bin/ls\n%{group} ALL=(ALL) ALL\n"
+    try:
+        for account in (one, other):
+            helper.api("POST", f"/users/{account.name}")
+        # Nothing that is said of them yet: entering is help.
+        helper.api("POST", f"/users/{one.name}/tokens", json={})
+        target.ssh(f"sudo tee {rules}", input=text)
+        target.sudo(["chmod", "440", rules])
+        for account in (one, other):
+            path = f"/users/{account.name}"
+            started = helper.api("POST", f"{path}/server", json={"image": course}, check=False)
+            assert started.status_code == 404, started.text
+            assert helper.api("POST", f"{path}/tokens", json={}, check=False).status_code == 403
+            assert helper.session.get(f"{helper.url}/hub/spawn/{account.name}", timeout=30).status_code == 404
+        # Themselves, they can.
+        login(one).start(course)
+        helper.api("DELETE", f"/users/{one.name}/server")
+    finally:
+        target.sudo(["rm", "-f", rules])
+
+
 def test_an_empty_list_revokes_nobody_and_says_so(site, pillar, before, login, teacher):
     pillar(admins=[])
     result = site.apply("admins")

@@ -116,6 +116,9 @@ def image_name(repo: str, ref: str, name: str) -> str:
     Raises:
         BuildRefused: no name can be made of this.
     """
+    if repo:
+        # Before a name is made of it, which would be blamed.
+        _check_reference(ref or "HEAD")
     wanted = envs.directory_name(name) if name.strip() else ""
     try:
         image, _, _ = compute_image_name(repo, ref, wanted)
@@ -174,11 +177,14 @@ def _check_source(request: BuildRequest) -> None:
     known = REPOSITORY.fullmatch(request.repo) or request.deploy_key
     if not known or len(request.repo) > MAX_REPOSITORY:
         raise BuildRefused(400, "The repository must be a URL like https://example.org/teacher/course.")
-    ref = request.ref
-    if not REFERENCE.fullmatch(ref) or ".." in ref or "@{" in ref or len(ref) > MAX_REFERENCE:
-        raise BuildRefused(400, "The reference must be the name of a branch or tag, or the hash of a commit.")
+    _check_reference(request.ref)
     if request.commit and not envs.COMMIT.fullmatch(request.commit):
         raise BuildRefused(400, "The commit must be a whole hash, of 40 hexadecimal digits.")
+
+
+def _check_reference(ref: str) -> None:
+    if not REFERENCE.fullmatch(ref) or ".." in ref or "@{" in ref or len(ref) > MAX_REFERENCE:
+        raise BuildRefused(400, "The reference must be the name of a branch or tag, or the hash of a commit.")
 
 
 def _check_ready(request: BuildRequest) -> BuildRequest:

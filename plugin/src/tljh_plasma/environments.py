@@ -34,6 +34,8 @@ UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 MIN_MEMORY = 32 * UNITS["M"]
 MIN_CPU = 0.01
 MAX_DIRECTORY = 64
+# Characters of a name and of a reference on pages. Those of images that were made elsewhere may have any length.
+MAX_SHOWN = 200
 
 
 class UnknownEnvironment(Exception):
@@ -139,7 +141,7 @@ def from_images(images: Iterable[dict[str, Any]]) -> list[Environment]:
             Environment(
                 image=name,
                 image_id=image["Id"],
-                name=display,
+                name=_shortened(display),
                 directory=directory_name(display),
                 repo=labels.get(LABEL_REPO, ""),
                 ref=labels.get(LABEL_REF, ""),
@@ -152,6 +154,10 @@ def from_images(images: Iterable[dict[str, Any]]) -> list[Environment]:
             )
         )
     return sorted(found, key=lambda environment: (environment.name.casefold(), environment.image))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
 
 
 def _commit(labels: dict[str, str]) -> str:

@@ -69,7 +69,7 @@ def _sudo(name: str) -> str:
     except (OSError, subprocess.SubprocessError) as error:
         return f"sudo cannot be asked about it ({type(error).__name__})"
     # With a rule there is a list of commands; without one a sentence. Anything else is no answer.
-    if NOT_ALLOWED in done.stdout + done.stderr:
+    if f"User {name} {NOT_ALLOWED}" in done.stdout + done.stderr:
         return ""
     return "it may use sudo" if done.returncode == 0 else f"sudo does not say what it may do (code {done.returncode})"
 

@@ -18,7 +18,7 @@ from dockerspawner import DockerSpawner, SystemUserSpawner
 from traitlets import Instance, Unicode, default
 
 from . import environments as envs
-from . import failures, firewall, firewall_upkeep, notices, policy
+from . import failures, firewall, firewall_upkeep, image_links, notices, policy
 from .accounts import find_entry
 from .container_files import ContainerFiles
 from .environments import Environment
@@ -58,6 +58,7 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
 
     # One for all: account files of images.
     _container_files = ContainerFiles()
+    _image_links = image_links.ImageLinks()
     _local = threading.local()
 
     @default("network_name")
@@ -161,6 +162,7 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             self._look_after_the_firewall()
             await self._apply(self.planned())
             self._notices = await asyncio.to_thread(self._refresh_notices, logging.WARNING)
+            await self._check_links()
             self.step(25, "Creating your container")
             address = await super(PlannedSpawner, self).start()
             await self._wait_until_it_answers(*address)
@@ -233,6 +235,25 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             },
         )
         self.extra_host_config = host
+
+    async def _check_links(self) -> None:
+        """Make sure that the image leads nothing that the engine makes as root into the home.
+
+        Raises:
+            StartFailure: it does.
+        """
+        plan = self.planned()
+        home = plan.account.home
+        mounts = [mount["Target"] for mount in self.mount_binds]
+        volumes = [volume["bind"] for volume in self.volume_binds.values()]
+        places = [*image_links.ALWAYS, *mounts, *volumes, *self.extra_host_config.get("tmpfs", ())]
+        own = await self.in_thread(self._image_links.volumes, plan.environment.image_id)
+        links = await self.in_thread(self._image_links.of, plan.environment.image_id, [*places, *own])
+        try:
+            image_links.check(places, own, home, links)
+        except image_links.LedAstray as error:
+            message = failures.BROKEN.format(name=plan.environment.name, what="its links or volumes lead into homes")
+            raise StartFailure(500, message, f"image {plan.environment.image}: {error}") from error
 
     async def start_object(self) -> None:
         """Put our files into the created container, then start it."""

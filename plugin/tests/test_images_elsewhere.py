@@ -1,0 +1,75 @@
+"""Images that were made elsewhere: links that lead into homes, and names of any length."""
+
+from __future__ import annotations
+
+import pytest
+from tljh_plasma import environments, image_links
+from tljh_plasma.image_links import LedAstray
+
+
+@pytest.mark.parametrize(
+    ("place", "links", "found"),
+    [
+        ("/opt/plasma", {}, "/opt/plasma"),
+        ("/opt/plasma", {"/opt": "/home/anna/x"}, "/home/anna/x/plasma"),
+        ("/opt/plasma", {"/opt": "", "/opt/plasma": "/home/anna"}, "/home/anna"),
+        ("/run/lock", {"/run": "/var/run", "/run/lock": "/home/anna"}, "/home/anna"),
+    ],
+)
+def test_where_links_lead(place, links, found):
+    assert image_links.led(place, links) == found
+
+
+def test_what_is_let_through_and_what_is_not():
+    fine = {"/var/tmp": "/tmp", "/srv": "/var/srv", "/home/bea": "/opt", "/run/lock": "/home/annabel"}
+    places = ["/tmp", "/var/tmp", "/srv/data", "/run/lock", "/home/anna/mounted"]
+    image_links.check(places, ["/home/jovyan"], "/home/anna", fine)
+    image_links.check(places, [], "/home/anna", {"/home": "/var/home"})
+    for links in ({"/srv": "/home/anna"}, {"/tmp": "/home/anna/a/b"}, {"/home": "/srv", "/srv": "/srv/anna"}):
+        with pytest.raises(LedAstray):
+            image_links.check(places, [], "/home/anna", links)
+    for place, links in (
+        ("/etc/passwd", {"/home/anna": "/etc"}),
+        ("/run/lock", {"/home": "/run", "/run/anna": "/run"}),
+    ):
+        with pytest.raises(LedAstray):
+            image_links.check([place], [], "/home/anna", {**links, "/home/anna": links.get("/home/anna", "/run")})
+    with pytest.raises(LedAstray):
+        image_links.check(places, ["/home/anna/data"], "/home/anna", {})
+
+
+def test_names_of_images_are_shortened_and_their_directories_are_the_same():
+    labels = {
+        "repo2docker.ref": "1",
+        "tljh_repo2docker.image_name": "long:1",
+        "tljh_repo2docker.display_name": "w" * 5000,
+    }
+    (found,) = environments.from_images([{"Id": "sha256:1", "RepoTags": ["long:1"], "Labels": labels}])
+    assert (len(found.name), found.name[-1], found.directory) == (200, "…", "w" * 64)
+
+
+@pytest.mark.docker
+def test_an_image_whose_links_lead_into_a_home_puts_nothing_there(hub, images, accounts, docker_host):
+    """/opt, /srv, /run and /etc: root's directories used to appear in the home, through the mounts below them."""
+    person = accounts.add("linked")
+    hub.add_user(person.name)
+    for number, place in enumerate(("/opt", "/srv", "/var/tmp")):
+        image = images(
+            f"plasmat-linked:{number}",
+            f"Linked {number}",
+            commands=f"USER root\nRUN rm -rf {place} && ln -s {person.home}/made {place}",
+        )
+        answer = hub.spawn(person.name, image)
+        assert (answer.status_code, "lead into homes" in answer.text) == (500, True), answer.text
+        assert sorted(path.name for path in person.home.iterdir()) == sorted(
+            name for name in (".bashrc", ".profile", ".bash_logout") if (person.home / name).exists()
+        )
+    image = images("plasmat-linked:8", "Linked 8", commands=f"VOLUME {person.home}/volume")
+    assert hub.spawn(person.name, image).status_code == 500
+    assert not (person.home / "volume").exists()
+    # Their home in the place of /etc would get the account files, as root's.
+    image = images(
+        "plasmat-linked:9", "Linked 9", commands=f"USER root\nRUN mkdir -p /home && ln -s /etc {person.home}"
+    )
+    assert hub.spawn(person.name, image).status_code == 500
+    assert not (person.home / "passwd").exists()

@@ -200,8 +200,9 @@ def standing(config):
         As of ``read``; None: nobody is let in but those who need no leave.
 
     Returns ``{"first", "last": numbers of people's accounts, "privileged": {name: why}, "came_as": [name], "open":
-    [name], "shut": [name], "users", "groups": [names that sshd lets in], "free_uids": [numbers without limits],
-    "bound": [[first, last] numbers with limits]}``; lists are of accounts with such numbers and a shell.
+    [name], "shut": [name], "users", "groups": [names that sshd lets in], "session_uids": [numbers of people that may
+    have programs which outlive a login], "free_uids": [numbers without limits], "bound": [[first, last] numbers with
+    limits]}``; lists are of accounts with such numbers and a shell.
 
     Raises RuntimeError.
 
@@ -241,6 +242,7 @@ def standing(config):
         "shut": sorted(name for name in logging_in if name not in let_in and name not in privileged),
         "users": sorted(name for name in users if _NAME.match(name)),
         "groups": sorted(name for name in {*root_groups, *(config.get("groups") or ())} if _NAME.match(name)),
+        "session_uids": sorted(free | {one.pw_uid for one in here if one.pw_name in let_in and _logs_in(one)}),
         "free_uids": sorted({0, *free, *(one.pw_uid for one in elsewhere)}),
         "bound": _bound(first, last, free, _own_uids({one.pw_name: one.pw_uid for one in here})),
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import os
 import pathlib
+import re
 
 __virtualname__ = "plasma_doors_files"
 
@@ -155,6 +156,29 @@ def verdict(name):
     if done.returncode:
         raise RuntimeError(f"sshd does not take its configuration: {_said(done)}.")
     return "denyusers *" in done.stdout.splitlines()
+
+
+def stop_managers(who):
+    """
+    Stop the managers of sessions (``user@UID.service``) that run for people who may have none, with the units that they
+    run: those of lingering accounts are there since the server's start. Returns the numbers.
+
+    who
+        As of ``plasma_doors.standing``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_doors_files.stop_managers '{first: 1000, last: 60000, session_uids: [1000]}'
+    """
+    words = ("systemctl", "list-units", "--plain", "--no-legend", "--state=active,activating", "user@*.service")
+    listed = __salt__["plasma_doors.run"](*words).stdout
+    found = [int(uid) for uid in re.findall(r"^user@(\d+)\.service", listed, re.MULTILINE)]
+    found = [uid for uid in found if who["first"] <= uid <= who["last"] and uid not in who["session_uids"]]
+    if found:
+        _check("systemctl", "stop", *(f"user@{uid}.service" for uid in found))
+    return found
 
 
 def _put_sshd(change, who):

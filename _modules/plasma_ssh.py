@@ -80,24 +80,33 @@ def apply(users=(), groups=(), limits=None, coming=None):
 
         salt-ssh '*' plasma_ssh.apply '[anna]' '[]' '{memory: 2G, cpu: 2, tasks: 1024}'
     """
-    doors, files = "plasma_doors", "plasma_doors_files"
+    failed = []
     try:
         config = _wanted(users, groups, limits, coming)
         changes = _compare(config)
         if not changes:
             return {}
-        with __salt__[f"{doors}.lock"]():
-            who = __salt__[f"{doors}.standing"](config)
-            __salt__["plasma_doors_rules.put"](who)
-            __salt__[f"{files}.put"](config, who)
+        with __salt__["plasma_doors.lock"]():
             path = pathlib.Path(_config_file())
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             __salt__["plasma_files.write"](path, json.dumps(config))
             __salt__["plasma_files.write"](pathlib.Path(_UNIT_FILE), _UNIT_TEXT, mode=0o644)
+            who = __salt__["plasma_doors.standing"](config)
+            # One door that does not close leaves no other one open; the keeper tries again.
+            for close in (
+                lambda: __salt__["plasma_doors_files.put"](config, who),
+                lambda: __salt__["plasma_doors_rules.put"](who),
+            ):
+                try:
+                    close()
+                except (RuntimeError, OSError) as exc:
+                    failed.append(str(exc))
         for words in (("daemon-reload",), ("enable", UNIT), ("restart", UNIT)):
             _systemctl(*words)
     except (RuntimeError, OSError) as exc:
         raise CommandExecutionError(str(exc)) from exc
+    if failed:
+        raise CommandExecutionError(" ".join(failed))
     return changes
 
 

@@ -213,6 +213,9 @@ def test_the_doors_are_closed_and_whoever_loses_one_is_told(world, tmp_path):
             assert word in told
         assert told in state["comment"]
         assert not any(OPERATOR in text for text in state["changes"]["shut out"]["new"])
+    # Their units have run until now, as they linger.
+    running = ["systemctl", "is-active", f"user@{world.uid}.service"]
+    wait_for(lambda: target.ssh(running, check=False).returncode != 0, timeout=20, what="the end of what lingers")
     assert not site.apply("ssh").changed
 
     assert world.student.by_key("true").returncode == 255

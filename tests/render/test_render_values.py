@@ -242,3 +242,29 @@ def test_units_of_the_pypi_provider(pillar, unit):
     # systemd would expand these.
     assert "%" not in rendered["data"]
     assert "$" not in rendered["data"]
+
+
+@pytest.mark.parametrize(
+    ("ssh", "expected"),
+    [
+        ({}, ("closed", [], [])),
+        (
+            {"open_to": {"users": ["anna", "by-hand"], "groups": ["biology", "elsewhere"]}},
+            ("closed", ["anna"], ["biology"]),
+        ),
+        ({"enabled": False}, None),
+    ],
+)
+def test_ssh_is_closed_unless_pillar_says_otherwise(monkeypatch, ssh, expected):
+    """Names of people in pillar need not be there yet; others have to."""
+    given = {"users": [{"name": "anna", "groups": ["biology"]}], "ssh": ssh}
+    name = f"ssh-{json.dumps(ssh)}"
+    monkeypatch.setitem(GIVEN, name, given)
+    chunks = [chunk for chunk in low_state("debian-13", "amd64", name) if chunk["state"] == "plasma_ssh"]
+    if expected is None:
+        assert chunks == []
+        return
+    (chunk,) = chunks
+    assert (chunk["fun"], chunk["coming"]["users"], chunk["coming"]["groups"]) == expected
+    assert chunk["users"] == ssh.get("open_to", {}).get("users", [])
+    assert chunk["limits"] == {"memory": "2G", "cpu": 2, "tasks": 1024}

@@ -79,6 +79,8 @@ class Keeper:
                 changed = plasma_doors_files.put(config, self.who)
                 if changed:
                     say(f"Written: {', '.join(sorted(changed))}")
+                for uid in plasma_doors_files.stop_managers(self.who):
+                    say(f"Stopped user@{uid}.service.")
             except (RuntimeError, OSError) as problem:
                 problems.append(str(problem))
                 self.again = now + RULES

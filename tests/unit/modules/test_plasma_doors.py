@@ -109,6 +109,7 @@ def test_people_without_rights_of_root_are_shut_out_but_for_those_named(server):
     assert {"sudo", "wheel", "docker", "assistants"} <= set(who["groups"])
     assert who["free_uids"] == [0, 998, 1000, 1001, 1002, 1003, 70000]
     # Further numbers of people count as theirs; those of the privileged do not.
+    assert who["session_uids"] == [1000, 1001, 1002, 1003, 1004, 1005]
     assert who["bound"] == [[1000, 60000], [165536, 300009], [500000, 500009]]
 
 
@@ -254,6 +255,13 @@ def test_sshd_keeps_what_it_had_when_somebody_would_be_locked_out(etc, server, a
         plasma_doors_files.put(CONFIG, plasma_doors.standing(CONFIG))
     assert (drop_in.read_text() if drop_in.exists() else None) == before
     assert ("systemctl", "reload", "ssh.service") not in [command for command, _ in server["asked"]]
+
+
+def test_managers_of_people_without_leave_are_stopped(server):
+    lines = [f"user@{uid}.service loaded active running User Manager" for uid in (0, 1001, 1004, 1006, 70000)]
+    server["systemctl"] = lambda command: (0, "\n".join(lines) if command[1] == "list-units" else "", "")
+    assert plasma_doors_files.stop_managers(plasma_doors.standing(CONFIG)) == [1006]
+    assert (("systemctl", "stop", "user@1006.service"), None) in server["asked"]
 
 
 # Rules.

@@ -94,7 +94,7 @@ def test_the_first_apply_tells_who_loses_what(server):
     assert changes[DROP_IN] == {"old": None, "new": "written"}
     assert server.called == []
     assert plasma_ssh.apply(["anna"], [], LIMITS, {"users": ["anna"]}) == changes
-    assert server.called[:2] == ["rules", "files"]
+    assert server.called[:2] == ["files", "rules"]
     assert server.called[-1] == "systemctl restart plasma-doors.service"
     assert server.read()["limits"] == {"memory": 3 * 2**29, "cpu": 2, "tasks": 256}
     assert server.path.stat().st_mode & 0o777 == 0o600
@@ -128,16 +128,17 @@ def test_the_account_of_salt_stays_in_whatever_its_rights(server, monkeypatch, p
     assert server.read()["came_as"] == ([] if privileged else ["salty"])
 
 
-def test_nothing_is_noted_when_sshd_refuses(server, configure_loader_modules):
-    functions = plasma_ssh.__salt__
-
+def test_what_sshd_refuses_leaves_no_other_door_open(server):
     def refuse(config, who):
         raise RuntimeError("SSH is left as it was, because ... shut out 'root'.")
 
-    functions["plasma_doors_files.put"] = refuse
+    plasma_ssh.__salt__["plasma_doors_files.put"] = refuse
     with pytest.raises(CommandExecutionError, match="SSH is left as it was"):
         plasma_ssh.apply([], [], LIMITS)
-    assert server.read() is None
+    assert "rules" in server.called
+    assert server.called[-1] == "systemctl restart plasma-doors.service"
+    # The next apply tries again, as what was to be written is not there.
+    assert list(plasma_ssh.compare([], [], LIMITS)) == [DROP_IN]
 
 
 def test_all_of_it_is_taken_back(server, tmp_path):

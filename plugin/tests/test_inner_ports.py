@@ -122,6 +122,12 @@ def test_a14_a_hub_that_lost_its_secrets_comes_back_by_itself(hub, way):
     """It used to be shut out of Traefik's API until somebody removed the file of routes."""
     state = hub.prefix / "state"
     names = ("traefik-api.secret", "jupyterhub_cookie_secret", "plasma-operator.token", "plasma-service-cookie.secret")
+
+    def made():
+        return all((state / name).exists() and len((state / name).read_bytes().strip()) == 64 for name in names)
+
+    # The service loads for seconds before it makes its own.
+    wait_until(made, 60, "secrets")
     before = {name: (state / name).read_text() for name in names}
     for name in names:
         (state / name).unlink()
@@ -131,11 +137,7 @@ def test_a14_a_hub_that_lost_its_secrets_comes_back_by_itself(hub, way):
         (state / "rules" / "rules.toml").write_text("[http\n")
     hub.stop_process("hub")
     hub.start_hub()
-
-    def made():
-        return all((state / name).exists() and len((state / name).read_text().strip()) == 64 for name in names)
-
-    wait_until(made, 30, "new secrets")
+    wait_until(made, 60, "new secrets")
     for name in names:
         assert (state / name).read_text() != before[name]
         assert (state / name).stat().st_mode & 0o777 == 0o600

@@ -88,8 +88,9 @@ def test_long_notes_and_lists_are_refused_before_anything_is_stored(db, ada):
     assert db.query(orm.APIToken).count() == 0
 
 
-def test_the_oldest_logins_make_way(db, ada):
+def test_the_oldest_logins_make_way(db, ada, monkeypatch):
     """Those at servers and services, and those under way; tokens that somebody asked for stay."""
+    monkeypatch.setattr(bounds, "SESSIONS", 10)
     orm.APIToken.new(user=ada, note="asked for")
     client = db.query(orm.OAuthClient).filter_by(identifier="service-plasma").one()
     for number in range(bounds.CODES + 10):

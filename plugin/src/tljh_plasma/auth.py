@@ -10,7 +10,7 @@ from jupyterhub.auth import PAMAuthenticator
 from tornado import web
 from traitlets import default
 
-from . import logins, operators, pam_delay
+from . import limits, logins, operators, pam_delay
 from .accounts import AccountError, find_account, find_entry
 from .logins import Logins, TooMany
 
@@ -56,6 +56,7 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
         from . import bounds
         from .administrators import PATH, AdministratorsHandler
 
+        limits.protect_hub()
         bounds.hold()
         bounds.tidy(app.db)
         operators.forget_old_tokens(app)

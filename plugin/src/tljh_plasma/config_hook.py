@@ -9,7 +9,7 @@ from typing import Any
 from tljh_repo2docker import TLJH_R2D_ADMIN_SCOPE
 from traitlets.config import LazyConfigValue
 
-from . import limits, network, operators, routes, settings, theme
+from . import network, operators, routes, settings, theme
 from .access import Store
 
 SERVICE = "plasma"
@@ -162,7 +162,6 @@ def configure(c: Any) -> None:
     from .spawner import PlasmaSpawner
 
     values = settings.load()
-    limits.protect_hub()
     Store(values.database).upgrade()
     add_service(c, values)
     add_cockpit(c, values)

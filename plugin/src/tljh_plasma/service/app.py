@@ -20,8 +20,8 @@ from tljh_repo2docker.app import TljhRepo2Docker
 from tornado import web
 from traitlets import Instance, default
 
-from .. import settings as plasma_settings
 from .. import guard, theme
+from .. import settings as plasma_settings
 from ..access import Store
 from ..builds import Builder, BuildRefused
 from ..limits import SMALL_BODY, LimitedServer

@@ -12,7 +12,7 @@ from jupyterhub.handlers.login import LoginHandler
 from tornado import web
 from traitlets import default
 
-from . import logins, operators, pam_delay, sessions
+from . import limits, logins, operators, pam_delay, sessions
 from .accounts import AccountError, find_account, find_entry
 from .logins import Logins, TooMany
 
@@ -63,6 +63,7 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
         from . import bounds, handlers
         from .administrators import PATH, AdministratorsHandler
 
+        limits.protect_hub()
         bounds.hold()
         bounds.tidy(app.db)
         operators.forget_old_tokens(app)

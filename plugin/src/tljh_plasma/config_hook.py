@@ -9,7 +9,7 @@ from typing import Any
 from tljh_repo2docker import TLJH_R2D_ADMIN_SCOPE
 from traitlets.config import LazyConfigValue
 
-from . import domains, kept, limits, network, old_ports, operators, routes, settings, theme
+from . import domains, kept, network, old_ports, operators, routes, settings, theme
 from .access import Store
 from .secret_files import kept_secret
 from .standalone import api_password
@@ -201,7 +201,6 @@ def configure(c: Any) -> None:
     values = settings.load()
     store = Store(values.database)
     store.upgrade()
-    limits.protect_hub()
     add_service(c, values)
     add_cockpit(c, values)
     add_role(c, operators.register(c, values.state_dir))

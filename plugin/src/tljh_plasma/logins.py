@@ -32,9 +32,9 @@ ADDRESS = 100
 ACCOUNT = 50
 # Checks at a time, in all and for one address: they are work for the processor, or wait for a directory service.
 AT_ONCE = 12
-AT_ONCE_FROM = 4
-# Checks that wait, for one address. A second or two of work.
-WAITING = 256
+AT_ONCE_FROM = 6
+# Checks that wait, for one address: two large lectures that log in within the same second.
+WAITING = 512
 # Accounts, addresses, and pairs of the two that are remembered. The ones that were seen last stay.
 REMEMBERED = 16384
 

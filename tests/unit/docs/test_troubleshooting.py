@@ -90,6 +90,10 @@ MET = {
     "SSH is left as it was, because ...": ("tests/unit/modules/test_plasma_doors.py", "would shut out"),
     "The upgrade ... failed and was undone; ... runs again": ("tests/e2e/test_k5_upgrade.py", "failed and was undone"),
     "Your account on this server has expired": ("plugin/tests/test_accounts.py", "has expired. Please ask"),
+    "Too many wrong passwords were entered for this account from your network": (
+        "plugin/tests/test_logins.py",
+        "Too many wrong passwords were entered",
+    ),
     "Your account on this server is not allowed to use JupyterHub": (
         "plugin/tests/test_accounts.py",
         "system account|login shell",

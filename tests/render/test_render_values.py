@@ -9,6 +9,7 @@ import re
 import pytest
 import salt.utils.templates
 
+from _pillar.plasma import schema
 from tests.render.compiler import SYSTEMS, _directory, low_state
 from tests.render.options import options
 from tests.render.pillars import FULL_PYPI, FULL_TLJH, GIVEN, accepted, compiled, hostile_text, leaves, texts
@@ -237,3 +238,9 @@ def test_units_of_the_pypi_provider(pillar, unit):
     # systemd would expand these.
     assert "%" not in rendered["data"]
     assert "$" not in rendered["data"]
+
+
+def test_the_plugin_knows_the_groups_that_pillar_gives_to_nobody(monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY / "plugin" / "src")
+    groups = importlib.import_module("tljh_plasma.privileged").GROUPS
+    assert schema("names").ROOT_GROUPS | {"sudo"} <= groups

@@ -115,6 +115,30 @@ def hub(docker_host, environment, accounts, shared_data, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def helpers(accounts):
+    """The group of those who may enter servers at ``quick_hub``."""
+    return accounts.add_group("helpers")
+
+
+@pytest.fixture(scope="session")
+def quick_hub(docker_host, environment, accounts, helpers, tmp_path_factory):
+    """A hub that looks at people again a second after it last did, as its servers do, where only helpers enter them."""
+    running = Hub(
+        tmp_path_factory.mktemp("quick"),
+        accounts.add("admin3").name,
+        plasma={"enter_servers": [f"%{helpers.gr_name}"]},
+    )
+    with (running.prefix / "config" / "config.yaml").open("a") as file:
+        file.write("auth: {PlasmaPAMAuthenticator: {auth_refresh_age: 1}}\n")
+    with (running.prefix / "config" / "jupyterhub_config.d" / "tests.py").open("a") as file:
+        file.write("c.PlasmaSpawner.args = ['--HubAuth.cache_max_age=1']\n")
+    running.start()
+    yield running
+    running.stop()
+    running.remove_containers(docker_host)
+
+
+@pytest.fixture(scope="session")
 def images(docker_host, environment):
     """Images derived from the environment, with labels of their own; removed at the end."""
     made = set()

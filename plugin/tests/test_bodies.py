@@ -99,7 +99,7 @@ def test_no_body_makes_a_handler_of_the_hub_fail(hub, accounts):
             if answer.status_code >= 500:
                 failed.append((method, path, body[:60], answer.status_code))
             elif body in BODIES and answer.status_code == 400:
-                sentences += answer.json()["message"].endswith(".")
+                sentences += answer.json().get("message", "").endswith(".")
     assert failed == []
     assert sentences > 100
     assert hub.api("GET", "/info").status_code == 200
@@ -144,8 +144,9 @@ def test_names_of_servers_work_or_are_refused_before_they_take_a_place(hub, acco
         request.url = address
         answer = requests.Session().send(request, timeout=60)
         assert answer.status_code in (400, 404), (name, answer.text)
-        if answer.status_code == 400:
-            assert "Please choose another name." in answer.text, name
+        # Traefik itself refuses some, without a word.
+        if answer.status_code == 400 and answer.text:
+            assert "A server's name may have" in answer.text, name
         page = session.get(f"{hub.url}/hub/spawn/{person.name}/{name}", timeout=60)
         assert page.status_code in (200, 400, 404), name
         assert places() == [], name

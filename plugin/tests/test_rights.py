@@ -164,3 +164,33 @@ def test_administrators_add_no_services_and_move_no_proxy(hub, teacher):
         assert answer.status_code == 403, answer.text
     held = hub.api("GET", "/user", headers=bearer(teacher.token)).json()["scopes"]
     assert not {"admin:services", "proxy", "access:servers"} & set(held)
+
+
+def test_administrators_who_may_not_enter_hold_no_scope_for_it(quick_hub, accounts, environment, helpers):
+    """Pillar's plasma.enter_servers, here a group. The others list and stop servers, and no more."""
+    hub = quick_hub
+    pupil = accounts.add("rleft")
+    hub.add_user(pupil.name)
+    assert hub.spawn(pupil.name, environment).status_code in (201, 202)
+    allowed, refused = accounts.add("rhelper", "--groups", helpers.gr_name), accounts.add("rother")
+    for person, may in ((allowed, True), (refused, False)):
+        hub.add_user(person.name)
+        assert hub.api("PATCH", f"/users/{person.name}", json={"admin": True}).status_code == 200
+        session, _ = hub.login(person.name, person.password)
+        token = bearer(own_token(hub, person))
+        assert enter(hub, session, pupil.name) is may
+        made = hub.api("POST", f"/users/{pupil.name}/tokens", json={}, headers=token)
+        assert made.status_code == (201 if may else 403)
+        started = hub.api("POST", f"/users/{pupil.name}/servers/x", json={"image": "none:1"}, headers=token)
+        assert started.status_code == (400 if may else 404), started.text
+        held = hub.api("GET", "/user", headers=token).json()["scopes"]
+        theirs = [scope for scope in held if scope.split("!")[0] in ("servers", "access:servers", "tokens", "shares")]
+        assert all(scope.endswith(f"!user={person.name}") for scope in theirs) is not may, theirs
+        assert hub.api("GET", "/users", headers=token).status_code == 200
+        if may:
+            acting = bearer(made.json()["token"])
+            assert hub.api("GET", "/user", headers=acting).json()["name"] == pupil.name
+    # Who may no longer does not go on with what they made when they might.
+    subprocess.run(["gpasswd", "--delete", allowed.name, helpers.gr_name], check=True, capture_output=True)
+    assert hub.api("GET", f"/users/{pupil.name}", headers=acting).status_code in (403, 404)
+    assert hub.api("DELETE", f"/users/{pupil.name}/server", headers=token).status_code in (202, 204)

@@ -9,6 +9,7 @@ import re
 import pytest
 import salt.utils.templates
 
+from _pillar.plasma import schema
 from tests.render.compiler import SYSTEMS, _directory, low_state
 from tests.render.options import options
 from tests.render.pillars import FULL_PYPI, FULL_TLJH, GIVEN, accepted, compiled, hostile_text, leaves, texts
@@ -268,3 +269,9 @@ def test_ssh_is_closed_unless_pillar_says_otherwise(monkeypatch, ssh, expected):
     assert (chunk["fun"], chunk["coming"]["users"], chunk["coming"]["groups"]) == expected
     assert chunk["users"] == ssh.get("open_to", {}).get("users", [])
     assert chunk["limits"] == {"memory": "2G", "cpu": 2, "tasks": 1024}
+
+
+def test_the_plugin_knows_the_groups_that_pillar_gives_to_nobody(monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY / "plugin" / "src")
+    groups = importlib.import_module("tljh_plasma.privileged").GROUPS
+    assert schema("names").ROOT_GROUPS | {"sudo"} <= groups

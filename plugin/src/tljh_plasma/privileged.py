@@ -23,7 +23,7 @@ from .accounts import group_names
 GROUPS = frozenset(
     (
         *("root", "sudo", "wheel", "admin", "salt", "jupyterhub-admins"),
-        *("docker", "podman", "lxd", "lxc", "incus", "incus-admin", "libvirt", "libvirt-qemu", "kvm", "microk8s"),
+        *("docker", "podman", "lxd", "lxc", "incus", "incus-admin", "libvirt", "libvirt-qemu", "microk8s"),
         *("disk", "shadow", "kmem", "ssl-cert", "staff", "adm", "systemd-journal"),
     )
 )
@@ -160,8 +160,9 @@ class Remembered:
 
     async def look(self, names: Iterable[str]) -> None:
         """Make sure that there are fresh answers about ``names``."""
-        stamp = _stamp()
-        missing = [name for name in dict.fromkeys(names) if not self._fresh(name, stamp)]
+        wanted = list(dict.fromkeys(names))
+        stamp = _stamp() if wanted else None
+        missing = [name for name in wanted if not self._fresh(name, stamp)]
         if not missing:
             return
         answers = await asyncio.to_thread(lambda: [self._ask(name) for name in missing])

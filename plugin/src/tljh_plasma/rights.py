@@ -123,17 +123,17 @@ class Gate:
         held = scopes.get_scopes_for(token or user)
         own = user.name if user.kind == "user" else ""
         guarded = {scope for scope in held if scope.partition("!")[0] in GUARDED}
-        names = {_target(scope) for scope in guarded}
-        makers = [own] if own else []
+        names = {_target(scope) for scope in guarded} - {own}
+        makers = []
         if any("!" not in scope or "!group=" in scope for scope in guarded):
             names |= {*self._of_path(handler), *self._of_client(handler), *self._active(handler)}
-        if token is not None and maker_of(token.note):
+            makers.append(own)
+        maker = maker_of(token.note) if token is not None else None
+        if maker:
             names.add(own)
-            makers.append(maker_of(token.note)[1])
-        else:
-            names.discard(own)
+            makers.append(maker[1])
         await privileged.accounts.look(name for name in names if name)
-        await self.entering.look(makers)
+        await self.entering.look(name for name in makers if name)
 
     @staticmethod
     def _of_path(handler: Any) -> set[str]:

@@ -83,8 +83,9 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
 
     @default("args")
     def _default_args(self) -> list[str]:
-        # For images with jupyter-resource-usage; others do not know the setting and ignore it.
-        return ["--ResourceUseDisplay.track_cpu_percent=True"]
+        # Seconds for which a server remembers whom the hub lets in: five minutes after a logout are too many. The other
+        # one is for images with jupyter-resource-usage; others do not know the setting and ignore it.
+        return ["--HubAuth.cache_max_age=60", "--ResourceUseDisplay.track_cpu_percent=True"]
 
     @default("start_timeout")
     def _default_start_timeout(self) -> int:

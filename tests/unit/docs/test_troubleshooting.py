@@ -24,6 +24,7 @@ TOGETHER = {
         "in which the hub keeps who is logged in and which servers run"
     ),
     "The environment ... cannot start: there is no jupyterhub-singleuser in it": "The environment ... cannot start",
+    "The environment ... cannot start: its links or volumes lead into homes": "its links or volumes lead into homes",
     "Installing the hub's packages failed": "Installing the hub's packages",
 }
 # The test that has met it, and its words there.
@@ -38,6 +39,11 @@ MET = {
         "plugin/tests/test_starting.py",
         "there is no jupyterhub-singleuser in it",
     ),
+    "The environment ... cannot start: its links or volumes lead into homes": (
+        "plugin/tests/test_images_elsewhere.py",
+        "lead into homes",
+    ),
+    "A server's name may have up to 64 letters": ("plugin/tests/test_bodies.py", "A server's name may have"),
     "Your disk space is used up": ("plugin/tests/test_starting.py", "Your disk space is used up"),
     "The disk of the hub is full": ("plugin/tests/test_starting.py", "disk of the hub is full"),
     "The server did not answer within ... seconds": ("plugin/tests/test_starting.py", "did not answer within"),

@@ -2,7 +2,7 @@
 HTTPS of the hub: what must be so before it is switched on, the switch itself, and a certificate that really is shown.
 
 The proxy ends TLS, with both providers. Its certificate is an existing pair of files, or comes from an authority that
-speaks ACME (Let's Encrypt), whose TLS-ALPN challenge the proxy answers on port 443.
+speaks ACME (Let's Encrypt), whose challenge the proxy answers on port 443 (TLS-ALPN), or by a record in DNS.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ from __future__ import annotations
 import datetime
 import json
 import pathlib
-import secrets
-import socket
-import threading
 
 from salt.exceptions import SaltInvocationError
 
 __virtualname__ = "plasma_https"
 
 _EXTRA = "plasma-acme.toml"
+_USER_DOMAINS = "plasma.user_domains"  # in config.yaml: the hub's host, below which are those of people
 _OFF = {"enabled": False, "tls": {"key": "", "cert": ""}, "letsencrypt": {"email": "", "domains": [], "staging": False}}
 
 
@@ -54,7 +52,25 @@ def settings(domains=(), email=None, staging=False, acme_server=None, key=None, 
     return {**_OFF, "enabled": True, "letsencrypt": letsencrypt}
 
 
-def problems(wanted, domains=(), check=True):
+def names(domains, user_domains=False):
+    """
+    Return the names that a certificate has to be good for, the hub's own first.
+
+    domains
+        Names of the server.
+    user_domains
+        Whether each person's servers have a name of their own below the first.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_https.names '[hub.example.org]' True
+    """
+    return list(dict.fromkeys([*domains, f"*.{domains[0]}"] if user_domains and domains else domains))
+
+
+def problems(wanted, domains=(), check=True, dns=None, user_domains=False):
     """
     Return every reason why this server cannot switch to HTTPS, one sentence each; an empty list is good.
 
@@ -64,6 +80,10 @@ def problems(wanted, domains=(), check=True):
         Names of the server.
     check
         Whether the names must lead to this server, so that an authority finds it there.
+    dns
+        As for ``compare``: the authority finds the server by a record in DNS then.
+    user_domains
+        Whether names below the first one must lead where that one does.
 
     Whether files of an existing pair are fit is another question: see ``plasma_https_files.problem``.
 
@@ -82,91 +102,44 @@ def problems(wanted, domains=(), check=True):
                     "hub's proxy needs this port for HTTPS"
                 )
                 break
-    if check and not found and not wanted["tls"]["key"]:
-        for domain in domains:
-            problem = _elsewhere(domain)
-            if problem:
-                found.append(problem)
+    if check and not found:
+        reached = domains if not wanted["tls"]["key"] and not dns else ()
+        found += filter(None, map(__salt__["plasma_https_names.elsewhere"], reached))
+        if user_domains and not found:
+            found += filter(None, [__salt__["plasma_https_names.below_elsewhere"](domains[0])])
     return found
 
 
-def _elsewhere(domain):
-    """Why a name does not lead to this server, or None."""
-    try:
-        addresses = sorted({entry[4][0] for entry in socket.getaddrinfo(domain, 80, type=socket.SOCK_STREAM)})
-    except OSError as exc:
-        return (
-            f"{domain} has no address ({exc.strerror}): add an A or AAAA record for it that names this server, and "
-            "wait until it is known"
-        )
-    if all(_ours(address) for address in addresses):
-        return None
-    # Behind a router the address is the router's: what is reached through it then has to be this server.
-    if all(_ours(address) or _leads_here(address, domain) for address in addresses):
-        return None
-    return (
-        f"{domain} leads to {', '.join(addresses)}, where port 443 is not this server's: correct its A and AAAA "
-        "records, or forward ports 80 and 443 to this server; for names that only outsiders reach, set "
-        "plasma.https.check: false"
-    )
-
-
-def _ours(address):
-    """Whether an address is one of this machine: nobody can bind to another."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.bind((address, 0))
-    except OSError:
-        return False
-    return True
-
-
-def _leads_here(address, domain, timeout=5):
-    """Whether port 443 of an address is this machine's: while it is free a random word is told there."""
-    shown = __salt__["plasma_https_certificates.served"](domain)
-    if shown:
-        return __salt__["plasma_https_certificates.served"](domain, address=address) == shown
-    word = secrets.token_bytes(32)
-    try:
-        listener = socket.create_server(("", 443))
-    except OSError:
-        return False
-    with listener:
-        listener.settimeout(timeout)
-        teller = threading.Thread(target=_tell, args=(listener, word), daemon=True)
-        teller.start()
-        try:
-            with socket.create_connection((address, 443), timeout=timeout) as asked:
-                return asked.recv(len(word), socket.MSG_WAITALL) == word
-        except OSError:
-            return False
-
-
-def _tell(listener, word):
-    try:
-        while True:
-            with listener.accept()[0] as caller:
-                caller.sendall(word)
-    except OSError:
-        return  # the time is over, or the listener closed
-
-
-def compare(wanted, domains=(), acme_server=None, acme_ca=None, prefix="/opt/tljh"):
+def compare(
+    wanted,
+    domains=(),
+    acme_server=None,
+    acme_ca=None,
+    prefix="/opt/tljh",
+    dns=None,
+    environment=None,
+    user_domains=False,
+):
     """
     Return what ``apply`` would change, ``{what: {"old", "new"}}``; ``{}`` when HTTPS is as wanted and shown so.
 
     wanted
         What ``settings`` returns, or ``{"enabled": False}``.
     domains
-        Names of the server.
+        Names that the certificate has to be good for, as of ``names``.
     acme_server, acme_ca
         Directory of another ACME authority, and the path of the certificate that signed its own.
     prefix
         Where the hub is installed.
+    dns
+        ``{"provider", "resolvers"}`` for a challenge by DNS, or None.
+    environment
+        Its variables, which are secrets, ``{name: value}``.
+    user_domains
+        Whether each person's servers have a name of their own below the first domain.
 
-    Beside keys of config.yaml: ``acme`` (the authority), and ``certificate`` (what the proxy shows is not what it
-    should).
+    Beside keys of config.yaml: ``acme`` (the authority), ``environment`` (names of variables), and ``certificate``
+    (what the proxy shows is not what it should).
 
     CLI Example:
 
@@ -174,12 +147,16 @@ def compare(wanted, domains=(), acme_server=None, acme_ca=None, prefix="/opt/tlj
 
         salt-ssh '*' plasma_https.compare '{enabled: false}'
     """
-    changes = dict(__salt__["tljh_config.compare"](pairs(wanted, prefix), prefix=prefix))
+    settings_, unset = pairs(wanted, prefix, domains, user_domains)
+    changes = dict(__salt__["tljh_config.compare"](settings_, prefix=prefix, unset=unset))
     file = pathlib.Path(extra(prefix))
     old = file.read_text(encoding="utf-8") if file.exists() else ""
-    new = extra_text(wanted, acme_server, acme_ca)
+    new = extra_text(wanted, acme_server, acme_ca, dns)
     if old != new:
         changes["acme"] = {"old": _authority(old), "new": _authority(new)}
+    variables = __salt__["plasma_https_dns.compare"](environment if dns and wanted["enabled"] else None, prefix)
+    if variables:
+        changes["environment"] = variables
     if changes or not wanted["enabled"]:
         return changes
     if __salt__["tljh_config.pending"](prefix=prefix) == "proxy":
@@ -188,11 +165,11 @@ def compare(wanted, domains=(), acme_server=None, acme_ca=None, prefix="/opt/tlj
     return {"certificate": {"old": unlike, "new": _wanted_word(wanted, domains)}} if unlike else {}
 
 
-def pairs(wanted, prefix="/opt/tljh"):
+def pairs(wanted, prefix="/opt/tljh", domains=(), user_domains=False):
     """
-    Return the settings of config.yaml that have to be written for this.
+    Return what has to be written to config.yaml for this: ``(settings, keys to remove)``.
 
-    wanted, prefix
+    wanted, prefix, domains, user_domains
         As for ``compare``.
 
     CLI Example:
@@ -202,10 +179,11 @@ def pairs(wanted, prefix="/opt/tljh"):
         salt-ssh '*' plasma_https.pairs '{enabled: false}'
     """
     if wanted["enabled"]:
-        return {"https": wanted}
+        below = {_USER_DOMAINS: domains[0]} if user_domains else {}
+        return {"https": wanted, **below}, [] if below else [_USER_DOMAINS]
     # Nothing of a pair or an account is thrown away with the switch.
     enabled = (__salt__["tljh_config.show"](prefix).get("https") or {}).get("enabled", False)
-    return {"https.enabled": False} if enabled else {}
+    return ({"https.enabled": False} if enabled else {}), [_USER_DOMAINS]
 
 
 def extra(prefix="/opt/tljh"):
@@ -221,11 +199,12 @@ def extra(prefix="/opt/tljh"):
     return str(pathlib.Path(prefix) / "config" / "traefik_config.d" / _EXTRA)
 
 
-def extra_text(wanted, acme_server=None, acme_ca=None):
+def extra_text(wanted, acme_server=None, acme_ca=None, dns=None):
     """
-    Return what Traefik has to know of another authority, as TOML (JSON's strings are TOML's); empty for Let's Encrypt.
+    Return what Traefik has to know of another authority or challenge, as TOML (JSON's strings are TOML's); empty for
+    Let's Encrypt and port 443.
 
-    wanted, acme_server, acme_ca
+    wanted, acme_server, acme_ca, dns
         As for ``compare``.
 
     CLI Example:
@@ -234,20 +213,25 @@ def extra_text(wanted, acme_server=None, acme_ca=None):
 
         salt-ssh '*' plasma_https.extra_text '{enabled: false}'
     """
-    if not wanted["enabled"] or (wanted.get("tls") or {}).get("key") or not acme_server:
+    if not wanted["enabled"] or (wanted.get("tls") or {}).get("key") or not (acme_server or dns):
         return ""
-    lines = ["# Managed by Plasma on Salt (plasma.https.acme_server).", "[certificatesResolvers.letsencrypt.acme]"]
-    lines.append(f"caServer = {json.dumps(acme_server)}")
+    lines = ["# Managed by Plasma on Salt (plasma.https.acme_server, dns).", "[certificatesResolvers.letsencrypt.acme]"]
+    if acme_server:
+        lines.append(f"caServer = {json.dumps(acme_server)}")
     if acme_ca:
         lines.append(f"caCertificates = [{json.dumps(acme_ca)}]")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *__salt__["plasma_https_dns.section"](dns)]) + "\n"
 
 
 def _authority(text):
-    for line in text.splitlines():
-        if line.startswith("caServer = "):
-            return json.loads(line.partition(" = ")[2])
-    return None
+    """Who is asked, and how it is proved that the names are ours, in words; None for what nobody has to say."""
+    said = dict(line.split(" = ", 1) for line in text.splitlines() if " = " in line)
+    parts = [json.loads(said["caServer"])] if "caServer" in said else []
+    if "provider" in said:
+        parts.append(f"DNS of {json.loads(said['provider'])}")
+    if "resolvers" in said:
+        parts.append(f"asked at {', '.join(json.loads(said['resolvers']))}")
+    return ", ".join(parts) or None
 
 
 def _wanted_word(wanted, domains):
@@ -270,7 +254,7 @@ def not_shown(wanted, domains=(), prefix="/opt/tljh"):
     port = (__salt__["tljh_config.show"](prefix).get("https") or {}).get("port") or 443
     served = __salt__["plasma_https_certificates.served"]
     if wanted["tls"]["key"]:
-        name = next(iter(domains), "localhost")
+        name = __salt__["plasma_https_names.sample"](next(iter(domains), "localhost"))
         text = pathlib.Path(wanted["tls"]["cert"]).read_text(encoding="utf-8", errors="replace")
         file = __salt__["plasma_https_certificates.describe"](text)
         shown = served(name, port=port)
@@ -278,7 +262,7 @@ def not_shown(wanted, domains=(), prefix="/opt/tljh"):
             return f"no TLS on port {port}"
         return None if shown["fingerprint"] == file["fingerprint"] else f"another one ({shown['subject']})"
     for domain in domains:
-        shown = served(domain, port=port)
+        shown = served(__salt__["plasma_https_names.sample"](domain), port=port)
         if not shown:
             return f"no TLS on port {port}"
         if __salt__["plasma_https_certificates.is_stand_in"](shown):
@@ -291,8 +275,8 @@ def not_shown(wanted, domains=(), prefix="/opt/tljh"):
 def health(prefix="/opt/tljh"):
     """
     Return how the hub's certificate is: ``{"enabled", "domains", "issuer", "not_after" (ISO 8601), "days_left", "kind"
-    ("acme", "files" or None), "last_error" (of the authority, since the certificate came), "problem"}``. The problem is
-    a sentence with its mend, or None.
+    ("acme", "files" or None), "last_error" (of the authority, since the certificate came), "user_domains" (whether
+    people's servers have names of their own), "problem"}``. The problem is a sentence with its mend, or None.
 
     prefix
         Where the hub is installed.
@@ -303,16 +287,20 @@ def health(prefix="/opt/tljh"):
 
         salt-ssh '*' plasma_https.health
     """
-    https = __salt__["tljh_config.show"](prefix).get("https") or {}
+    config = __salt__["tljh_config.show"](prefix)
+    https = config.get("https") or {}
     found = dict.fromkeys(("issuer", "not_after", "days_left", "kind", "last_error", "problem"))
     found.update(enabled=https.get("enabled") is True, domains=[])
+    hub = (config.get("plasma") or {}).get("user_domains")
+    found["user_domains"] = found["enabled"] and bool(hub)
     if not found["enabled"]:
         return found
     account, pair = https.get("letsencrypt") or {}, https.get("tls") or {}
     found["kind"] = "files" if pair.get("cert") else "acme"
     found["domains"] = list(account.get("domains") or [])
-    name = next(iter(found["domains"]), "localhost")
+    name = __salt__["plasma_https_names.sample"](next(iter(found["domains"]), hub or "localhost"))
     shown = __salt__["plasma_https_certificates.served"](name, port=https.get("port") or 443)
+    covers = __salt__["plasma_https_certificates.covers"]
     again = "salt-ssh '*' state.apply https"
     if not shown:
         found["problem"] = f"The proxy shows no certificate on port 443: systemctl restart traefik, or {again}"
@@ -321,7 +309,8 @@ def health(prefix="/opt/tljh"):
         found["domains"] = shown["domains"]
     found.update({key: shown[key] for key in ("issuer", "not_after", "days_left")})
     if found["kind"] == "acme":
-        found["last_error"] = __salt__["plasma_https_acme.last_error"](since=_came(shown, prefix))
+        said = __salt__["plasma_https_acme.last_error"](since=_came(shown, prefix))
+        found["last_error"] = __salt__["plasma_https_dns.hide"](said, prefix)
     said = f" The authority said: {found['last_error']}" if found["last_error"] else ""
     stand_in = __salt__["plasma_https_certificates.is_stand_in"](shown)
     if found["kind"] == "acme" and stand_in:
@@ -341,6 +330,10 @@ def health(prefix="/opt/tljh"):
         text = pathlib.Path(pair["cert"]).read_text(encoding="utf-8", errors="replace")
         if __salt__["plasma_https_certificates.describe"](text)["fingerprint"] != shown["fingerprint"]:
             found["problem"] = f"The proxy still shows the certificate that was in {pair['cert']} before: {again}"
+    if found["user_domains"] and not found["problem"]:
+        missing = [name for name in names([hub], True) if not covers(shown["domains"], name)]
+        if missing:
+            found["problem"] = f"The certificate is not good for {', '.join(missing)}: {again}"
     return found
 
 

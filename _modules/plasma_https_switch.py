@@ -26,12 +26,23 @@ def __virtual__():
     return __virtualname__
 
 
-def apply(wanted, domains=(), acme_server=None, acme_ca=None, prefix="/opt/tljh", timeout=180, ready_timeout=120):
+def apply(
+    wanted,
+    domains=(),
+    acme_server=None,
+    acme_ca=None,
+    prefix="/opt/tljh",
+    timeout=180,
+    ready_timeout=120,
+    dns=None,
+    environment=None,
+    user_domains=False,
+):
     """
     Write the settings, reload the proxy, and wait until it shows a certificate that is good for every domain and sends
     plain HTTP there. Otherwise what was there before is restored.
 
-    wanted, domains, acme_server, acme_ca, prefix
+    wanted, domains, acme_server, acme_ca, prefix, dns, environment, user_domains
         As for ``plasma_https.compare``.
     timeout
         Seconds that the certificate may take.
@@ -48,7 +59,9 @@ def apply(wanted, domains=(), acme_server=None, acme_ca=None, prefix="/opt/tljh"
         salt-ssh '*' plasma_https_switch.apply '{enabled: false}'
     """
     begun = time.monotonic()
-    changes = __salt__["plasma_https.compare"](wanted, domains, acme_server, acme_ca, prefix)
+    changes = __salt__["plasma_https.compare"](
+        wanted, domains, acme_server, acme_ca, prefix, dns, environment, user_domains
+    )
     if not changes:
         settle(prefix)
         return {"changes": {}, "seconds": 0.0, "kept": None}
@@ -63,9 +76,12 @@ def apply(wanted, domains=(), acme_server=None, acme_ca=None, prefix="/opt/tljh"
             before["kept"] = __salt__["plasma_https_acme.put_aside"](prefix)
             _note(prefix, before)
         since = time.time()
-        _write_extra(prefix, __salt__["plasma_https.extra_text"](wanted, acme_server, acme_ca))
+        _write_extra(prefix, __salt__["plasma_https.extra_text"](wanted, acme_server, acme_ca, dns))
+        variables = environment if dns and wanted["enabled"] else None
+        __salt__["plasma_https_dns.write"](__salt__["plasma_https_dns.text"](variables), prefix)
+        settings, unset = __salt__["plasma_https.pairs"](wanted, prefix, domains, user_domains)
         done = __salt__["tljh_config.apply"](
-            __salt__["plasma_https.pairs"](wanted, prefix), prefix=prefix, reload="proxy", timeout=ready_timeout
+            settings, prefix=prefix, unset=unset, reload="proxy", timeout=ready_timeout
         )
         if not done["reloaded"] and _runs():
             __salt__["tljh_config.reload"]("proxy", prefix=prefix, timeout=ready_timeout)
@@ -114,10 +130,11 @@ def _waited(wanted, domains, prefix, timeout, since):
             break
         if time.monotonic() >= end:
             said = None if wanted["tls"]["key"] else __salt__["plasma_https_acme.last_error"](since=since)
+            said = __salt__["plasma_https_dns.hide"](said, prefix)
             why = f"The authority said: {said}" if said else "The journal has no reason: journalctl -u traefik"
             return f"No certificate came within {float(timeout):.0f} seconds ({unlike}). {why}"
         time.sleep(POLL)
-    return _not_redirected(prefix, next(iter(domains), "localhost"))
+    return _not_redirected(prefix, __salt__["plasma_https_names.sample"](next(iter(domains), "localhost")))
 
 
 def _not_redirected(prefix, name):
@@ -146,9 +163,12 @@ def _authority(wanted, acme_server):
 
 def _now(prefix):
     file = pathlib.Path(__salt__["plasma_https.extra"](prefix))
+    config = __salt__["tljh_config.show"](prefix)
     return {
-        "https": __salt__["tljh_config.show"](prefix).get("https"),
+        "https": config.get("https"),
+        "user_domains": (config.get("plasma") or {}).get("user_domains"),
         "extra": file.read_text(encoding="utf-8") if file.exists() else "",
+        "environment": __salt__["plasma_https_dns.current"](prefix),
         "kept": None,
     }
 
@@ -159,10 +179,15 @@ def _back(prefix, before, timeout, why):
     try:
         __salt__["plasma_https_acme.bring_back"](before["kept"], prefix)
         _write_extra(prefix, before["extra"])
-        settings, unset = ({"https": before["https"]}, ()) if before["https"] else ({}, ["https"])
+        __salt__["plasma_https_dns.write"](before["environment"], prefix)
+        settings, unset = ({"https": before["https"]}, []) if before["https"] else ({}, ["https"])
         if before["https"]:
             current = __salt__["tljh_config.show"](prefix).get("https") or {}
             unset = [f"https.{key}" for key in _leaves(current) if key not in _leaves(before["https"])]
+        if before["user_domains"]:
+            settings["plasma.user_domains"] = before["user_domains"]
+        else:
+            unset.append("plasma.user_domains")
         done = __salt__["tljh_config.apply"](settings, prefix=prefix, unset=unset, reload="proxy", timeout=timeout)
         if not done["reloaded"] and _runs():
             __salt__["tljh_config.reload"]("proxy", prefix=prefix, timeout=timeout)
@@ -197,10 +222,13 @@ def _record(prefix):
     """What was there before a switch that was cut off, or None."""
     try:
         found = json.loads(_path(prefix).read_text(encoding="utf-8"))
-        return {"https": found["https"], "extra": str(found["extra"]), "kept": found["kept"]}
+        # A release before this one knew of no others.
+        later = {"user_domains": found.get("user_domains"), "environment": str(found.get("environment") or "")}
+        return {"https": found["https"], "extra": str(found["extra"]), "kept": found["kept"], **later}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _note(prefix, before):
+    # Root's alone: variables of a DNS provider are in it.
     __salt__["plasma_files.write"](_path(prefix), json.dumps(before))

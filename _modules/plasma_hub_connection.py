@@ -1,7 +1,8 @@
 """
 The connection to the running hub. It is asked as root, with the operator's token that the plugin keeps in the hub's
 state directory (see the plugin's ``operators``), through the proxy's own address. The token goes to a program of root's
-that listens there and to nothing else: while the proxy is down, any user may listen on a port above 1023.
+that listens there and to nothing else: while the proxy is down, any user may listen on a port above 1023. The same
+holds for where the proxy leads such requests: the hub and its services.
 
 "No hub" means that none is installed below the prefix, or that it was never started, so that it knows nobody.
 """
@@ -66,12 +67,12 @@ def connect(prefix="/opt/tljh", answer=None):
         if not running and not (root / "state" / "jupyterhub.sqlite").exists():
             return None
         raise _Older(
-            f"The hub in {prefix} has made no token for its operator: it is of an older release, so apply the state "
-            "tljh first."
+            f"The hub in {prefix} has no token for its operator, being of an older release or having lost the file: "
+            "apply the state tljh, which brings one."
         )
     if not running:
         raise CommandExecutionError(f"The hub in {prefix} is stopped, so it cannot be asked: {_START}.")
-    return _Hub(__salt__["tljh_config.show"](prefix), token, answer or ANSWER)
+    return _Hub(prefix, __salt__["tljh_config.show"](prefix), token, answer or ANSWER)
 
 
 def _token(path):
@@ -95,8 +96,8 @@ def _token(path):
 class _Hub:
     """The hub's API behind the proxy, at the address that config.yaml says."""
 
-    def __init__(self, config, token, answer):
-        self.config, self.token, self.answer = config, token, answer
+    def __init__(self, prefix, config, token, answer):
+        self.prefix, self.config, self.token, self.answer = prefix, config, token, answer
         unconnected, path = __salt__["tljh_service.connection"](config, answer)
         self.address, self.port, self.base = unconnected.host, int(unconnected.port), f"{path}/"
         # One connection for each thread: thousands of them would take longer than the answers.
@@ -110,6 +111,8 @@ class _Hub:
             self._check_listeners()
             connection.connect()
             self._check_peer(connection.sock)
+            # The proxy hands the token on: to root's programs alone, too.
+            __salt__["plasma_hub_ports.check"](self.prefix)
         except BaseException:
             connection.close()
             raise

@@ -28,6 +28,8 @@ _PYTHON = "/usr/bin/python3"
 _SUDOERS = "/etc/sudoers.d/jupyterhub-admins"
 _PROXY_UNIT = "traefik.service"
 _HUB_UNIT = "jupyterhub.service"
+# Where hubs of older releases listen, as the proxy's routes say it.
+_OLD_PORT = b':15001"'
 # The installer asks `conda list --json` for these and accepts these versions (tljh/installer.py, MINIMUM_VERSIONS).
 _PLACEHOLDER_CONDA = """#!/bin/sh
 # Stands in for conda: servers of users run in containers and never use this environment (plasma.hub.sources.miniforge).
@@ -104,11 +106,13 @@ def install(provider, prefix="/opt/tljh", version="", source=None, sources=None,
                 _install_packages(paths, run, changes)
             else:
                 if "hub" in changes or "tljh" in changes:
+                    _lead_old_ports(paths, run)
                     _run_tljh_installer(paths, run, version, source, sources)
                 _restore_pins(paths, run)
             _complete(paths, version, source)
         if "plugin" in _compare(paths, provider, version, source):
             _install_plugin(paths, run)
+        _lead_old_ports(paths, run)
         _restart_running(run, units)
         _record(paths, restart_due=[])
     return changes
@@ -378,6 +382,21 @@ def _restore_pins(paths, run):
     ]
     if moved:
         run("Restoring the pinned packages", _pip(paths, "--no-deps", "--constraint", _constraints(paths), *moved))
+
+
+def _lead_old_ports(paths, run):
+    """Before a hub that listens where anybody may is ended, see the plugin's ``old_ports``."""
+    try:
+        routes = (paths["root"] / "state" / "rules" / "rules.toml").read_bytes()
+    except OSError:
+        return
+    if _OLD_PORT in routes and paths["python"].exists() and __salt__["service.status"](_HUB_UNIT):
+        run(
+            "Leading the old ports of the hub to its new ones",
+            [paths["python"], "-m", "tljh_plasma.old_ports"],
+            # The official installer brings the plugin and restarts the hub in one go.
+            PYTHONPATH=str(paths["plugin"] / "src"),
+        )
 
 
 def _restart_running(run, units):

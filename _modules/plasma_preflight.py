@@ -218,6 +218,16 @@ def _port_problems(ports):
     return found
 
 
+def _sysctl_problems():
+    start = __salt__["plasma_hub_ports.anybodys"]()
+    if start >= 512:
+        return []
+    return [
+        f"net.ipv4.ip_unprivileged_port_start is {start}: anybody could take the hub's ports and so get logins and "
+        "tokens. Remove what sets it in /etc/sysctl.d, and run `sysctl -w net.ipv4.ip_unprivileged_port_start=1024`"
+    ]
+
+
 def _clock_problems(controller_time):
     """A wrong clock makes good certificates bad, apt refuse its lists, and logins end at once or never."""
     if controller_time is None:
@@ -268,6 +278,7 @@ def problems(provider, prefix="/opt/tljh", min_disk="10G", min_memory="1G", port
     found = _system_problems()
     found += _resource_problems(prefix, bool(current), min_disk, min_memory)
     found += _port_problems(ports)
+    found += _sysctl_problems()
     found += _clock_problems(controller_time)
     if current and current != provider:
         found.append(

@@ -18,7 +18,7 @@ __virtualname__ = "plasma_site"
 
 RECORD = "/var/lib/plasma/applied.json"
 # Arguments of builds and credentials may be short, and a digest would not protect them.
-_LEFT_OUT = ("build_args", "environment_secrets")
+_LEFT_OUT = ("build_args", "environment_secrets", "https_secrets")
 # The files that the state tljh.source copies to the server.
 _PLUGIN = re.compile(r"^(src/tljh_plasma/.*|pyproject\.toml|requirements[a-z-]*\.txt)$")
 _CACHES = re.compile(r"__pycache__|\.pyc$")

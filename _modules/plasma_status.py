@@ -27,9 +27,9 @@ def status(warn_at=None):
     Returns ``healthy`` (bool), ``problems`` (``[{"severity": error|warning, "problem", "mend"}]``, errors first),
     ``server``, ``versions`` (``{name: {"installed", "available"}}``, available being what this tree installs),
     ``services``, ``certificate``, ``disks``, ``quotas``, ``environments``, ``servers`` (those of people that run),
-    ``backup``, ``cockpit``, ``prune``, ``upgrade`` and ``applied`` (when the whole site was applied last, and what is
-    pending). A part that this server has not, or that could not be looked at, is null. The exit code of Salt is not 0
-    when there is an error; warnings alone leave it 0.
+    ``backup``, ``cockpit``, ``prune``, ``upgrade``, ``ssh`` (who may log in to the host) and ``applied`` (when the
+    whole site was applied last, and what is pending). A part that this server has not, or that could not be looked at,
+    is null. The exit code of Salt is not 0 when there is an error; warnings alone leave it 0.
 
     CLI Example:
 

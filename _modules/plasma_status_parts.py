@@ -155,6 +155,31 @@ def disks(places):
     return sorted(found, key=lambda one: (-one["percent"], one["mount"]))
 
 
+def pages(prefix="/opt/tljh"):
+    """
+    Return why the pages of environments and permissions do not answer, None when they do. They are a service of the
+    hub's, a process of its own.
+
+    prefix
+        Where the hub is installed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_status_parts.pages
+    """
+    connection, path = __salt__["tljh_service.connection"](__salt__["tljh_config.show"](prefix), 5)
+    try:
+        connection.request("GET", f"{path.removesuffix('/hub/api')}/services/plasma/")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as exc:
+        return str(getattr(exc, "strerror", None) or exc or type(exc).__name__)
+    finally:
+        connection.close()
+    return f"HTTP status {status}" if status >= 500 else None
+
+
 def docker_root(path="/etc/docker/daemon.json"):
     """
     Return the directory of the Docker engine, as its configuration says: an engine that hangs could not be asked.

@@ -23,11 +23,15 @@ TIMEOUT = 20  # seconds for all parts together
 WARN_AT, FULL_AT = 85, 98  # percent of a disk
 SHOWN = 5  # names in one problem
 _HEALTH = {
+    "databases": ("plasma_databases.health", "prefix"),
     "certificate": ("plasma_https.health", "prefix"),
     "cockpit": ("plasma_cockpit.health", "prefix"),
     "backup": ("plasma_backup.health", "directory"),
     "prune": ("plasma_prune.health", None),
     "upgrade": ("plasma_upgrade.health", "prefix"),
+    "ports": ("plasma_hub_ports.health", "prefix"),
+    "secrets": ("plasma_hub_secrets.health", "prefix"),
+    "ssh": ("plasma_ssh.health", None),
 }
 # Those in which a problem only warns: the certificate still holds (see _health), or the disk is looked at by itself.
 _MILD = ("prune",)
@@ -86,6 +90,7 @@ def report(wanted=None, warn_at=None, mistakes=(), tool=None, timeout=TIMEOUT):
         "cockpit": parts.get("cockpit"),
         "prune": parts.get("prune"),
         "upgrade": parts.get("upgrade"),
+        "ssh": parts.get("ssh"),
         "applied": {"at": parts.get("record", {}).get("at"), "pending": judge.pending},
     }
 
@@ -103,6 +108,7 @@ def _questions(wanted):
         "provider": ("plasma_hub.provider", prefix),
         "units": ("tljh_service.units",),
         "ready": ("tljh_config.ready", prefix, 0),
+        "pages": ("plasma_status_parts.pages", prefix),
         "pending": ("tljh_config.pending", prefix),
         "record": ("plasma_site.record",),
         "plugin": ("plasma_site.plugin_files", os.path.join(prefix, "plasma", "plugin")),
@@ -173,6 +179,7 @@ class _Judge:
 
     def everything(self, warn_at):
         self._docker()
+        self._databases()
         self._hub()
         self._disks(warn_at)
         self._quotas()
@@ -188,7 +195,13 @@ class _Judge:
         self.said |= {"environments", "servers", "system"}
         self.error("Docker does not answer: nobody can start a server", f"{self.tool} service.restart docker")
 
+    def _databases(self):
+        for sentence in (self.parts.get("databases") or {}).get("problems", ()):
+            self.error(*self._split(sentence))
+
     def _hub(self):
+        # What a reload cannot help.
+        damaged = self.problems[-1]["mend"] if (self.parts.get("databases") or {}).get("problems") else None
         units = self.parts.get("units") or {}
         for name, unit in units.items():
             self.services[name.partition(".")[0]] = f"{unit['ActiveState']} ({unit['SubState']})"
@@ -209,7 +222,11 @@ class _Judge:
         elif not ready["ready"]:
             down = next((name for name, unit in units.items() if unit["ActiveState"] != "active"), None)
             component = "proxy" if down == "traefik.service" else "hub"
-            self.error(f"The hub does not answer: {ready['problem']}", f"{self.tool} tljh_config.reload {component}")
+            mend = damaged or f"{self.tool} tljh_config.reload {component}"
+            self.error(f"The hub does not answer: {ready['problem']}", mend)
+        elif self.parts.get("pages"):
+            mend = damaged or f"{self.tool} tljh_config.reload hub"
+            self.error(f"The pages of environments do not answer: {self.parts['pages']}", mend)
         self.services["hub answers"] = bool(ready and ready["ready"])
         if self.parts.get("pending"):
             component = self.parts["pending"]
@@ -265,7 +282,7 @@ class _Judge:
         mend = re.sub(r"\bsalt-ssh ('\*'|ID)(?= )", lambda _: self.tool, mend)
         if re.match(r"(state\.apply|plasma_\w+\.\w+|tljh_\w+\.\w+)\b", mend):
             mend = f"{self.tool} {mend}"
-        elif re.match(r"(systemctl|journalctl|docker) ", mend):
+        elif re.match(r"(systemctl|journalctl|docker|sysctl) ", mend):
             mend = f"{self.tool} cmd.run '{mend}'"
         return problem, mend
 

@@ -150,6 +150,9 @@ def _compare_extras(found, options, users, home_path, source, directory, engine,
         archives = archives[: len(archives) - len(spare)]
     if archives:
         left.append(f"{len(archives)} backups in {directory}; plasma.uninstall.backups keeps the last one alone")
+    doors = __salt__["plasma_ssh.compare_removed"]()
+    if doors:
+        removed["ssh"] = sorted(doors)
     cockpit = __salt__["plasma_cockpit.compare_disabled"](_NO_HUB)
     if cockpit:
         removed["cockpit"] = sorted(cockpit)
@@ -218,6 +221,8 @@ def apply(
 
 def _apply_extras(planned, options, users, home_path, source, directory, place):
     removed = planned["removed"]
+    if "ssh" in removed:
+        __salt__["plasma_ssh.remove"]()
     if "cockpit" in removed:
         __salt__["plasma_cockpit.disable"](_NO_HUB)
     if "users" in removed:

@@ -18,6 +18,12 @@ from salt.exceptions import CommandExecutionError
 __virtualname__ = "plasma_uninstall_host"
 
 HUB_UNITS = ("jupyterhub.service", "traefik.service")
+DROP_INS = (
+    "jupyterhub.service.d/plasma.conf",
+    "traefik.service.d/plasma-files.conf",
+    "traefik.service.d/plasma-dns.conf",
+    *(f"{unit}.d/plasma-limits.conf" for unit in HUB_UNITS),
+)
 TIMERS = ("plasma-backup.timer", "plasma-backup.service")
 COMMAND = "usr/bin/tljh-config"
 SUDOERS = "etc/sudoers.d/jupyterhub-admins"
@@ -58,9 +64,7 @@ def files(prefix, root="/"):
             and f"{prefix}/" in path.read_text(encoding="utf-8", errors="replace")
         ):
             found["units"].append(str(path))
-    drop_in = system / "jupyterhub.service.d" / "plasma.conf"
-    if drop_in.is_file():
-        found["units"].append(str(drop_in))
+    found["units"] += [str(system / name) for name in DROP_INS if (system / name).is_file()]
     found["timers"] = [str(system / name) for name in TIMERS if (system / name).is_file()]
     command = root / COMMAND
     if command.is_symlink() and os.readlink(command).startswith(f"{prefix}/"):

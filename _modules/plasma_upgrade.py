@@ -258,6 +258,7 @@ def roll_back(prefix="/opt/tljh", problem="by hand", timeout=120):
     # The proxy too: its program may be another one.
     _systemctl("stop", *reversed(_UNITS))
     restored = __salt__["plasma_upgrade_snapshot.restore"](prefix)
+    _forget_ports()
     _systemctl("daemon-reload")
     _systemctl("reset-failed", *_UNITS)
     _systemctl("start", *_UNITS)
@@ -288,6 +289,12 @@ def roll_back(prefix="/opt/tljh", problem="by hand", timeout=120):
 
 def _spelled(packages):
     return f"JupyterHub {packages.get('jupyterhub')} with the Plasma plugin {packages.get('tljh-plasma')}"
+
+
+def _forget_ports():
+    """Lead nobody to the ports of the version that failed (the plugin's ``old_ports``): the former has its own."""
+    tools = "for tool in iptables iptables-legacy iptables-nft; do $tool -w 10 -t nat -F PLASMA-OLD-PORTS; done"
+    __salt__["cmd.run_all"](["sh", "-c", tools], python_shell=False, ignore_retcode=True)
 
 
 def _systemctl(*words):

@@ -28,7 +28,7 @@ ROOM = 600 * 1024**2
 _MAGIC = b"SQLite format 3\0"
 _SIBLINGS = ("-wal", "-shm", "-journal")
 # Of the state directory: written by whatever version runs, and never to be older than they are.
-_LIVE = ("rules", "acme.json", "traefik.toml", "plasma-announcement.json")
+_LIVE = ("rules", "acme.json", "plasma-announcement.json")
 
 
 def __virtual__():

@@ -211,6 +211,24 @@ def pending(prefix="/opt/tljh"):
     return component if started is not None and started < written else None
 
 
+def due(prefix="/opt/tljh"):
+    """
+    Return ``hub`` or ``proxy`` when that component must be reloaded though config.yaml need not change: see ``pending``
+    and ``plasma_hub_secrets.lost``. None otherwise, and where the hub does not run.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' tljh_config.due
+    """
+    left_over = pending(prefix)
+    if left_over or not __salt__["tljh_service.running"]():
+        return left_over
+    components = {one["component"] for one in __salt__["plasma_hub_secrets.lost"](prefix)}
+    return max(components, default=None)  # a reload of the proxy restarts the hub as well
+
+
 def apply(settings, prefix="/opt/tljh", unset=(), reload="auto", timeout=120):
     """
     Change keys as ``update`` does, and reload what is needed. When the reload fails, the previous file is restored
@@ -239,7 +257,7 @@ def apply(settings, prefix="/opt/tljh", unset=(), reload="auto", timeout=120):
     if reload not in RELOADS:
         raise SaltInvocationError(f"reload must be one of {', '.join(RELOADS)}, not {reload!r}.")
     planned = compare(settings, prefix=prefix, unset=unset)
-    left_over = pending(prefix) if reload != "none" else None
+    left_over = due(prefix) if reload != "none" else None
     if not planned and not left_over:
         return {"changes": {}, "diff": "", "reloaded": None, "seconds": 0.0}
     component = _component(planned, left_over) if reload == "auto" else reload

@@ -341,10 +341,25 @@ def connection(config, timeout):
     path = f"/{str(config.get('base_url') or '').strip('/')}/hub/api".replace("//", "/")
     if not secure:
         return http.client.HTTPConnection(address, port, timeout=timeout), path
+    # Where people's servers have names of their own, the hub answers to its name alone.
+    name = section("plasma").get("user_domains")
     context = ssl.create_default_context()
     context.check_hostname = False  # asked by address, and the certificate may be on its way
     context.verify_mode = ssl.CERT_NONE
-    return http.client.HTTPSConnection(address, port, timeout=timeout, context=context), path
+    return _Named(address, port, name=name, timeout=timeout, context=context), path
+
+
+class _Named(http.client.HTTPSConnection):
+    """A connection to an address that asks for a name."""
+
+    def __init__(self, *arguments, name, **options):
+        super().__init__(*arguments, **options)
+        self.name = name
+
+    def putrequest(self, method, url, skip_host=False, skip_accept_encoding=False):
+        super().putrequest(method, url, skip_host or bool(self.name), skip_accept_encoding)
+        if self.name and not skip_host:
+            self.putheader("Host", self.name if self.port == 443 else f"{self.name}:{self.port}")
 
 
 def _answer(config, timeout):

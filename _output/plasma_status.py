@@ -89,6 +89,8 @@ def _parts(status):
     prune = status.get("prune") or {}
     if prune.get("timer"):
         yield "pruning", f"timer {prune['timer']}" + (f", last {prune['last']}" if prune.get("last") else "")
+    if status.get("ssh"):
+        yield "ssh", _ssh(status["ssh"])
     applied = status.get("applied") or {}
     pending = f"; pending: {', '.join(applied['pending'])}" if applied.get("pending") else ", nothing is pending"
     yield "applied", (applied.get("at") or "never") + pending
@@ -116,12 +118,21 @@ def _certificate(found):
     text = ", ".join(found.get("domains") or []) or "?"
     if found.get("not_after"):
         text += f", until {found['not_after'][:10]} ({found['days_left']:.0f} days)"
+    if found.get("user_domains") is False:
+        text += ", people's servers share the hub's name (plasma.https.user_domains is off)"
     return text + (f", last error: {found['last_error']}" if found.get("last_error") else "")
 
 
 def _backup(found):
     last = f"{found['last']} ({found['age_hours']:.0f} hours ago)" if found.get("last") else "never"
     return f"{last}, " + (f"timer {found['timer']}" if found.get("timer") else "no timer")
+
+
+def _ssh(found):
+    if not found.get("kept"):
+        return "open to everybody with a key or a password"
+    names = _some(found.get("open") or []) or "nobody of the hub"
+    return f"open to {names}, and to {_some(['root', *(found.get('privileged') or [])])}; {found.get('shut')} shut out"
 
 
 def _servers(found):

@@ -64,6 +64,8 @@ def ext_pillar(minion_id: str, pillar: dict[str, Any], *args: Any, **kwargs: Any
     # included. So nothing outside the standard library is imported above, and every failure here is an answer.
     try:
         completed, problems = schema("check").check(pillar, globals().get("__opts__"))
+        if not problems:
+            schema("turns").wait(minion_id, globals().get("__opts__"))
     except ImportError as exc:
         completed, problems = (
             {},

@@ -20,6 +20,8 @@ def enabled(
     acme_ca=None,
     key=None,
     cert=None,
+    dns=None,
+    user_domains=False,
     check=True,
     prefix="/opt/tljh",
     timeout=180,
@@ -38,6 +40,9 @@ def enabled(
     key, cert
         An existing pair in PEM format. It and ``acme_ca`` are paths on the server, or salt://FILE: those are copied to
         the server, each content to a place of its own, so that the files in use are never overwritten.
+    dns, user_domains
+        See ``plasma_https.compare``. The variables of the DNS provider are read from pillar (``plasma:https_secrets``,
+        which the completed pillar has beside ``plasma:https``): what is an argument of a state is shown by Salt.
     check
         See ``plasma_https.problems``.
     prefix, timeout, ready_timeout
@@ -51,17 +56,25 @@ def enabled(
             - email: admin@example.org
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": ""}
-    domains = list(domains or [])
     try:
+        domains = __salt__["plasma_https.names"](list(domains or []), user_domains)
         found = __salt__["plasma_https_files.found"]({"acme_ca": acme_ca, "key": key, "cert": cert}, prefix)
         wanted = __salt__["plasma_https.settings"](domains, email, staging, acme_server, found["key"], found["cert"])
-        arguments = {"domains": domains, "acme_server": acme_server, "acme_ca": found["acme_ca"], "prefix": prefix}
+        arguments = {
+            "domains": domains,
+            "acme_server": acme_server,
+            "acme_ca": found["acme_ca"],
+            "prefix": prefix,
+            "dns": dns,
+            "environment": (__pillar__.get("plasma") or {}).get("https_secrets"),
+            "user_domains": user_domains,
+        }
         problem = __salt__["plasma_https_files.problem"](found, domains)
         problems = [problem] if problem else []
         # What works is not asked whether it could: names need not be known in this moment, nor a network be there.
         changes = __salt__["plasma_https.compare"](wanted, **arguments)
         if problems or changes:
-            problems += __salt__["plasma_https.problems"](wanted, domains, check=check)
+            problems += __salt__["plasma_https.problems"](wanted, domains, check, dns, user_domains)
         if problems:
             ret["result"] = False
             ret["comment"] = "Nothing was changed. HTTPS cannot be switched on:\n" + "\n".join(

@@ -47,9 +47,9 @@ def managed(name, settings, unset=None, prefix="/opt/tljh", reload="auto", timeo
         if reload not in ("auto", "hub", "proxy", "none"):  # also said by a dry run
             raise SaltInvocationError(f"reload must be auto, hub, proxy or none, not {reload!r}.")
         changes = __salt__["tljh_config.compare"](settings, prefix=prefix, unset=unset or ())
-        due = __salt__["tljh_config.pending"](prefix=prefix) if reload != "none" and not changes else None
+        due = __salt__["tljh_config.due"](prefix=prefix) if reload != "none" and not changes else None
         if due:
-            # An earlier run was interrupted between the write and the reload.
+            # An earlier run was interrupted between the write and the reload, or files of the hub were lost.
             changes = {"reload": {"old": None, "new": due}}
         if not changes:
             return ret

@@ -42,6 +42,9 @@ plasma:
   # permissions:
   #   default: open
 
+  # Which administrators of the hub may enter other people's servers, to help: all, names, %groups, or ([]) nobody.
+  # enter_servers: [administrators]
+
   # What builds environments: a pinned image of repo2docker, how many builds at a time, seconds until one is ended.
   # builder:
   #   image: quay.io/jupyterhub/repo2docker:2025.12.0
@@ -50,6 +53,12 @@ plasma:
 
   # Environments beside those of the browser, e.g. `- {name: py, repository: 'https://...'}`. docs/environments/as-code.md
   # environments: []
+
+  # Who may log in to the server itself, beside those who could become root: nobody of the hub. docs/people/ssh.md
+  # ssh:
+  #   open_to:
+  #     users: []
+  #     groups: []
 
   # Where the monitoring link in the hub's pages leads: an https:// or http:// URL or a path such as /cockpit/.
   # monitoring_url: ''

@@ -9,6 +9,7 @@ base:
     - cockpit
     - groups
     - users
+    - ssh
     - quotas
     - admins
     - environments

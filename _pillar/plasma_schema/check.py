@@ -90,8 +90,14 @@ def _completed(everyone: Everyone, cachedir: str | None) -> dict[str, Any]:
     for user in users:
         if user["name"] in known:
             user["password_hash"] = known[user["name"]]
+    dns = everyone.plasma.https.dns
+    plasma = everyone.plasma.model_dump(mode="json", exclude=_REWRITTEN)
+    if dns:
+        # Kept apart from what states get as arguments, which Salt shows.
+        del plasma["https"]["dns"]["environment"]
     return {
-        **everyone.plasma.model_dump(mode="json", exclude=_REWRITTEN),
+        **plasma,
+        "https_secrets": dict(dns.environment) if dns else {},
         "users": users,
         "groups": everyone.groups(),
         "admins": everyone.admins(),

@@ -88,6 +88,16 @@ class Everyone:
             if name in gone:
                 place = gone[name].place("name" if gone[name].file else "absent")
                 yield f"{path(('admins', index))}: {show(name)} is a user who is absent: {place}."
+        open_to = self.plasma.ssh.open_to
+        for index, name in enumerate(open_to.users):
+            if name in gone:
+                place = gone[name].place("name" if gone[name].file else "absent")
+                yield f"{path(('ssh', 'open_to', 'users', index))}: {show(name)} is a user who is absent: {place}."
+        removed = {group.name for group in self.plasma.groups if group.absent}
+        for index, name in enumerate(open_to.groups):
+            if name in removed:
+                where = path(("ssh", "open_to", "groups", index))
+                yield f"{where}: {show(name)} is a group that is absent in {path(('groups',))}."
         yield from self._granted()
 
     def _granted(self) -> Iterator[str]:

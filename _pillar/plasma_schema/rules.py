@@ -145,14 +145,16 @@ BuildArgument = pattern(
     r"[A-Za-z_][A-Za-z0-9_]*", "letters, digits and _", longest=64, hint="is not the name of a build argument"
 )
 
+# In lower case, with or without a domain.
+HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
-def _domain(text: str) -> str:
+def check_domain(text: str) -> str:
     if not text.isascii():
         raise refuse("has letters outside ASCII (write the xn-- form of such a domain)")
     if "*" in text:
-        raise refuse("is a wildcard, for which the certificate authority wants a DNS challenge")
+        raise refuse("is a wildcard")
     if "/" in text or ":" in text:
         raise refuse("is an address, not only a domain")
     name = text.lower()
@@ -164,7 +166,7 @@ def _domain(text: str) -> str:
     return name
 
 
-Domain = Annotated[str, AfterValidator(_domain), Rule("a full domain name such as hub.example.org")]
+Domain = Annotated[str, AfterValidator(check_domain), Rule("a full domain name such as hub.example.org")]
 
 # Characters that need quoting in a shell, a systemd unit or an apt source never get as far as there.
 _URL_TEXT = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!*+,=&%-]+")

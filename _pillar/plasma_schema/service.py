@@ -7,9 +7,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from .base import Rule, Section, option, refuse
+from .reach import BuildEntry, NetworkEntry
 from .rules import check_link
 
 # repo2docker decides what every environment is made of: pinned, so that a course is the same when it is built again.
@@ -50,10 +51,24 @@ PinnedImage = Annotated[
     ),
 ]
 
+
+def _entering(text: str) -> str:
+    if not re.fullmatch(r"%?[^\s:,%\x00-\x1f\x7f-][^\s:,\x00-\x1f\x7f]*", text) or len(text) > 255:
+        raise refuse("is not the name of a person or of a group")
+    return text
+
+
 MonitoringLink = Annotated[
     str,
     AfterValidator(lambda text: check_link(text) if text else text),
     Rule("an https:// or http:// URL, a path on this server that starts with one /, or '' for no link"),
+]
+
+
+Entering = Annotated[
+    str,
+    AfterValidator(_entering),
+    Rule("`administrators`, the name of a person, or of a group with % before it"),
 ]
 
 
@@ -78,4 +93,29 @@ class Builder(Section):
     )
     timeout: int = option(
         7200, ge=60, le=86400, unit="seconds", example=3600, description="Time after which a build is ended as failed."
+    )
+
+
+Port = Annotated[int, Field(ge=1, le=65535), Rule("a port from 1 to 65535")]
+
+
+class Network(Section):
+    allow: list[NetworkEntry] = option(
+        list,
+        example=["10.1.2.0/24:5432", "10.1.2.3"],
+        description="Addresses of private networks, beside the internet, that user servers and builds reach: all other "
+        "private, link-local and shared addresses are closed to them. With a port TCP and UDP of that one, without one "
+        "everything. Name servers of the server work without being named; metadata services of clouds never do. A "
+        "single address may be one of the server's own; a network does not open the server that is in it.",
+    )
+    host_ports: list[Port] = option(
+        list,
+        example=[5432],
+        description="TCP ports of the server itself that user servers and builds reach, beside the hub's own.",
+    )
+    builds: list[BuildEntry] = option(
+        list,
+        example=["gitlab.example.org:443", "10.1.2.3:3128"],
+        description="What builds reach beside that, by address or name: a Git server, a registry or a mirror in a "
+        "private network. The proxies and the package index of `plasma.hub.sources` are added.",
     )

@@ -8,14 +8,17 @@ from collections.abc import Iterable
 
 from .base import Found, Section, option
 from .csv_file import CsvItem
+from .doors import Ssh
 from .environments import Environment
+from .https import Https
 from .hub import Docker, Hub, Preflight, Utils
 from .keeping import Backup, Uninstall, Upgrade
 from .names import UserName
 from .people import GroupEntry, PasswordPolicy, User, repeated
 from .quotas import DefaultQuota, Quotas, limits
-from .rules import CertificateFile, CpuShare, DataDirectory, Domain, Email, HomePath, HttpsUrl, MemorySize
-from .service import Builder, MonitoringLink, Permissions
+from .reach import reached
+from .rules import CpuShare, DataDirectory, HomePath, MemorySize
+from .service import Builder, Entering, MonitoringLink, Network, Permissions
 
 
 class Limits(Section):
@@ -50,85 +53,6 @@ class NamedServers(Section):
     limit: int = option(
         2, ge=0, le=1000, unit="servers", example=5, description="Named servers each user may have; 0 is no limit."
     )
-
-
-class Tls(Section):
-    key: CertificateFile = option(example="/etc/ssl/private/hub.key", description="The private key, in PEM format.")
-    cert: CertificateFile = option(
-        example="/etc/ssl/certs/hub.pem", description="The certificate and its chain, in PEM."
-    )
-
-
-class Https(Section):
-    name_server: Domain | None = option(
-        None, example="hub.example.org", description="Domain name of the server; the first of `domains`."
-    )
-    domains: list[Domain] = option(
-        list, example=["hub.example.org", "www.hub.example.org"], description="All its domain names."
-    )
-    letsencrypt_email: Email | None = option(
-        None, example="admin@example.org", description="Where Let's Encrypt writes about the certificate."
-    )
-    staging: bool = option(
-        False,
-        example=True,
-        description="Take test certificates, which browsers do not trust and which are not rationed.",
-    )
-    acme_server: HttpsUrl | None = option(
-        None,
-        example="https://acme.example.org/directory",
-        description="Directory of another certificate authority that speaks ACME; null is Let's Encrypt.",
-    )
-    acme_ca: CertificateFile | None = option(
-        None,
-        example="/etc/ssl/certs/own-ca.pem",
-        description="Certificate of the authority that signed `acme_server`'s own certificate, in PEM, where the "
-        "system does not trust it.",
-    )
-    timeout: int = option(
-        180,
-        ge=10,
-        le=3600,
-        unit="seconds",
-        example=300,
-        description="How long the certificate may take to arrive before the configuration of before is restored.",
-    )
-    check: bool = option(
-        True,
-        example=False,
-        description="Whether the names must lead to this server before it switches: for a server that is seen under "
-        "its names from outside only, `false` leaves that check out.",
-    )
-    tls: Tls | None = option(
-        None,
-        example={"key": "/etc/ssl/private/hub.key", "cert": "/etc/ssl/certs/hub.pem"},
-        description="An existing key and certificate, in place of Let's Encrypt.",
-    )
-
-    def found(self) -> Iterable[Found]:
-        names = [*([self.name_server] if self.name_server else []), *self.domains]
-        yield from repeated(self.domains, "domains")
-        if self.tls:
-            for name in ("letsencrypt_email", "staging", "acme_server", "acme_ca"):
-                if getattr(self, name):
-                    yield Found((name,), "is set beside plasma.https.tls: keep one of the two ways to a certificate")
-        elif self.letsencrypt_email and not names:
-            yield Found(("domains",), "is required with letsencrypt_email (or name_server, for one domain)")
-        elif names and not self.letsencrypt_email:
-            yield Found(("letsencrypt_email",), "is required with a domain (or tls, for an existing certificate)")
-        elif not names and (self.staging or self.acme_server or self.acme_ca):
-            yield Found(("domains",), "is required, together with letsencrypt_email, as other keys of https are set")
-
-        if self.acme_ca and not self.acme_server:
-            yield Found(("acme_ca",), "has nothing to check: plasma.https.acme_server names no other authority")
-
-    def complete(self) -> None:
-        if self.name_server and self.name_server not in self.domains:
-            self.domains = [self.name_server, *self.domains]
-
-    @property
-    def wanted(self) -> bool:
-        return bool(self.tls or self.domains)
 
 
 class Cockpit(Section):
@@ -202,6 +126,17 @@ class Plasma(Section):
         description="Certificates. Without any of its keys the hub answers on http:// only.",
     )
     cockpit: Cockpit = option(Cockpit, example={"enabled": True}, description="The monitoring tool Cockpit.")
+    network: Network = option(
+        Network,
+        example={"allow": ["10.1.2.0/24:5432"]},
+        description="What user servers and builds reach beside the internet.",
+    )
+    ssh: Ssh = option(
+        Ssh,
+        example={"open_to": {"users": ["anna"]}},
+        description="SSH and the other doors of the host itself: closed to people of the hub, whose place is in "
+        "containers, unless it is opened here.",
+    )
     monitoring_url: MonitoringLink = option(
         "",
         example="/cockpit/",
@@ -217,6 +152,13 @@ class Plasma(Section):
     permissions: Permissions = option(
         Permissions, example={"default": "closed"}, description="Who may start environments."
     )
+    enter_servers: list[Entering] = option(
+        lambda: ["administrators"],
+        example=["anna", "%teachers"],
+        description="Which of the hub's administrators may enter other people's servers, to help them: start and open "
+        "them, with the owner's home, and make tokens that act as them. `administrators` is all of them, and `[]` "
+        "nobody. Servers of accounts that may use sudo, docker or the like are for nobody but themselves.",
+    )
     builder: Builder = option(Builder, example={"parallel": 1}, description="Building environments.")
     utils: Utils = option(Utils, example={"monitor": "none"}, description="Tools for debugging on the server.")
     backup: Backup = option(Backup, example={"enabled": True}, description="Backups of the hub.")
@@ -229,6 +171,17 @@ class Plasma(Section):
     preflight: Preflight = option(
         Preflight, example={"min_disk": "20G"}, description="What the server must have before anything is changed."
     )
+
+    def complete(self) -> None:
+        # What builds fetch from may be in a private network, and is named already.
+        sources = self.hub.sources
+        for url in (sources.pip_index_url, sources.http_proxy, sources.https_proxy):
+            place = reached(url) if url else None
+            if place and place not in self.network.builds:
+                self.network.builds = [*self.network.builds, place]
+        shell = self.ssh.limits
+        shell.memory = shell.memory or self.limits.memory
+        shell.cpu = shell.cpu or self.limits.cpu
 
     def found(self) -> Iterable[Found]:
         # What concerns people of CSV files too is in everyone.py.

@@ -11,9 +11,9 @@ c = get_config()  # noqa: F821 (JupyterHub provides it)
 
 def plugin(c):
     """Give the hub ports and names of its own beside another one of this machine, then configure it as servers do."""
-    c.JupyterHub.hub_port = int(os.environ["PLASMA_DEV_HUB_PORT"])
     c.DockerSpawner.prefix = os.environ["PLASMA_DEV_NAME"]
     tljh_custom_jupyterhub_config(c)
+    c.JupyterHub.hub_port = int(os.environ["PLASMA_DEV_HUB_PORT"])
 
 
 extras = standalone.configure(c, plugin)

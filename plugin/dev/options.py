@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import getpass
 import os
+import random
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from tljh_plasma.settings import INNER_PORT
 
 from tests.support import paths
 
@@ -97,11 +100,18 @@ def check_port(port: int) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return TCP ports that nobody listens on, all different."""
+    """Return TCP ports that a hub may have and nobody listens on, all different."""
+    least, most = INNER_PORT
     probes = [socket.socket() for _ in range(count)]
     try:
         for probe in probes:
-            probe.bind(("127.0.0.1", 0))
+            while True:
+                try:
+                    # Those of root are few, so that the kernel is not asked for one.
+                    probe.bind(("127.0.0.1", 0 if most > 1023 else random.randrange(least + 309, most + 1)))
+                    break
+                except OSError:
+                    continue
         return [probe.getsockname()[1] for probe in probes]
     finally:
         for probe in probes:

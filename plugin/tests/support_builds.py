@@ -16,8 +16,10 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.pool import NullPool
+from support_hub import NETWORK
 from tljh_plasma import build_container
 from tljh_plasma.builds import Builder, BuildRequest
+from tljh_plasma.reach import Reach, entry
 from tljh_repo2docker.database.manager import ImagesDatabaseManager
 from tljh_repo2docker.database.schemas import DockerImageOutSchema
 from tljh_repo2docker.dbutil import upgrade_if_needed
@@ -64,6 +66,8 @@ class Bench:
         self.client = client
         self.builder_image = builder_image
         self.environment = environment
+        # Where repositories are served: this machine.
+        self.allow = [git_repository.bridge_address()]
         self.prefix = f"plasmat-b{secrets.token_hex(3)}"
         self.context = sessions(self.database_url)
         self.manager = ImagesDatabaseManager()
@@ -93,7 +97,13 @@ class Bench:
     @asynccontextmanager
     async def builder(self, **options: Any):
         """A builder as the service has it, closed at the end."""
-        defaults = {"image": self.builder_image, "parallel": 2, "timeout": PATIENCE}
+        defaults = {
+            "image": self.builder_image,
+            "parallel": 2,
+            "timeout": PATIENCE,
+            "network": NETWORK,
+            "reach": Reach(tuple(map(entry, self.allow))),
+        }
         made = Builder(self.context, self.manager, **{**defaults, **options})
         try:
             yield made
@@ -180,11 +190,15 @@ import asyncio, json, sys
 sys.path[:0] = json.loads(sys.argv[1])
 import support_builds
 from tljh_plasma.builds import Builder, BuildRequest
+from tljh_plasma.reach import Reach, entry
 from tljh_repo2docker.database.manager import ImagesDatabaseManager
 
 async def main():
     told = json.loads(sys.stdin.readline())
-    builder = Builder(support_builds.sessions(told["database"]), ImagesDatabaseManager(), **told["options"])
+    reach = Reach(tuple(map(entry, told["allow"])))
+    builder = Builder(
+        support_builds.sessions(told["database"]), ImagesDatabaseManager(), reach=reach, **told["options"]
+    )
     for values in told["requests"]:
         await builder.submit(BuildRequest(**values))
     print("submitted", flush=True)
@@ -207,7 +221,8 @@ def start_service(bench: Bench, requests: list[BuildRequest], **options: Any) ->
     )
     told = {
         "database": bench.database_url,
-        "options": {"image": bench.builder_image, "timeout": PATIENCE, **options},
+        "allow": bench.allow,
+        "options": {"image": bench.builder_image, "timeout": PATIENCE, "network": NETWORK, **options},
         "requests": [asdict(request) for request in requests],
     }
     assert process.stdin and process.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import secrets
 import signal
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def free_inner_port() -> int:
+    """A TCP port for a hub, its service or its proxy's API, which are root's, that nobody listens on."""
+    while True:
+        # Those from 301 to 304 are a real hub's.
+        port = random.randrange(310, 512)
+        try:
+            socket.create_server(("", port)).close()
+        except OSError:
+            continue
+        return port
 
 
 def wait_until(check, timeout: float, what: str, interval: float = 0.1) -> Any:
@@ -51,19 +65,21 @@ class Hub:
         plasma: dict[str, Any] | None = None,
         base_url: str = "/",
         cull: str = "{timeout: 3600}",
+        builds: Iterable[str] = (),
     ) -> None:
         self.prefix = prefix
         self.admin = admin
         self.port = free_port()
-        self.hub_port = free_port()
-        self.api_port = free_port()
-        self.service_port = free_port()
+        self.hub_port = free_inner_port()
+        self.api_port = free_inner_port()
+        self.service_port = free_inner_port()
         self.origin = f"http://127.0.0.1:{self.port}"
         # Without the slash at the end.
         self.url = f"{self.origin}{base_url}".rstrip("/")
         self.token = secrets.token_hex(16)
         self.processes: dict[str, subprocess.Popen] = {}
         self.visitors: set[str] = {admin}
+        settings = {"service_port": self.service_port, "network": {"name": NETWORK, "builds": list(builds)}}
         (prefix / "config" / "jupyterhub_config.d").mkdir(parents=True)
         (prefix / "state").mkdir()
         (prefix / "config" / "config.yaml").write_text(
@@ -72,7 +88,7 @@ class Hub:
             f"http:\n  address: 127.0.0.1\n  port: {self.port}\n"
             f"traefik_api:\n  port: {self.api_port}\n"
             f"services:\n  cull: {cull}\n"
-            f"plasma: {json.dumps({'service_port': self.service_port, 'network': {'name': NETWORK}, **(plasma or {})})}\n"
+            f"plasma: {json.dumps({**settings, **(plasma or {})})}\n"
         )
         (prefix / "config" / "jupyterhub_config.d" / "tests.py").write_text(
             f"c.JupyterHub.hub_port = {self.hub_port}\n"
@@ -190,10 +206,12 @@ class Hub:
         self.api("DELETE", path)
         wait_until(lambda: server not in self.api("GET", f"/users/{name}").json()["servers"], 60, f"stop of {name}")
 
-    def login(self, name: str, password: str) -> tuple[requests.Session, requests.Response]:
+    def login(
+        self, name: str, password: str, session: requests.Session | None = None
+    ) -> tuple[requests.Session, requests.Response]:
         """Log in through the form, as a browser would. Returns session and the page after it."""
         self.visitors.add(name)
-        session = requests.Session()
+        session = session or requests.Session()
         page = session.get(f"{self.url}/hub/login", timeout=30)
         token = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
         assert token, page.text

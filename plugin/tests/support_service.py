@@ -54,7 +54,12 @@ class Visitor:
 
     def open(self, page: str, **options: Any) -> requests.Response:
         """Open a page, as a click on a link does."""
-        headers = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+        headers = {
+            "Sec-Fetch-Dest": "document",
+            "Sec-Fetch-Mode": "navigate",
+            "Sec-Fetch-Site": "same-origin",
+            "Accept": "text/html",
+        }
         return self.session.get(f"{self.url}{page}", headers=headers, timeout=60, **options)
 
     def call(
@@ -73,6 +78,7 @@ class Visitor:
             "Origin": self.hub.origin,
             "Sec-Fetch-Site": "same-origin",
             "Sec-Fetch-Mode": "cors",
+            "Sec-Fetch-Dest": "empty",
             "X-XSRFToken": self.xsrf,
             **(headers or {}),
         }
@@ -154,8 +160,10 @@ def service_hub(docker_host, environment, accounts, service_groups, tmp_path_fac
         "monitoring_url": "/cockpit/",
         "builder": {"parallel": 1},
     }
+    from tests.support import git_repository
+
     boss, manager = accounts.add("boss"), accounts.add("manager")
-    running = Hub(tmp_path_factory.mktemp("service"), boss.name, ours)
+    running = Hub(tmp_path_factory.mktemp("service"), boss.name, ours, builds=[git_repository.bridge_address()])
     running.people = {"boss": boss, "manager": manager}
     with (running.prefix / "config" / "jupyterhub_config.d" / "tests.py").open("a") as file:
         running.service_token = secrets.token_hex(16)

@@ -111,7 +111,7 @@ def test_upgrade_of_a_current_file_leaves_it_alone(store):
     before = store.path.read_bytes()
     store.upgrade()
     assert store.path.read_bytes() == before
-    assert [path.name for path in store.path.parent.iterdir()] == ["plasma.sqlite"]
+    assert {path.name for path in store.path.parent.iterdir()} == {"plasma.sqlite", "kept"}
 
 
 def test_an_older_file_is_copied_before_it_is_migrated(store, tmp_path, monkeypatch):

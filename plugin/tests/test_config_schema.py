@@ -44,7 +44,7 @@ PROBLEMS = [
     ({"plasma.builder": {"img": 1}}, "plasma.builder has no key img (there are image, parallel, timeout)"),
     ({"plasma.network.name": "bridge"}, "plasma.network.name must be lower-case letters, digits, _ and -"),
     ({"plasma.network": {"subnet": "10.0.0.0/8"}}, "plasma.network has no key subnet (there are name)"),
-    ({"plasma.service_port": 443}, "plasma.service_port must be 1024 or more"),
+    ({"plasma.service_port": 512}, "plasma.service_port must be 511 or less"),
     ({"plasma.monitoring_url": "javascript:alert(1)"}, "plasma.monitoring_url must be an https:// or http:// URL"),
 ]
 
@@ -76,7 +76,7 @@ def test_problems_do_not_repeat_values(path):
     [
         {"base_url": "/x", "auth.type": "a.B", "auth.B.create_users": False, "elsewhere": {"key": 1}},
         {"limits": {"memory": None, "cpu": 0.5}, "services": {"cull": {"enabled": True, "max_age": 0}, "mine": {}}},
-        {"users.extra_user_groups": {"course": ["anna"]}, "traefik_api": {"ip": "127.0.0.1", "port": 8099}},
+        {"users.extra_user_groups": {"course": ["anna"]}, "traefik_api": {"ip": "127.0.0.1", "port": 304}},
         {"https": {"enabled": True, "letsencrypt": {"email": "a@b.c", "domains": ["b.c"], "staging": True}}},
         {"plasma": {"named_servers": {"limit": 0}, "shared_data": "/srv/data", "later": 1}},
         {
@@ -85,7 +85,7 @@ def test_problems_do_not_repeat_values(path):
                 "permissions": {"default": "closed"},
                 "builder": {"image": "a.b/c:1", "parallel": 16, "timeout": 60},
                 "network": {"name": "plasma-2"},
-                "service_port": 15002,
+                "service_port": 302,
                 "monitoring_url": "/cockpit/",
             }
         },

@@ -110,6 +110,7 @@ def test_hook_has_the_last_word(order, docker_host, tmp_path, monkeypatch):
     assert c.JupyterHub.spawner_class is PlasmaSpawner
     gateway = docker_host.networks.get("plasma").attrs["IPAM"]["Config"][0]["Gateway"]
     assert c.JupyterHub.hub_ip == c.JupyterHub.hub_connect_ip == gateway
+    assert c.JupyterHub.hub_port == 303
     assert c.JupyterHub.allow_named_servers is True
     assert c.JupyterHub.named_server_limit_per_user == 5
     assert c.JupyterHub.cleanup_servers is False

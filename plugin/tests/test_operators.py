@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import requests
 from support_hub import TOKEN_HEADER, Hub, wait_until
-from tljh_plasma import operators
 from tljh_plasma.operators import SERVICE, TOKEN_FILE, kept_token
 
 
@@ -78,7 +77,7 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(operators.os, "fsync", full)
+    monkeypatch.setattr("tljh_plasma.secret_files.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         kept_token(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import requests
-from support_hub import free_port, wait_until
+from support_hub import free_inner_port, free_port, wait_until
 from tljh_plasma.service.waiting import Waiting
 
 PREFIX = "/services/plasma/"
@@ -78,7 +78,7 @@ def start(prefix, port):
 
 
 def test_the_service_answers_before_it_is_loaded_and_then_for_real(tmp_path):
-    port = free_port()
+    port = free_inner_port()
     process = start(tmp_path, port)
     try:
         address = f"http://127.0.0.1:{port}{PREFIX}"
@@ -100,7 +100,7 @@ def test_the_service_answers_before_it_is_loaded_and_then_for_real(tmp_path):
 
 
 def test_a_taken_port_ends_the_service_with_a_sentence(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.create_server(("127.0.0.1", free_inner_port())) as taken:
         process = start(tmp_path, taken.getsockname()[1])
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 1

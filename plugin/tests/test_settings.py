@@ -40,7 +40,7 @@ def test_defaults(prefix, text):
     assert (values.groups, values.open_by_default) == ((), True)
     assert values.builder_image == "quay.io/jupyterhub/repo2docker:2025.12.0"
     assert (values.builder_parallel, values.builder_timeout) == (2, 7200)
-    assert (values.network_name, values.service_port, values.monitoring_url) == ("plasma", 15002, "")
+    assert (values.network_name, values.service_port, values.monitoring_url) == ("plasma", 302, "")
 
 
 def test_files_of_the_hub_are_in_its_state_directory(prefix):
@@ -105,7 +105,6 @@ def test_hub_without_tljh_has_tljhs_defaults(prefix):
     prefix("")
     c = applied(settings.load())
     assert c.JupyterHub.base_url == "/"
-    assert c.JupyterHub.hub_port == 15001
     assert c.JupyterHub.db_url == f"sqlite:///{prefix.path}/state/jupyterhub.sqlite"
     assert c.TraefikProxy.should_start is False
     assert c.TraefikProxy.traefik_entrypoint == "http"
@@ -131,7 +130,7 @@ def test_hub_without_tljh_reads_tljhs_keys(prefix):
         "users: {admin: [teacher, '007'], banned: [mallory], allowed: [alice]}\n"
         "services: {cull: {timeout: 3600, users: true, remove_named_servers: true}}\n"
         "https: {enabled: true, tls: {key: /k, cert: /c}}\n"
-        "traefik_api: {port: 8100}\n"
+        "traefik_api: {port: 404}\n"
         "auth: {type: dummy, PAMAuthenticator: {service: jupyterhub, encoding: null}}\n"
     )
     c = applied(settings.load())
@@ -140,7 +139,7 @@ def test_hub_without_tljh_reads_tljhs_keys(prefix):
     assert c.Authenticator.blocked_users == {"mallory"}
     assert c.Authenticator.allowed_users == {"alice"}
     assert c.TraefikProxy.traefik_entrypoint == "https"
-    assert c.TraefikProxy.traefik_api_url == "http://127.0.0.1:8100"
+    assert c.TraefikProxy.traefik_api_url == "http://127.0.0.1:404"
     assert c.PAMAuthenticator.service == "jupyterhub"
     assert "encoding" not in c.PAMAuthenticator
     assert "authenticator_class" not in c.JupyterHub
@@ -176,7 +175,7 @@ def test_proxy_over_http(prefix):
     static, dynamic = rendered(prefix)
     assert static["entryPoints"]["http"]["address"] == "127.0.0.1:8080"
     assert "redirections" not in static["entryPoints"]["http"]["http"]
-    assert static["entryPoints"]["auth_api"]["address"] == "127.0.0.1:8099"
+    assert static["entryPoints"]["auth_api"]["address"] == "127.0.0.1:304"
     assert "https" not in static["entryPoints"]
     assert static["global"] == {"checkNewVersion": False, "sendAnonymousUsage": False}
     assert dynamic == {}
@@ -274,7 +273,7 @@ def test_traefik_accepts_what_is_rendered(prefix, tmp_path):
     """The real proxy, with TLS on: it loads both files and offers TLS 1.2 and 1.3 only."""
     import ssl
 
-    from support_hub import free_port, wait_until
+    from support_hub import free_inner_port, free_port, wait_until
 
     program = Path(sys.executable).with_name("traefik")
     if not program.exists():
@@ -286,7 +285,7 @@ def test_traefik_accepts_what_is_rendered(prefix, tmp_path):
         check=True,
         capture_output=True,
     )
-    http, https, api = free_port(), free_port(), free_port()
+    http, https, api = free_port(), free_port(), free_inner_port()
     prefix(
         f"http: {{address: 127.0.0.1, port: {http}}}\ntraefik_api: {{port: {api}}}\n"
         f"https: {{enabled: true, address: 127.0.0.1, port: {https}, tls: {{key: {key}, cert: {certificate}}}}}\n"

@@ -124,13 +124,17 @@ def check_page(site, answer, page) -> None:
     assert "--plasma-accent" in answer.text
     assert not [link for link in page.all("link") if "services/plasma" in link["href"]]
     check_headers(answer)
-    policies = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
-    assert policies == [theme.PAGE_POLICY]
+    # Scripts are JupyterHub's and ours: those of the template, and files of the hub.
+    scripts = re.search(r"script-src ([^;,]*)", answer.headers["Content-Security-Policy"])[1].split()
+    assert len(scripts) == 2 and scripts[1].endswith("/hub/static/")
+    assert {f"'nonce-{script.get('nonce')}'" for script in page.all("script")} == {scripts[0]}
 
 
 def check_headers(answer) -> None:
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.headers["Referrer-Policy"] == "same-origin"
+    assert answer.headers["Referrer-Policy"] == "strict-origin"
+    assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["X-Frame-Options"] == "DENY"
     assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
 

@@ -17,6 +17,8 @@ https-enabled:
     - key: {{ https.tls.key | json }}
     - cert: {{ https.tls.cert | json }}
 {% endif %}
+    - dns: {{ https.dns | json }}
+    - user_domains: {{ https.user_domains | json }}
     - check: {{ https.check | json }}
     - prefix: {{ plasma.hub.prefix }}
     - timeout: {{ https.timeout }}

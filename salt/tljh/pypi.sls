@@ -4,6 +4,7 @@
 include:
   - preflight
   - docker
+  - tljh.limits
   - tljh.source
   - tljh.settings
 

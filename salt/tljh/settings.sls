@@ -15,13 +15,19 @@ hub-settings:
         users:
           admin: {{ plasma.admins | json }}
 {% endif %}
+        # Below 512: nobody but root can take them while the hub restarts.
+        traefik_api:
+          port: 304
         plasma:
+          service_port: 302
           named_servers: {{ plasma.named_servers | json }}
           shared_data: {{ plasma.shared_data | json }}
           # All of them, each time: a group that left pillar must leave the permissions page.
           groups: [{% for group in plasma.groups if not group.absent %}{{ group.name | json }}, {% endfor %}]
           permissions: {{ plasma.permissions | json }}
+          enter_servers: {{ plasma.enter_servers | json }}
           builder: {{ plasma.builder | json }}
+          network: {{ plasma.network | json }}
           monitoring_url: {{ plasma.monitoring_url | json }}
           disk:
             warn_at: {{ plasma.docker.prune.warn_at }}

@@ -5,6 +5,7 @@
 include:
   - preflight
   - docker
+  - tljh.limits
   - tljh.source
   - tljh.settings
 
@@ -65,6 +66,21 @@ hub-installed:
       - file: hub-plugin-source
     - require_in:
       - sls: tljh.settings
+
+# Files that the unit names must be there, or it does not start: TLJH makes them once.
+hub-proxy-keeps-files:
+  file.managed:
+    - name: /etc/systemd/system/traefik.service.d/plasma-files.conf
+    - contents: |
+        [Service]
+        Environment=TLJH_INSTALL_PREFIX={{ hub.prefix }}
+        ExecStartPre=-+{{ hub.prefix }}/hub/bin/python3 -m tljh_plasma.standalone files
+    - makedirs: true
+    - user: root
+    - group: root
+    - mode: '0644'
+    - require:
+      - plasma_hub: hub-installed
 
 # The hub starts containers: at boot it waits for the engine.
 hub-waits-for-docker:

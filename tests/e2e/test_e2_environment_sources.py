@@ -88,7 +88,9 @@ def test_a_deploy_key_opens_a_repository_that_is_reached_by_ssh(course, tmp_path
     run(["git", "bundle", "create", tmp_path / "keyed.bundle", "--all"], cwd=made.path)
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", tmp_path / "key"])
     public = (tmp_path / "key.pub").read_text()
-    target.sudo("userdel --remove git 2>/dev/null; useradd --create-home --shell /bin/sh git && mkdir ~git/.ssh")
+    target.sudo(
+        "userdel --remove git 2>/dev/null; useradd --system --create-home --shell /bin/sh git && mkdir ~git/.ssh"
+    )
     target.copy_to(tmp_path / "keyed.bundle", "/tmp/keyed.bundle")
     target.ssh("sudo tee ~git/.ssh/authorized_keys >/dev/null", input=public)
     target.sudo(

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import time
 
 import pytest
 
+from tests.e2e.conftest import make_account
 from tests.support.environment_image import environment_image, load_into
+from tests.support.hub import HubUser
+from tests.support.shell import wait_for
+from tests.support.site import Site
 
 RECEIPT = "/opt/tljh/plasma/receipt.json"
 
@@ -105,6 +111,121 @@ def test_a_stopped_hub(kept, status, unit):
     kept.target.sudo(["systemctl", "stop", unit])
     status.mend(status.problem("The hub does not answer"))
     status.healthy()
+
+
+STATE = "/opt/tljh/state"
+# How a file that everything hangs on is damaged (A10), the file, and whether the hub is restarted afterwards.
+DAMAGES = {
+    "sessions truncated under a running hub": ("jupyterhub.sqlite", "truncate -s 0 {}", False),
+    "sessions overwritten": ("jupyterhub.sqlite", "head -c 9000 /dev/urandom | tee {} > /dev/null", True),
+    "permissions gone": ("plasma.sqlite", "rm {}", True),
+    "environments overwritten": ("tljh_repo2docker.sqlite", "head -c 9000 /dev/urandom | tee {} > /dev/null", True),
+}
+
+
+@pytest.fixture(scope="module")
+def people(kept_server, applied):
+    """Somebody who may log in, somebody whom config.yaml shuts out, and an environment that is closed to both."""
+    image = environment_image()
+    load_into(kept_server.target, image)
+    guest, banned = make_account(kept_server.target, "status-guest"), make_account(kept_server.target, "status-banned")
+    closed = f"import sqlite3; c = sqlite3.connect('{STATE}/plasma.sqlite'); "
+    closed += f"c.execute('insert into permissions values (?, ?)', ('{image}', 'maths')); c.commit()"
+    kept_server.target.sudo(["python3", "-c", closed])
+    kept_server.target.sudo(["env", "/opt/tljh/hub/bin/python3", "-I", "-m", "tljh_plasma.config_file"], input=SHUT_OUT)
+    assert kept_server.site.salt("tljh_config.reload", "hub").value["ready"]
+    yield guest, banned, image
+    opened = closed.replace(
+        "insert into permissions values (?, ?)", 'delete from permissions where image = ? or ? = ""'
+    )
+    kept_server.target.sudo(["python3", "-c", opened])
+    kept_server.target.sudo(["env", "/opt/tljh/hub/bin/python3", "-I", "-m", "tljh_plasma.config_file"], input=LET_IN)
+    assert kept_server.site.salt("tljh_config.reload", "hub").value["ready"]
+
+
+CONFIG = {"action": "update", "path": "/opt/tljh/config/config.yaml"}
+SHUT_OUT = json.dumps({**CONFIG, "set": {"users.banned": ["status-banned"]}})
+LET_IN = json.dumps({**CONFIG, "unset": ["users.banned"]})
+
+
+def guarded(kept, people):
+    """People get in as before, and nowhere else."""
+    guest, banned, image = people
+    url = f"http://{kept.target.host}"
+    person = HubUser(url, guest.name)
+    assert person.login(guest.password).status_code == 200
+    assert person.logged_in
+    assert (
+        person.api(
+            "POST", "/user".replace("/user", f"/users/{guest.name}/server"), check=False, json={"image": image}
+        ).status_code
+        == 403
+    )
+    assert HubUser(url, banned.name).login(banned.password).status_code == 403
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_database(kept, status, people, damage):
+    name, command, restart = DAMAGES[damage]
+    kept.target.sudo(command.format(f"{STATE}/{name}"))
+    if restart:
+        kept.target.sudo("systemctl restart --no-block jupyterhub")
+    status.mend(status.problem(f"{name}, "))
+    status.healthy()
+    guarded(kept, people)
+
+
+def test_without_its_configuration_the_hub_stays_shut(kept, status, people):
+    kept.target.sudo("rm /opt/tljh/config/config.yaml")
+    kept.target.sudo("systemctl restart --no-block jupyterhub")
+    wait_for(
+        lambda: "nobody is let in" in kept.target.sudo("journalctl -u jupyterhub -n 40 -o cat").stdout,
+        timeout=60,
+        what="the refusal in the journal",
+    )
+    problem = status.problem("config.yaml is missing or empty")
+    assert HubUser(f"http://{kept.target.host}", people[1].name).session.get(
+        f"http://{kept.target.host}/hub/login", timeout=10
+    ).status_code in (404, 502, 503, 504)
+    status.mend(problem)
+    status.healthy()
+    # What nobody has in pillar came back too.
+    guarded(kept, people)
+
+
+def test_a_server_runs_while_the_database_is_lost(kept, status, people):
+    """Its container has the name that the next one needs."""
+    guest, _, image = people
+    kept.target.sudo(
+        [
+            "python3",
+            "-c",
+            f"import sqlite3; c = sqlite3.connect('{STATE}/plasma.sqlite'); "
+            "c.execute('delete from permissions'); c.commit()",
+        ]
+    )
+    person = HubUser(f"http://{kept.target.host}", guest.name)
+    person.login(guest.password)
+    person.start(image)
+    kept.target.sudo(f"systemctl stop jupyterhub; rm {STATE}/jupyterhub.sqlite; systemctl start jupyterhub")
+    assert kept.site.salt("tljh_config.ready").value["ready"]
+    person = HubUser(f"http://{kept.target.host}", guest.name)
+    person.login(guest.password)
+    assert person.start(image)["ready"]
+    person.api("DELETE", f"/users/{guest.name}/server")
+    status.healthy()
+
+
+def test_two_controllers_in_the_same_second(kept, status, tmp_path):
+    """Both have the same file on the server: the first one found the other's there, and applied nothing (A13)."""
+    other = Site(kept.target, tmp_path / "other", kept.site.pillar)
+    other.apply("backup", "test=True")
+    for gap in (0.7, 1):
+        process = kept.site.start("state.apply", "applied", "test=True", stdout=subprocess.PIPE, text=True)
+        time.sleep(gap)  # the attack's own timing
+        second = other.apply("applied", "test=True")
+        first = json.loads(process.communicate(timeout=120)[0])[kept.target.name]
+        assert (len(first), len(second.states)) == (1, 1)
 
 
 def test_docker_is_stopped(kept, status):

@@ -66,6 +66,11 @@ _PEOPLE = {
     "home_path": "/srv/people",
     "password_policy": "enforce",
     "admins": ["true"],
+    "ssh": {
+        "enabled": True,
+        "open_to": {"users": ["null", "by-hand"], "groups": ["on", "elsewhere"]},
+        "limits": {"memory": "1G", "cpu": 0.5, "tasks": 100},
+    },
     "cockpit": {"enabled": True},
     "environments": [
         {
@@ -105,6 +110,7 @@ _COMMON = {
     "named_servers": {"limit": 5},
     "shared_data": "/srv/course-data",
     "permissions": {"default": "closed"},
+    "enter_servers": ["%assistants"],
     "builder": {"image": "registry.example.org:5000/r2d:2025.12.0", "parallel": 3, "timeout": 3600},
     "monitoring_url": "https://monitoring.example.org/d/plasma?from=now-1h",
     "utils": {
@@ -179,6 +185,8 @@ FULL_TLJH = {
         "staging": True,
         "acme_server": "https://acme.example.org/directory",
         "acme_ca": "/etc/ssl/certs/own-ca.pem",
+        "dns": {"provider": "rfc2136", "environment": {"RFC2136_TSIG_SECRET": TOKEN}, "resolvers": ["192.0.2.53:53"]},
+        "user_domains": True,
         "timeout": 300,
         "check": False,
     },

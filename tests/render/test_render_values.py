@@ -143,10 +143,13 @@ def test_settings_are_the_values_of_the_pillar(system, pillar):
     assert settings["prefix"] == plasma["hub"]["prefix"]
     assert settings["settings"]["limits"] == plasma["limits"]
     assert settings["settings"]["services"]["cull"] == plasma["cull"]
-    # No key more: one that config.yaml has and pillar has not, such as the port of the service, is left alone.
+    assert settings["settings"]["traefik_api"] == {"port": 304}
+    # No key more: one that config.yaml has and pillar has not is left alone.
     assert settings["settings"]["plasma"] == {
+        "service_port": 302,
         "groups": [group["name"] for group in plasma["groups"] if not group["absent"]],
         **{key: plasma[key] for key in ("named_servers", "shared_data", "permissions", "builder", "monitoring_url")},
+        "enter_servers": plasma["enter_servers"],
         "disk": {"warn_at": plasma["docker"]["prune"]["warn_at"], "homes": plasma["home_path"]},
     }
     installed = states["hub-installed"]
@@ -183,8 +186,12 @@ def test_the_hub_takes_the_settings(pillar, tmp_path, monkeypatch):
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "config.yaml").write_text(json.dumps(state["settings"]), encoding="utf-8")
     settings = reader.load(tmp_path)
+    # Ports are the plugin's own defaults, written out: what an operator or an older release set is replaced.
+    assert settings.service_port == reader.DEFAULT_SERVICE_PORT
+    assert settings.config["traefik_api"]["port"] == reader.DEFAULT_API_PORT
     assert settings.groups == tuple(group["name"] for group in plasma["groups"] if not group["absent"])
     assert settings.open_by_default is (plasma["permissions"]["default"] == "open")
+    assert settings.enter_servers == tuple(plasma["enter_servers"])
     assert settings.builder_image == plasma["builder"]["image"]
     assert settings.builder_parallel == plasma["builder"]["parallel"]
     assert settings.builder_timeout == plasma["builder"]["timeout"]

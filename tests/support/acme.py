@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import pathlib
+import secrets
 import subprocess
 
 from tests.support.shell import wait_for
@@ -39,10 +41,14 @@ def make_certificate(
 
 
 class Authority:
-    """Pebble on a server, which reaches that server's names through /etc/hosts. Certificates are valid for minutes."""
+    """
+    Pebble on a server, which reaches that server's names through /etc/hosts, or finds records of a name server
+    (ADDRESS:PORT). Certificates are valid for minutes.
+    """
 
-    def __init__(self, target, directory: pathlib.Path, domains, validity: int = 300):
+    def __init__(self, target, directory: pathlib.Path, domains, validity: int = 300, nameserver: str | None = None):
         self.target = target
+        self.nameserver = f"-dnsserver {nameserver}" if nameserver else ""
         target.sudo("DEBIAN_FRONTEND=noninteractive apt-get install -y -q pebble")
         make_certificate(directory, "ca-of-acme", domains=["ca.example.org"])
         make_certificate(directory, "acme", domains=["localhost"], authority="ca-of-acme")
@@ -78,7 +84,7 @@ class Authority:
         self.stop()
         self.target.sudo(
             f"systemd-run --unit {UNIT} --setenv PEBBLE_VA_NOSLEEP=1 --setenv PEBBLE_WFE_NONCEREJECT=0 "
-            f"pebble -config {DIRECTORY}/config.json"
+            f"pebble -config {DIRECTORY}/config.json {self.nameserver}"
         )
         listens = f"ss -ltn | grep -q :{PORT}"
         wait_for(lambda: self.target.ssh(listens, check=False).returncode == 0, timeout=30, what="the authority")
@@ -93,3 +99,39 @@ class Authority:
             "print(u.urlopen('https://127.0.0.1:15000/roots/0', context=c).read().decode())"
         )
         return self.target.ssh(["python3", "-c", fetch]).stdout
+
+
+class NameServer:
+    """bind9 on a server, where everything there looks for names: a zone whose records may be changed with a key."""
+
+    ZONE, PORT = "example.org", 53
+
+    def __init__(self, target):
+        self.target = target
+        target.sudo("DEBIAN_FRONTEND=noninteractive apt-get install -y -q bind9")
+        self.secret = base64.b64encode(secrets.token_bytes(32)).decode()
+        target.ssh(
+            "sudo tee /etc/bind/named.conf.local >/dev/null",
+            input=f'key "acme" {{ algorithm hmac-sha256; secret "{self.secret}"; }};\n'
+            f'zone "{self.ZONE}" {{ type master; file "/var/lib/bind/{self.ZONE}"; '
+            'allow-update { key "acme"; }; };\n',
+        )
+        target.sudo("chmod 600 /etc/bind/named.conf.local; chown bind: /etc/bind/named.conf.local")
+        self.before = target.ssh("cat /etc/resolv.conf").stdout
+
+    def records(self, *records: str) -> None:
+        """Serve these records and no others, and let the server ask here."""
+        lines = ["$TTL 1", "@ SOA ns hostmaster 1 60 60 60 1", "@ NS ns", "ns A 127.0.0.1", *records]
+        self.target.sudo(f"systemctl stop named; rm -f /var/lib/bind/{self.ZONE}.jnl", check=False)
+        self.target.ssh(
+            f"sudo tee /var/lib/bind/{self.ZONE} >/dev/null; sudo chown bind: /var/lib/bind/{self.ZONE}",
+            input="\n".join(lines) + "\n",
+        )
+        self.target.sudo("systemctl start named")
+        self.target.ssh("sudo tee /etc/resolv.conf >/dev/null", input="nameserver 127.0.0.1\n")
+        asked = f"getent hosts ns.{self.ZONE}"
+        wait_for(lambda: self.target.ssh(asked, check=False).returncode == 0, timeout=30, what="the name server")
+
+    def stop(self) -> None:
+        self.target.ssh("sudo tee /etc/resolv.conf >/dev/null", input=self.before)
+        self.target.sudo("systemctl stop named", check=False)

@@ -23,11 +23,11 @@ SERIOUS = ("serious", "critical")
 
 
 @contextmanager
-def browser() -> Iterator[Browser]:
-    """Debian's chromium, without a window."""
+def browser(*arguments: str) -> Iterator[Browser]:
+    """Debian's chromium, without a window; with more arguments of its own."""
     ensure_packages(["chromium"])
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS, *arguments])
         yield started
         started.close()
 

@@ -94,6 +94,8 @@ class ContainerTarget(Target):
         # The clock is the machine's.
         arguments += ["--cap-drop", "SYS_TIME"]
         arguments += ["--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"]
+        # As on a machine; Docker lets everybody in a container listen on any port.
+        arguments += ["--sysctl", "net.ipv4.ip_unprivileged_port_start=1024"]
         arguments += ["--tmpfs", "/run", "--tmpfs", "/run/lock"]
         for volume, mounted in self.volumes().items():
             arguments += ["--volume", f"{volume}:{mounted}"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+
+from . import kept
 
 metadata = sa.MetaData()
 permissions = sa.Table(
@@ -89,7 +92,7 @@ class Store:
         The copy is named after the file with ``.REVISION.bak`` added, and is made while nobody else writes.
 
         Raises:
-            AccessError: the file is not ours, of a newer release, or cannot be written.
+            AccessError: the file is not ours, of a newer release, gone, or cannot be written.
         """
         from alembic import command
         from alembic.config import Config
@@ -100,7 +103,13 @@ class Store:
         config = Config()
         config.set_main_option("script_location", f"{__package__}:migrations")
         try:
-            new = not self.path.exists()
+            new = not self.path.exists() or not self.path.stat().st_size
+            if new and kept.copy_of(self.path).exists():
+                # An empty file would open environments that are closed.
+                raise AccessError(
+                    f"{self.path}, which says who may start which environment, is gone, so nobody is let in: "
+                    f"`plasma_databases.mend {self.path.name}` brings it back."
+                )
             if new:
                 os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600))
             os.chmod(self.path, 0o600)
@@ -120,7 +129,24 @@ class Store:
                 "or put back the copy that was made when it was upgraded."
             ) from error
         except (sa.exc.SQLAlchemyError, OSError) as error:
-            raise AccessError(f"{self.path} cannot be used: {_short(error)}. Move it away or mend it.") from error
+            raise AccessError(
+                f"{self.path} cannot be used: {_short(error)}. `plasma_databases.mend {self.path.name}` brings it back."
+            ) from error
+
+    def keep(self) -> None:
+        """Copy the file for the day on which it is damaged (see ``kept``).
+
+        Raises:
+            AccessError: it cannot be copied.
+        """
+        try:
+            kept.keep(self.path)
+        except (OSError, sqlite3.Error) as error:
+            raise AccessError(f"{self.path} cannot be copied: {error}.") from error
+
+    def _write(self, work: Any) -> None:
+        self._run(work)
+        self.keep()
 
     def _backup(self, revision: str) -> None:
         copy = self.path.with_name(f"{self.path.name}.{revision}.bak")
@@ -180,7 +206,7 @@ class Store:
             if rows:
                 connection.execute(sa.insert(permissions), rows)
 
-        self._run(write)
+        self._write(write)
 
     def set_description(self, image: str, text: str) -> None:
         """Replace the description of an image; an empty one removes it."""
@@ -190,7 +216,7 @@ class Store:
             if text:
                 connection.execute(sa.insert(descriptions), {"image": image, "text": text})
 
-        self._run(write)
+        self._write(write)
 
     def set_pillar(self, image: str) -> None:
         """Note that an image's environment is among those of pillar, until it is removed."""
@@ -199,7 +225,7 @@ class Store:
             connection.execute(sa.delete(pillar).where(pillar.c.image == image))
             connection.execute(sa.insert(pillar), {"image": image})
 
-        self._run(write)
+        self._write(write)
 
     def remove(self, image: str) -> None:
         """Forget everything about an image, so that the next one of its name starts anew."""
@@ -208,7 +234,7 @@ class Store:
             for table in (permissions, descriptions, pillar):
                 connection.execute(sa.delete(table).where(table.c.image == image))
 
-        self._run(write)
+        self._write(write)
 
 
 def _short(error: Exception) -> str:

@@ -165,6 +165,22 @@ def _group(gid: int) -> Group:
         return Group(f"group{gid}", gid)
 
 
+def shadow_entry(name: str, path: Path | None = None) -> list[bytes]:
+    """Return the fields of an account's line of shadow(5); an empty list when it has none there.
+
+    Args:
+        name: login name.
+        path: the file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    start = os.fsencode(name) + b":"
+    lines = (path or SHADOW).read_bytes().split(b"\n")
+    # As with getspnam, the first line of a name counts. The spwd module is gone from Python 3.13.
+    return next((line.split(b":") for line in lines if line.startswith(start)), [])
+
+
 def expired(name: str, path: Path | None = None) -> bool:
     """Whether the account's expiry date has come: the eighth field of shadow(5), in days since 1970-01-01.
 
@@ -178,15 +194,8 @@ def expired(name: str, path: Path | None = None) -> bool:
         path: the file.
     """
     try:
-        lines = (path or SHADOW).read_bytes().split(b"\n")
-    except OSError:
-        return False
-    start = os.fsencode(name) + b":"
-    # As with getspnam, the first line of a name counts. The spwd module is gone from Python 3.13.
-    fields = next((line.split(b":") for line in lines if line.startswith(start)), [])
-    try:
-        day = int(fields[7])
-    except (IndexError, ValueError):
+        day = int(shadow_entry(name, path)[7])
+    except (OSError, IndexError, ValueError):
         return False
     return day != -1 and time.time() // DAY >= day
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import pwd
+import uuid
 from typing import Any
 
 from jupyterhub.auth import PAMAuthenticator
+from jupyterhub.handlers.login import LoginHandler
 from tornado import web
 from traitlets import default
 
-from . import operators
+from . import logins, operators, pam_delay, sessions
 from .accounts import AccountError, find_account, find_entry
+from .logins import Logins, TooMany
+
+# Characters of a name, which is at most 32 on Linux, and bytes of a password: PAM itself takes 512.
+LONGEST_NAME = 64
+LONGEST_PASSWORD = 1024
 
 
 class PlasmaPAMAuthenticator(PAMAuthenticator):
@@ -20,10 +28,15 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
     account may be gone by then), and once more by the spawner when a server starts.
     """
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        pam_delay.leave_out()
+        self._logins = Logins()
+
     @default("executor_threads")
     def _default_executor_threads(self) -> int:
-        # PAM takes seconds over a wrong password, on purpose: the others must not queue behind it.
-        return 16
+        # As many as may be at work, and some for what else PAM is asked.
+        return logins.AT_ONCE + 4
 
     @default("auth_refresh_strict")
     def _default_auth_refresh_strict(self) -> bool:
@@ -35,6 +48,11 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
         # Before a server counts as starting: whoever is being removed would hold that up with one start after another.
         return True
 
+    @default("auth_refresh_age")
+    def _default_auth_refresh_age(self) -> int:
+        # Seconds after which an account is looked at again: whether it is there, and has the password of its sessions.
+        return 30
+
     def get_handlers(self, app: Any) -> list[tuple[str, Any]]:
         """Return the hub's handlers that have to do with who somebody is, with the one that names administrators.
 
@@ -42,10 +60,14 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
             app: the hub. Its database and its services are there by now.
         """
         # Not before the hub has read its configuration: until then it knows no scope of ours.
+        from . import bounds, handlers
         from .administrators import PATH, AdministratorsHandler
 
+        bounds.hold()
         operators.forget_old_tokens(app)
-        return [*super().get_handlers(app), (PATH, AdministratorsHandler)]
+        handlers.check_bodies()
+        self._cookie_secret = app.cookie_secret
+        return [*super().get_handlers(app), (PATH, AdministratorsHandler), *bounds.HANDLERS, *handlers.HANDLERS]
 
     async def authenticate(self, handler: Any, data: dict[str, str]) -> str | None:
         """Check name and password through PAM.
@@ -59,12 +81,75 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
 
         Returns:
             The name, or None when the password is wrong or there is no such account.
+
+        Raises:
+            web.HTTPError: 429, with a sentence for the person, when too many wrong ones came before.
         """
-        name = self.normalize_username(data.get("username", ""))
-        # No such name is no reason for another answer than a wrong password.
-        if not name or "\0" in name or "password" not in data:
+        name, secrets = data.get("username"), [data.get(key, "") for key in ("password", "otp")]
+        if "password" not in data or not all(isinstance(text, str) for text in (name, *secrets)):
             return None
-        return await super().authenticate(handler, {**data, "username": name})
+        if len(name) > LONGEST_NAME or any(len(text.encode(errors="replace")) > LONGEST_PASSWORD for text in secrets):
+            return None
+        name = self.normalize_username(name)
+        # No such name is no reason for another answer than a wrong password.
+        if not name or "\0" in name:
+            return None
+        begun = asyncio.get_running_loop().time()
+        address = handler.request.remote_ip if handler is not None else ""
+        try:
+            answer = await self._logins.check(name, address, lambda: self._ask(handler, {**data, "username": name}))
+        except TooMany as error:
+            self.log.warning("Login of %r from %s is not looked at: %s", name, address, error)
+            refused = web.HTTPError(429, str(error))
+            refused.headers = {"Retry-After": str(error.seconds)}
+            raise refused from error
+        if answer is None:
+            await asyncio.sleep(begun + pam_delay.DELAY - asyncio.get_running_loop().time())
+        return answer
+
+    async def _ask(self, handler: Any, data: dict[str, str]) -> str | None:
+        """Ask PAM, about accounts that there are: a made-up name costs nothing."""
+        if not await asyncio.wrap_future(self.executor.submit(_exists, data["username"])):
+            return None
+        return await super().authenticate(handler, data)
+
+    async def get_authenticated_user(self, handler: Any, data: dict[str, str]) -> dict[str, Any] | None:
+        """Let somebody in, with a new session.
+
+        Args:
+            handler: the login handler, or the one that makes a token for a password.
+            data: the form.
+        """
+        found = await super().get_authenticated_user(handler, data)
+        if not found:
+            return found
+        known = handler.find_user(found["name"])
+        if known is None:
+            # Their cookie is made a moment later.
+            known = handler.user_from_username(found["name"])
+        await self.match_sessions(known, handler.db)
+        if isinstance(handler, LoginHandler):
+            # Not the id that the browser came with: somebody else may have put it there.
+            handler._session_id = uuid.uuid4().hex
+            handler.set_session_cookie()
+        return found
+
+    async def match_sessions(self, user: Any, db: Any) -> bool:
+        """End a person's sessions when their password is another one than these began with.
+
+        Args:
+            user: the hub's user.
+            db: the hub's database session.
+
+        Returns:
+            Whether they go on.
+        """
+        now = await asyncio.to_thread(sessions.digest, user.name, self._cookie_secret)
+        if sessions.agrees(user, now):
+            return True
+        ended = sessions.end(db, user, now)
+        self.log.info("Password of %s is a new one to the hub: their sessions end (%d tokens)", user.name, ended)
+        return False
 
     async def check_blocked_users(self, username: str, authentication: dict[str, Any] | None = None) -> bool:
         """Refuse names that are blocked and accounts that are not a person's.
@@ -116,4 +201,17 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
                 raise web.HTTPError(403, error.message) from error
             self.log.warning("User %r logged out: %s", user.name, error.reason)
             return False
-        return True
+        if handler is None or await self.match_sessions(user, handler.db):
+            return True
+        # Tokens of programs go on; the cookie or the token of a session that came with this request is gone.
+        token = handler.get_token()
+        return token is not None and token.session_id is None
+
+
+def _exists(name: str) -> bool:
+    """Whether there is an account of this name."""
+    try:
+        pwd.getpwnam(name)
+    except (KeyError, ValueError):
+        return False
+    return True

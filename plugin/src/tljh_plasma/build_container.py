@@ -2,7 +2,7 @@
 
 Whoever holds the engine's socket is root on the machine, so the image of the builder has to be one that the
 administrators trust; what is taken away here protects against mistakes. The build itself runs in containers that the
-engine makes, under the engine's own rules.
+engine makes, and reaches what ``build_network`` says.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def labels(request: BuildRequest, created: str) -> dict[str, str]:
     }
 
 
-def command(request: BuildRequest, created: str) -> list[str]:
+def command(request: BuildRequest, created: str, network: str = "") -> list[str]:
     """Return the command line of repo2docker. Values are joined to their options: none can be taken for another one."""
     return [
         "jupyter-repo2docker",
@@ -99,12 +99,16 @@ def command(request: BuildRequest, created: str) -> list[str]:
         f"--ref={request.commit or request.ref}",
         *(f"--label={name}={value}" for name, value in labels(request, created).items()),
         *(f"--build-arg={argument}" for argument in request.buildargs),
+        # For the engine's older builder; with BuildKit repo2docker passes over it (see build_network).
+        *([f"--Repo2Docker.extra_build_kwargs=network_mode={network}"] if network else []),
         "--",
         request.repo,
     ]
 
 
-def configuration(request: BuildRequest, uid: UUID, created: str, builder_image: str) -> dict[str, Any]:
+def configuration(
+    request: BuildRequest, uid: UUID, created: str, builder_image: str, network: str = ""
+) -> dict[str, Any]:
     """Return the builder's container as the engine's API wants it. Nothing secret is in it."""
     variables = {"GIT_TERMINAL_PROMPT": "0"}
     settings = []
@@ -121,7 +125,7 @@ def configuration(request: BuildRequest, uid: UUID, created: str, builder_image:
         variables[f"GIT_CONFIG_VALUE_{number}"] = value
     return {
         "Image": builder_image,
-        "Cmd": command(request, created),
+        "Cmd": command(request, created, network),
         "Env": [f"{name}={value}" for name, value in variables.items()],
         "User": "0:0",
         "Tty": False,
@@ -137,6 +141,7 @@ def configuration(request: BuildRequest, uid: UUID, created: str, builder_image:
             LABEL_OWNER: request.owner,
         },
         "HostConfig": {
+            "NetworkMode": network or "default",
             "Mounts": [{"Type": "bind", "Source": engine_socket(), "Target": DEFAULT_SOCKET}],
             "SecurityOpt": ["no-new-privileges"],
             "CapDrop": ["ALL"],
@@ -203,6 +208,7 @@ async def create(
     uid: UUID,
     created: str,
     builder_image: str,
+    network: str = "",
     bundle: IO[bytes] | None = None,
 ) -> DockerContainer:
     """Make the container of a builder, with the credentials or the repository in it, and do not start it.
@@ -213,6 +219,7 @@ async def create(
         uid: id of the environment's row.
         created: when it was asked for.
         builder_image: image with repo2docker.
+        network: name of the builds' network; empty for the engine's own.
         bundle: file with the repository (see ``build_ssh``), where the builder cannot fetch that itself.
 
     Raises:
@@ -220,7 +227,7 @@ async def create(
     """
     for leftover in await containers(docker, uid):
         await leftover.delete(force=True, v=True)
-    container = await docker.containers.create(configuration(request, uid, created, builder_image))
+    container = await docker.containers.create(configuration(request, uid, created, builder_image, network))
     try:
         if request.username or request.password:
             await container.put_archive("/", secrets_archive(request))

@@ -17,6 +17,7 @@ from . import build_container as builders
 from . import build_ssh
 from .build_container import BuildFailed
 from .build_log import BuildLog
+from .build_network import BuildNetwork
 from .build_request import BuildRequest
 
 
@@ -44,10 +45,12 @@ class Preparation:
         image: the builder's image; it is downloaded when it is missing.
         parallel: number of repositories that are fetched at a time.
         timeout: seconds that each step may take.
+        network: of the builds.
     """
 
-    def __init__(self, image: str, parallel: int, timeout: float):
+    def __init__(self, image: str, parallel: int, timeout: float, network: BuildNetwork):
         self._image = image
+        self._network = network
         self._timeout = timeout
         self._pulling = asyncio.Lock()
         self._fetching = asyncio.Semaphore(parallel)
@@ -79,7 +82,10 @@ class Preparation:
                     fetching = build_ssh.fetch(request, bundle, log)
                     commit = await in_time(fetching, self._timeout, "The repository")
                 request = replace(request, commit=commit)
-            making = asyncio.ensure_future(builders.create(docker, request, uid, created, self._image, bundle))
+            await self._network.make()
+            making = asyncio.ensure_future(
+                builders.create(docker, request, uid, created, self._image, self._network.name, bundle)
+            )
             try:
                 return await asyncio.shield(making)
             except asyncio.CancelledError:

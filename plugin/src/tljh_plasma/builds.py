@@ -24,10 +24,13 @@ from . import environments as envs
 from .build_container import BuildFailed
 from .build_kept import Build
 from .build_log import BuildLog, Redactor
+from .build_network import BuildNetwork
 from .build_prepare import Preparation, in_time
 from .build_process import ENGINE_ERRORS, attend
 from .build_request import BuildRefused, BuildRequest, checked, image_name
 from .build_rows import BuildRows, SessionFactory, is_building
+from .reach import INTERNET, Reach
+from .settings import DEFAULT_NETWORK_NAME
 
 __all__ = ["Build", "BuildRefused", "BuildRequest", "Builder", "image_name"]
 
@@ -49,6 +52,8 @@ class Builder:
         image: str,
         parallel: int = 2,
         timeout: float = 7200,
+        network: str = DEFAULT_NETWORK_NAME,
+        reach: Reach = INTERNET,
         log: logging.Logger | None = None,
     ):
         """Nothing is contacted yet.
@@ -59,10 +64,13 @@ class Builder:
             image: image with repo2docker; it is downloaded when it is missing.
             parallel: number of builds at a time.
             timeout: seconds that a build may take.
+            network: name of the users' network, from which that of the builds follows.
+            reach: what builds reach beside the internet.
             log: where problems that are not a build's own go.
         """
         self._rows = BuildRows(db_context, manager)
-        self._preparation = Preparation(image, parallel, timeout)
+        self._network = BuildNetwork(network, reach, busy=lambda: bool(self._running))
+        self._preparation = Preparation(image, parallel, timeout, self._network)
         self._parallel = parallel
         self._timeout = timeout
         self._log = log or logging.getLogger(__name__)
@@ -216,6 +224,7 @@ class Builder:
                 build.task.cancel()
         if builds:
             await asyncio.wait([build.task for build in builds])
+        await self._network.leave()
         if self._docker:
             await self._docker.close()
 
@@ -278,6 +287,7 @@ class Builder:
             self._log.error("Builds cannot be taken up: %s", error)
             raise BuildRefused(503, NO_ANSWER) from error
         build_ssh.sweep()
+        self._network.watch()
         self._resumed = True
 
     async def _take_up(self, container: DockerContainer, rows: dict[UUID, DockerImageOutSchema]) -> None:
@@ -335,6 +345,7 @@ class Builder:
                         self._engine, build.request, build.uid, build.created, build.log
                     )
                 await build.turn.wait()
+                await self._network.close()
                 await attend(self._engine, build.container, image, build.log, self._timeout)
             build.ending = True
             await builders.publish(self._engine, image, build.created)

@@ -28,6 +28,7 @@ import sys
 from contextlib import contextmanager
 from copy import deepcopy
 
+from . import kept
 from .config_yaml import ConfigError, diff, parse, remove, render, same
 
 NEW_FILE_MODE = 0o600
@@ -83,10 +84,17 @@ def restore(path, text, lock_timeout=30):
 
 
 def _change(path, wanted, unwanted, dry_run):
-    text, info = _read(path)
+    previous, info = _read(path)
+    text, changes = previous, {}
     tree, before = parse(text or "", path)
+    copy = kept.copy_of(path)
+    if not before and copy.exists():
+        # Gone, with all that was set by hand: it comes back first.
+        text = _read(copy)[0]
+        tree, before = parse(text or "", copy)
+        changes[os.path.basename(path)] = {"old": None, "new": "as the hub last started with it"}
     after = deepcopy(before)
-    changes, assigned, removed = {}, [], []
+    assigned, removed = [], []
     for keys, value in wanted:
         section, name = _section(after, keys, create=True), keys[-1]
         if name not in section or not same(section[name], value):
@@ -99,7 +107,7 @@ def _change(path, wanted, unwanted, dry_run):
             changes[".".join(keys)] = {"old": section[name], "new": None}
             removed.append(keys)
             remove(after, keys)
-    result = {"changed": bool(changes), "changes": changes, "diff": "", "previous": text}
+    result = {"changed": bool(changes), "changes": changes, "diff": "", "previous": previous}
     if not changes:
         return result
 
@@ -109,7 +117,7 @@ def _change(path, wanted, unwanted, dry_run):
     if wrong:
         raise ConfigError(f"{path} would not be valid, nothing was written: {'; '.join(wrong[:5])}.")
     new_text = render(text or "", tree, after, assigned, removed, path)
-    result["diff"] = diff(text or "", new_text, path)
+    result["diff"] = diff(previous or "", new_text, path)
     if not dry_run:
         _write(path, new_text, info)
     return result

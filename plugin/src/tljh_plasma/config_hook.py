@@ -9,8 +9,10 @@ from typing import Any
 from tljh_repo2docker import TLJH_R2D_ADMIN_SCOPE
 from traitlets.config import LazyConfigValue
 
-from . import network, operators, routes, settings, theme
+from . import domains, kept, limits, network, old_ports, operators, routes, settings, theme
 from .access import Store
+from .secret_files import kept_secret
+from .standalone import api_password
 
 SERVICE = "plasma"
 COCKPIT = "cockpit"
@@ -133,6 +135,52 @@ def quicken_proxy(c: Any) -> None:
         c.TraefikProxy.traefik_api_hashed_password = hashed.decode("ascii")
 
 
+def use_own_proxy(c: Any) -> None:
+    """Let the hub write Traefik's routes with our middlewares; a proxy that somebody else chose is left alone.
+
+    Args:
+        c: the traitlets ``Config`` object.
+    """
+    from .proxy import PlasmaProxy
+
+    if c.JupyterHub.get("proxy_class") == "traefik_file":
+        c.JupyterHub.proxy_class = PlasmaProxy
+
+
+def keep_secrets(c: Any, values: settings.Settings) -> None:
+    """Have good secrets where files of them were lost: JupyterHub would not start, or Traefik let it in no more.
+
+    Args:
+        c: the traitlets ``Config`` object.
+        values: the settings.
+    """
+    cookies = values.state_dir / "jupyterhub_cookie_secret"
+    kept_secret(cookies)
+    c.JupyterHub.cookie_secret_file = str(cookies)
+    password = api_password(values.state_dir)
+    if not settings.section(values.config, "traefik_api").get("password"):
+        c.TraefikProxy.traefik_api_password = password
+
+
+def find_proxy_api(c: Any, values: settings.Settings) -> None:
+    """Look for Traefik's API where the proxy that runs has it: in what it was started with.
+
+    config.yaml may say another port since. TLJH's hub does not read that one at all.
+
+    Args:
+        c: the traitlets ``Config`` object.
+        values: the settings.
+    """
+    import toml
+
+    try:
+        static = toml.loads((values.state_dir / "traefik.toml").read_text(encoding="utf-8"))
+        address = static["entryPoints"]["auth_api"]["address"]
+    except (OSError, UnicodeDecodeError, toml.TomlDecodeError, KeyError, TypeError):
+        return
+    c.TraefikProxy.traefik_api_url = f"http://{address}"
+
+
 def configure(c: Any) -> None:
     """Set up authenticator, spawner, service, network and look in ``c``.
 
@@ -146,14 +194,20 @@ def configure(c: Any) -> None:
         AccessError: the file with the permissions cannot be used.
         NetworkError: Docker does not answer, or its network is not ours.
     """
+    from . import rights
     from .auth import PlasmaPAMAuthenticator
     from .spawner import PlasmaSpawner
 
     values = settings.load()
-    Store(values.database).upgrade()
+    store = Store(values.database)
+    store.upgrade()
+    limits.protect_hub()
     add_service(c, values)
     add_cockpit(c, values)
     add_role(c, operators.register(c, values.state_dir))
+
+    # Who may do what to whom.
+    rights.install(rights.Entering.of(values.enter_servers))
 
     # Who gets in.
     c.JupyterHub.authenticator_class = PlasmaPAMAuthenticator
@@ -164,6 +218,7 @@ def configure(c: Any) -> None:
     # Servers.
     c.JupyterHub.spawner_class = PlasmaSpawner
     c.PlasmaSpawner.network_name = values.network_name
+    c.PlasmaSpawner.reach = values.server_reach
     c.PlasmaSpawner.permissions_file = str(values.database)
     c.PlasmaSpawner.open_by_default = values.open_by_default
     c.PlasmaSpawner.shared_data = values.shared_data
@@ -181,8 +236,18 @@ def configure(c: Any) -> None:
     address = network.ensure_network(client, values.network_name)
     c.JupyterHub.hub_ip = address
     c.JupyterHub.hub_connect_ip = address
+    c.JupyterHub.hub_port = settings.HUB_PORT
 
+    keep_secrets(c, values)
+    find_proxy_api(c, values)
     quicken_proxy(c)
+    use_own_proxy(c)
+    domains.apply(c, values)
     https = settings.section(values.config, "https").get("enabled") is True
-    routes.follow(values.state_dir / "rules" / "rules.toml", "https" if https else "http")
+    # Before the routes that tell of it are forgotten.
+    old_ports.follow(client, values, address)
+    routes.prepare(values.state_dir / "rules" / "rules.toml", "https" if https else "http")
     theme.apply(c, values)
+    # The hub can work with them.
+    kept.keep(values.config_file)
+    store.keep()

@@ -78,18 +78,23 @@ PLASMA_SCHEMA = {
                 "shared_data": {"type": "string", "pattern": r"^/[^\x00-\x1f]*\Z", "title": "an absolute path"},
                 "groups": {"type": "array", "items": _text(settings.GROUP)},
                 "permissions": _section(default={"enum": list(settings.POLICIES)}),
+                "enter_servers": {"type": "array", "items": _text(settings.ENTERING)},
                 "builder": _section(
                     image=_text(settings.IMAGE),
                     parallel=_within(settings.BUILDER_PARALLEL),
                     timeout=_within(settings.BUILDER_TIMEOUT),
                 ),
-                "network": _section(name=_text(settings.NETWORK)),
-                "service_port": _within(settings.SERVICE_PORT),
+                "network": _section(
+                    name=_text(settings.NETWORK),
+                    allow=STRINGS,
+                    host_ports={"type": "array", "items": _within(settings.PORT)},
+                    builds=STRINGS,
+                ),
+                "service_port": _within(settings.INNER_PORT),
                 "monitoring_url": _text(settings.LINK),
                 "disk": _section(warn_at=_within(settings.DISK_WARN_AT), homes=_text(settings.DIRECTORY)),
-                "cockpit": _section(
-                    enabled=BOOLEAN, port=_within(settings.COCKPIT_PORT), socket=_text(settings.SOCKET)
-                ),
+                "cockpit": _section(enabled=BOOLEAN, port=_within(settings.INNER_PORT), socket=_text(settings.SOCKET)),
+                "user_domains": _text(settings.HOST),
             },
         }
     },

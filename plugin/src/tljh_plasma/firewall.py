@@ -3,9 +3,14 @@
 Docker keeps its networks apart but leaves the host open: a container reaches whatever the host listens to, on any of
 its addresses. Here two chains of our own per network close that, in the filter table:
 
-- entered from INPUT: replies pass, the hub's port passes, the host's own resolvers pass, the rest is rejected;
+- entered from INPUT: replies pass, the hub's port passes, the host's own resolvers pass, what ``plasma.network`` names
+  passes (see ``reach``), the rest is rejected;
 - entered from DOCKER-USER: nobody opens connections to a container through the host, containers among themselves
-  included, and no container opens one to a metadata service of a cloud, nor to a port that another container publishes.
+  included, and no container opens one to a metadata service of a cloud, to a private address that ``plasma.network``
+  does not name, nor to a port that another container publishes.
+
+A network that is not ours alone is the engine's default one, on which BuildKit runs the steps of builds: there the
+rules hold for those, and for no container (see ``build_network``).
 
 IPv6, which the network does not have, is closed altogether.
 
@@ -30,9 +35,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .firewall_rules import chain_names, forward_rules, host_rules, hubs_of, reject
+from .firewall_rules import chain_names, forward_rules, host_rules, hubs_of, reject, shared_rules
 from .iptables import Rules, Tables, ToolError
-from .network import bridge_of, gateway_address
+from .network import bridge_of, gateway_address, is_shared
+from .reach import INTERNET, Reach
 
 # Without it packets between two containers of one bridge pass no rule at all, Docker's own included.
 BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
@@ -52,13 +58,13 @@ class FirewallError(Exception):
 # Where the chains are entered.
 
 
-def _jumps(bridge: str, through: str) -> dict[str, list[str]]:
+def _jumps(network: dict[str, Any], through: str) -> dict[str, list[str]]:
     """Return the rules that lead into the chains, per chain that they are in."""
+    bridge = bridge_of(network)
     host, forward = chain_names(bridge)
-    return {
-        "INPUT": [f"-i {bridge} -j {host}"],
-        through: [f"-i {bridge} -j {forward}", f"-o {bridge} -j {forward}"],
-    }
+    # What comes into the containers of others is not our business.
+    out = [] if is_shared(network) else [f"-o {bridge} -j {forward}"]
+    return {"INPUT": [f"-i {bridge} -j {host}"], through: [f"-i {bridge} -j {forward}", *out]}
 
 
 def _through(rules: Rules) -> str:
@@ -70,9 +76,9 @@ def _through(rules: Rules) -> str:
     return "DOCKER-USER" if "-A FORWARD -j DOCKER-USER" in rules.get("FORWARD", []) else "FORWARD"
 
 
-def _is_entered(rules: Rules, bridge: str) -> bool:
+def _is_entered(rules: Rules, network: dict[str, Any]) -> bool:
     """Whether packets of the bridge come to our chains before any rule that is not ours."""
-    for chain, wanted in _jumps(bridge, _through(rules)).items():
+    for chain, wanted in _jumps(network, _through(rules)).items():
         first = []
         for rule in rules.get(chain, []):
             if not re.fullmatch(r"-A \S+ -[io] \S+ -j PLASMA-(IN|FW)-\S+", rule):
@@ -94,9 +100,9 @@ def _detach(rules: Rules, bridge: str) -> list[str]:
     ]
 
 
-def _attach(rules: Rules, bridge: str) -> list[str]:
+def _attach(rules: Rules, network: dict[str, Any]) -> list[str]:
     """Return the lines that make the ways into our chains, before all other rules."""
-    jumps = _jumps(bridge, _through(rules))
+    jumps = _jumps(network, _through(rules))
     return [f"-I {chain} 1 {jump}" for chain, found in jumps.items() for jump in reversed(found)]
 
 
@@ -113,7 +119,7 @@ class _Written:
 
 _written: dict[tuple[str, str], _Written] = {}
 _variants: dict[str, str] = {}
-_checked: dict[tuple[str, int], float] = {}
+_checked: dict[tuple[str, int | None], float] = {}
 
 
 @contextmanager
@@ -138,14 +144,22 @@ def _has_ipv6(bridge: str) -> bool:
         return False
 
 
-def _content(name: str, rules: Rules, network: dict[str, Any], hub_port: int) -> Rules:
+def _content(name: str, rules: Rules, network: dict[str, Any], hub_port: int | None, reach: Reach) -> Rules:
     """Return what our chains have to hold."""
     bridge = bridge_of(network)
     host, forward = chain_names(bridge)
     if name == "ip6tables":
-        return {chain: [f"-A {chain} {rule}" for rule in reject()] for chain in (host, forward)}
-    hubs = hubs_of(rules.get(host, []), hub_port)
-    return {host: host_rules(host, gateway_address(network), hubs), forward: forward_rules(forward, bridge)}
+        content = {chain: [f"-A {chain} {rule}" for rule in reject()] for chain in (host, forward)}
+    else:
+        hubs = hubs_of(rules.get(host, []), hub_port) if hub_port else []
+        content = {
+            host: host_rules(host, gateway_address(network), hubs, reach),
+            forward: forward_rules(forward, bridge, reach),
+        }
+    if is_shared(network):
+        others = shared_rules(network, name)
+        content = {chain: [*(f"-A {chain} {rule}" for rule in others), *known] for chain, known in content.items()}
+    return content
 
 
 def tables(name: str) -> Tables:
@@ -157,43 +171,43 @@ def _names(bridge: str) -> list[str]:
     return ["iptables", "ip6tables"] if _has_ipv6(bridge) else ["iptables"]
 
 
-def _in_place(name: str, network: dict[str, Any], hub_port: int) -> bool:
+def _in_place(name: str, network: dict[str, Any], hub_port: int | None, reach: Reach) -> bool:
     bridge = bridge_of(network)
     used = tables(name)
     written = _written.get((used.prefix, bridge))
     if written is None:
         return False
     rules = used.rules()
-    wanted = _content(name, rules, network, hub_port)
+    wanted = _content(name, rules, network, hub_port, reach)
     shown = {chain: rules.get(chain, []) for chain in wanted}
-    return written == _Written(wanted, shown) and _is_entered(rules, bridge)
+    return written == _Written(wanted, shown) and _is_entered(rules, network)
 
 
-def _put(used: Tables, network: dict[str, Any], hub_port: int) -> None:
+def _put(used: Tables, network: dict[str, Any], hub_port: int | None, reach: Reach) -> None:
     bridge = bridge_of(network)
     rules = used.rules()
-    wanted = _content(used.name, rules, network, hub_port)
+    wanted = _content(used.name, rules, network, hub_port, reach)
     # Naming a chain makes it, or empties it.
     lines = [f":{chain} - [0:0]" for chain in wanted]
     lines += [rule for chain in wanted.values() for rule in chain]
-    used.commit([*lines, *_detach(rules, bridge), *_attach(rules, bridge)])
+    used.commit([*lines, *_detach(rules, bridge), *_attach(rules, network)])
     rules = used.rules()
     shown = {chain: rules.get(chain, []) for chain in wanted}
     if [len(chain) for chain in shown.values()] != [len(chain) for chain in wanted.values()]:
         raise ToolError(f"{used.prefix}-restore did not write all rules")
-    if not _is_entered(rules, bridge):
+    if not _is_entered(rules, network):
         raise ToolError(f"{used.prefix}-restore did not put the rules first")
     _written[used.prefix, bridge] = _Written(wanted, shown)
 
 
-def _put_by_any(name: str, network: dict[str, Any], hub_port: int) -> None:
+def _put_by_any(name: str, network: dict[str, Any], hub_port: int | None, reach: Reach) -> None:
     """Write through the tools that this kernel can work with: the system's choice, else the older ones."""
     known = _variants.get(name)
     failures = []
     # Twice: somebody else may have changed the tables between our reading and our writing.
     for variant in [variant for variant in (VARIANTS if known is None else (known,)) for _ in range(2)]:
         try:
-            _put(Tables(name, variant), network, hub_port)
+            _put(Tables(name, variant), network, hub_port, reach)
         except ToolError as error:
             failures.append(error)
         else:
@@ -215,14 +229,15 @@ def _check_bridge_filter() -> None:
         )
 
 
-def protect(network: dict[str, Any], hub_port: int) -> None:
+def protect(network: dict[str, Any], hub_port: int | None, reach: Reach = INTERNET) -> None:
     """Close the host to the containers of a network, but for the hub. May be repeated: the rules stay the same.
 
     Where the hub does not run as root (a developer's machine) nothing is done and the log says so.
 
     Args:
         network: what Docker says of the network (``client.inspect_network``).
-        hub_port: TCP port of the hub on the network's gateway address.
+        hub_port: TCP port of the hub on the network's gateway address; None where its containers may not reach it.
+        reach: what they reach beside the internet; addresses, no names.
 
     Raises:
         FirewallError: the rules could not be written.
@@ -233,7 +248,7 @@ def protect(network: dict[str, Any], hub_port: int) -> None:
     with _lock():
         for name in _names(bridge_of(network)):
             try:
-                _put_by_any(name, network, hub_port)
+                _put_by_any(name, network, hub_port, reach)
             except ToolError as error:
                 raise FirewallError(
                     f"User servers could reach the ports of this host: see that '{name} -S' works for root, "
@@ -241,7 +256,7 @@ def protect(network: dict[str, Any], hub_port: int) -> None:
                 ) from error
 
 
-def is_protected(network: dict[str, Any], hub_port: int) -> bool:
+def is_protected(network: dict[str, Any], hub_port: int | None, reach: Reach = INTERNET) -> bool:
     """Whether everything is as ``protect`` left it in this process. Takes a few milliseconds.
 
     Args: as for ``protect``.
@@ -251,13 +266,19 @@ def is_protected(network: dict[str, Any], hub_port: int) -> bool:
     """
     _check_bridge_filter()
     try:
-        return all(_in_place(name, network, hub_port) for name in _names(bridge_of(network)))
+        return all(_in_place(name, network, hub_port, reach) for name in _names(bridge_of(network)))
     except ToolError:
         # Writing will fail too, and say why.
         return False
 
 
-def ensure(client: Any, name: str, hub_port: int, max_age: float = 0) -> None:
+def ensure(
+    client: Any,
+    name: str,
+    hub_port: int | None,
+    max_age: float = 0,
+    reach: Reach = INTERNET,
+) -> None:
     """Check the protection of a network and repair it: what a spawner calls before each start.
 
     Args:
@@ -265,6 +286,7 @@ def ensure(client: Any, name: str, hub_port: int, max_age: float = 0) -> None:
         name: the network's name.
         hub_port: TCP port of the hub on the network's gateway address.
         max_age: leave it at a check by this process that is not older, in seconds.
+        reach: what the containers reach beside the internet and the hub; addresses, no names.
 
     Raises:
         FirewallError: the host cannot be closed; no server may start.
@@ -274,10 +296,29 @@ def ensure(client: Any, name: str, hub_port: int, max_age: float = 0) -> None:
     if not _is_root() or (checked is not None and time.monotonic() - checked < max_age):
         return
     network = client.inspect_network(name)
-    if not is_protected(network, hub_port):
-        protect(network, hub_port)
-        log.info("Firewall: the host is closed to the network %s but for port %d", name, hub_port)
+    if not is_protected(network, hub_port, reach):
+        protect(network, hub_port, reach)
+        log.info("Firewall: the host is closed to the network %s but for port %s", name, hub_port)
     _checked[name, hub_port] = time.monotonic()
+
+
+def release(network: dict[str, Any]) -> None:
+    """Take the rules of a network away if this host has any and the hub runs as root. Cheap where there are none.
+
+    Args:
+        network: what Docker says of the network.
+
+    Raises:
+        FirewallError: iptables does not work.
+    """
+    if not _is_root():
+        return
+    try:
+        there = chain_names(bridge_of(network))[0] in tables("iptables").rules()
+    except ToolError:
+        there = True
+    if there:
+        remove(network)
 
 
 def remove(network: dict[str, Any]) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
+from typing import Any
+
+from .reach import INTERNET, PRIVATE, Reach
 
 # Where clouds hand out credentials: link-local (nearly all), Azure's host agent, Alibaba.
 METADATA = ("169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32")
 RESOLV_CONF = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
+# Its own name servers, where an administrator told the engine any.
+DAEMON = Path("/etc/docker/daemon.json")
 OWNER = "plasma-hub"
 
 
@@ -28,7 +34,7 @@ def resolvers() -> list[str]:
 
     Docker's resolver asks them from within the container, and one of them may be the host itself.
     """
-    found = set()
+    found = _engines_resolvers()
     for path in RESOLV_CONF:
         try:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -46,7 +52,15 @@ def resolvers() -> list[str]:
     return sorted(found)
 
 
-def host_rules(chain: str, gateway: str, hubs: list[tuple[int, str]]) -> list[str]:
+def _engines_resolvers() -> set[str]:
+    try:
+        named = json.loads(DAEMON.read_text(encoding="utf-8")).get("dns") or []
+        return {str(IPv4Address(address)) for address in named if ":" not in address}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return set()
+
+
+def host_rules(chain: str, gateway: str, hubs: list[tuple[int, str]], reach: Reach = INTERNET) -> list[str]:
     """Rules for packets from the bridge to the host itself."""
     rules = [
         # Replies to the proxy and the hub, which do connect to containers.
@@ -59,10 +73,38 @@ def host_rules(chain: str, gateway: str, hubs: list[tuple[int, str]]) -> list[st
     for address in resolvers():
         for protocol in ("udp", "tcp"):
             rules.append(f"-d {address}/32 -p {protocol} -m {protocol} --dport 53 -j ACCEPT")
+    rules += [f"-p tcp -m tcp --dport {port} -j ACCEPT" for port in reach.host_ports]
+    # A network does not open the host that is in it, sshd and all.
+    rules += [f"{match} -j ACCEPT" for match in _allowed(reach) if "/32" in match]
     return [f"-A {chain} {rule}" for rule in [*rules, *reject()]]
 
 
-def forward_rules(chain: str, bridge: str) -> list[str]:
+def _allowed(reach: Reach) -> list[str]:
+    """Return what matches packets to the addresses that are allowed beside the internet's."""
+    return [
+        f"-d {one.host}" + (f" -p {protocol} -m {protocol} --dport {one.port}" if one.port else "")
+        for one in reach.allow
+        for protocol in (("tcp", "udp") if one.port else ("",))
+    ]
+
+
+def shared_rules(network: dict[str, Any], name: str) -> list[str]:
+    """Rules, before the others, for a bridge that is not ours alone: what the containers of others do passes.
+
+    The engine lists the steps of its builds too, under a name that is no container's id.
+    """
+    found = []
+    for key, attached in sorted((network.get("Containers") or {}).items()):
+        address = (attached.get("IPv4Address" if name == "iptables" else "IPv6Address") or "").partition("/")[0]
+        if address and re.fullmatch(r"[0-9a-f]{64}", key):
+            found.append(f"-s {address}/{32 if name == 'iptables' else 128} -j RETURN")
+    if name == "ip6tables":
+        # Neighbours find each other with it.
+        found.append("-p ipv6-icmp -j RETURN")
+    return found
+
+
+def forward_rules(chain: str, bridge: str, reach: Reach = INTERNET) -> list[str]:
     """Rules for packets from or to the bridge that the host passes on."""
     rules = [
         "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN",
@@ -76,6 +118,12 @@ def forward_rules(chain: str, bridge: str) -> list[str]:
         for address in METADATA:
             rules.append(f"-d {address} -p {protocol} -m {protocol} --dport 53 -j RETURN")
     for address in METADATA:
+        rules += reject(f"-d {address}")
+    rules += [f"{match} -j RETURN" for match in _allowed(reach)]
+    for address in resolvers():
+        for protocol in ("udp", "tcp"):
+            rules.append(f"-d {address}/32 -p {protocol} -m {protocol} --dport 53 -j RETURN")
+    for address in PRIVATE:
         rules += reject(f"-d {address}")
     # To a port of the host that Docker leads into another container. An answer would come from an address that the
     # asker does not know: none.

@@ -1,4 +1,4 @@
-"""The filter table, through the tools of iptables: the language that Docker speaks with the kernel too."""
+"""The tables of packets, through the tools of iptables: the language that Docker speaks with the kernel too."""
 
 from __future__ import annotations
 
@@ -41,17 +41,18 @@ def _run(program: str, *arguments: str, text: str | None = None) -> str:
 
 
 class Tables:
-    """The filter table of one protocol, through one of the two families of iptables tools."""
+    """A table of one protocol, through one of the two families of iptables tools."""
 
-    def __init__(self, name: str, variant: str = "") -> None:
+    def __init__(self, name: str, variant: str = "", table: str = "filter") -> None:
         # "iptables", "-legacy" -> iptables-legacy-save, iptables-legacy-restore.
         self.name = name
         self.prefix = f"{name}{variant}"
+        self.table = table
 
     def rules(self) -> Rules:
         """Return every chain's rules, as iptables-save writes them."""
         found: Rules = {}
-        for line in _run(f"{self.prefix}-save", "-t", "filter").splitlines():
+        for line in _run(f"{self.prefix}-save", "-t", self.table).splitlines():
             if line.startswith(":"):
                 found[line[1:].split()[0]] = []
             elif line.startswith("-A "):
@@ -60,5 +61,5 @@ class Tables:
 
     def commit(self, lines: list[str]) -> None:
         """Apply lines of iptables-restore, all or none, and leave every other rule alone."""
-        text = "\n".join(["*filter", *lines, "COMMIT", ""])
+        text = "\n".join([f"*{self.table}", *lines, "COMMIT", ""])
         _run(f"{self.prefix}-restore", "--noflush", "-w", str(TABLES_WAIT), text=text)

@@ -23,6 +23,8 @@ BRIDGE_NAME_MAX = 15
 # How long another hub may take to finish the network that it is making, in seconds.
 MAKING = 5
 LABEL = "org.plasma.network"
+# The engine's own network, in which containers are that name none.
+SHARED = "bridge"
 
 
 class NetworkError(Exception):
@@ -99,6 +101,16 @@ def bridge_of(network: dict[str, Any]) -> str:
     return (network.get("Options") or {}).get(BRIDGE_OPTION) or f"br-{network['Id'][:12]}"
 
 
+def is_shared(network: dict[str, Any]) -> bool:
+    """Whether a network, from its description, is the engine's own, with containers of anybody's."""
+    return network.get("Name") == SHARED
+
+
+def has_shared(client: Any) -> bool:
+    """Whether the engine has that network: administrators can turn it off."""
+    return bool(_find(client, SHARED))
+
+
 def _find(client: Any, name: str) -> list[dict[str, Any]]:
     # The filter matches parts of names. Oldest first, so that two hubs racing agree on which one stays.
     found = [network for network in client.networks(names=[name]) if network["Name"] == name]
@@ -110,7 +122,7 @@ def _options(client: Any, name: str) -> dict[str, str]:
     downloads would hang where the uplink takes smaller packets than usual. IPv6 is off by default; the option (old
     engines pass over it) also says so to an engine that was told to turn it on for every network."""
     options = {ICC_OPTION: "false", IPV6_OPTION: "false", BRIDGE_OPTION: name_of_bridge(name)}
-    for default in _find(client, "bridge"):
+    for default in _find(client, SHARED):
         mtu = (default.get("Options") or {}).get(MTU_OPTION)
         if mtu:
             options[MTU_OPTION] = mtu

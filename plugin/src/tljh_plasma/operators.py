@@ -11,19 +11,15 @@ scope of its own.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
-import stat
 from pathlib import Path
 from typing import Any
 
 from tljh_repo2docker import TLJH_R2D_ADMIN_SCOPE
 
+from .secret_files import kept_secret
+
 SERVICE = "plasma-operator"
 TOKEN_FILE = "plasma-operator.token"
-# Bytes of the token, which is written in twice as many hexadecimal digits.
-TOKEN_BYTES = 32
 ADMINISTRATORS_SCOPE = "custom:plasma:administrators"
 # Whose token it is that the environments' service sees, and who made what comes with it.
 PILLAR = "pillar"
@@ -50,27 +46,10 @@ def is_operator(visitor: dict[str, Any] | None) -> bool:
     return bool(visitor) and visitor.get("kind") == "service" and visitor.get("name") == SERVICE
 
 
-def _usable(path: Path) -> str | None:
-    """Return the token of the file; None when there is none, or one that somebody else may know."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1
-        if not ours or status.st_mode & 0o077:
-            return None
-        text = file.read(4 * TOKEN_BYTES).decode("ascii", errors="replace").strip()
-    digits = len(text) == 2 * TOKEN_BYTES and not text.strip("0123456789abcdef")
-    return text if digits else None
-
-
 def kept_token(state_dir: Path) -> str:
     """Return the operator's token, made on the first call and kept in a file (0600).
 
-    A file that others could read or write, a link, or one that was cut off is replaced by a new token; the hub then
-    forgets the old one (see ``forget_old_tokens``).
+    When it had to be replaced by another one, the hub forgets the old one (see ``forget_old_tokens``).
 
     Args:
         state_dir: the hub's state directory, which nobody but its owner may write to.
@@ -78,24 +57,7 @@ def kept_token(state_dir: Path) -> str:
     Raises:
         OSError: the file cannot be written.
     """
-    path = state_dir / TOKEN_FILE
-    token = _usable(path)
-    if token is None:
-        token = secrets.token_hex(TOKEN_BYTES)
-        # Written beside it and then renamed: it is there completely or not at all, and a link is not followed.
-        beside = state_dir / f".{TOKEN_FILE}.{secrets.token_hex(8)}"
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                file.write(token)
-                file.flush()
-                os.fsync(descriptor)
-            os.replace(beside, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                beside.unlink()
-            raise
-    return token
+    return kept_secret(state_dir / TOKEN_FILE)
 
 
 def register(c: Any, state_dir: Path) -> dict[str, Any]:

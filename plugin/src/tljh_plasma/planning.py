@@ -20,7 +20,7 @@ from tornado import web
 from traitlets import Bool, Integer, Unicode, default
 from traitlets.config import LoggingConfigurable
 
-from . import policy
+from . import guard, policy, privileged
 from .access import AccessError, Store
 from .accounts import group_names
 from .environments import Environment
@@ -30,6 +30,16 @@ NO_PERMISSIONS = (
     "Nobody can start a server: the hub cannot read who may use which environment. "
     "Please tell the administrator of the hub."
 )
+
+
+NOT_THEIRS = (
+    "This account may administer the server itself, so it starts its servers alone: nobody else can start them, "
+    "administrators of the hub included."
+)
+
+
+# Ids of people and names of servers of theirs that were asked for and did not start yet.
+NEVER_STARTED: set[tuple[int, str]] = set()
 
 
 class StartByLink(Exception):
@@ -91,7 +101,7 @@ class PlannedSpawner(LoggingConfigurable):
 
     plan: ServerPlan | None = None
 
-    _templates = Templates(loader=PackageLoader(__package__, "templates"), autoescape=True)
+    _templates = Templates(loader=PackageLoader(__package__, "templates"), autoescape=True, extensions=[guard.Nonces])
 
     @default("default_url")
     def _default_default_url(self) -> str:
@@ -266,14 +276,33 @@ class PlannedSpawner(LoggingConfigurable):
         self._steps = []
         try:
             self.step(10, "Checking your account and the environment")
+            await self.check_sender()
             self.plan = await self.make_plan()
-            return await self.run_plan()
+            address = await self.run_plan()
+            NEVER_STARTED.discard((self.user.id, self.name))
+            return address
         except Refusal as refusal:
             self.log.warning("Server %s refused: %s", self._log_name, refusal.reason)
+            # JupyterHub has kept what was asked for, to offer it the next time.
+            self.user_options = self.orm_spawner.user_options = {}
             raise http_error(refusal.status, refusal.message) from refusal
         except StartFailure as error:
             self.log.error("Server %s failed to start: %s", self._log_name, error)
             raise http_error(error.status, error.message) from error
+
+    async def check_sender(self) -> None:
+        """Make sure that an account that may become root starts its servers itself.
+
+        The scopes of everybody else do not reach here (see ``rights``); this is for what does not come by them.
+
+        Raises:
+            Refusal: somebody else asks.
+        """
+        reason = await asyncio.to_thread(privileged.reason, self.user.name)
+        sender = getattr(self.handler, "current_user", None)
+        if reason and (sender is None or sender.kind != "user" or sender.name != self.user.name):
+            asking = getattr(sender, "name", "nobody")
+            raise Refusal(403, NOT_THEIRS, f"{asking!r} may not start it for an account that may become root: {reason}")
 
     async def run_plan(self) -> Any:
         """Run ``self.plan`` until the server answers, and return where it is.

@@ -15,15 +15,15 @@ import docker
 import requests
 from docker.types import Mount
 from dockerspawner import DockerSpawner, SystemUserSpawner
-from traitlets import Unicode, default
+from traitlets import Instance, Unicode, default
 
 from . import environments as envs
-from . import failures, firewall, notices, policy
+from . import failures, firewall, firewall_upkeep, notices, policy
 from .accounts import find_entry
 from .container_files import ContainerFiles
 from .environments import Environment
-from .network import NetworkError
 from .planning import PlannedSpawner, StartFailure, http_error
+from .reach import INTERNET, Reach
 from .settings import DEFAULT_NETWORK_NAME
 
 DOCKER_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException)
@@ -47,6 +47,13 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
         "/run/plasma/notices",
         config=True,
         help="Directory of the host for what people are told in JupyterLab, which is root's. Empty for nothing.",
+    )
+
+    reach = Instance(
+        Reach,
+        args=(INTERNET.allow, INTERNET.host_ports),
+        config=True,
+        help="What servers reach beside the internet and the hub (see plasma.network).",
     )
 
     # One for all: account files of images.
@@ -150,7 +157,8 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
         self.object_id = ""
         try:
             # A reload of the host's firewall may have dropped the rules. Without them nobody starts.
-            await self.in_thread(firewall.ensure, self.network_name, self.hub.port, FIREWALL_MAX_AGE)
+            await self.in_thread(firewall.ensure, self.network_name, self.hub.port, FIREWALL_MAX_AGE, self.reach)
+            self._look_after_the_firewall()
             await self._apply(self.planned())
             self._notices = await asyncio.to_thread(self._refresh_notices, logging.WARNING)
             self.step(25, "Creating your container")
@@ -272,17 +280,26 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
         """Return None while the server runs; the container of one that ended by itself is removed."""
         status = await super().poll()
         if status is None:
-            # Also where nobody starts a server: what runs is shut out again after a reload of the host's firewall, and
-            # reaches the hub again after a restart of it that changed its process or its port.
-            try:
-                await self.in_thread(firewall.ensure, self.network_name, self.hub.port, self.poll_interval)
-            except (firewall.FirewallError, NetworkError, *DOCKER_ERRORS) as error:
-                self.log.error("Server %s: %s", self._log_name, error)
+            self._look_after_the_firewall()
             await asyncio.to_thread(self._refresh_notices, logging.DEBUG)
         if status is not None and self.object_id and self.remove:
             await self.remove_object()
             self.object_id = ""
         return status
+
+    async def remove_object(self) -> None:
+        """Remove the container, also one that runs: it may be of a hub whose database is lost."""
+        try:
+            await self.docker("remove_container", self.object_id, v=True, force=True)
+        except docker.errors.APIError as error:
+            # Gone, or somebody else is removing it.
+            if error.status_code not in (404, 409):
+                raise
+
+    def _look_after_the_firewall(self) -> None:
+        """See to it that what runs is shut out again after a reload of the host's firewall, also where nobody starts a
+        server, and reaches the hub again after a restart of it that changed its process or its port."""
+        firewall_upkeep.follow(self.network_name, self.hub.port, self.reach)
 
     def _refresh_notices(self, level: int) -> str | None:
         """Bring what the person is told up to date; the directory to mount, None when there is none.

@@ -4,7 +4,8 @@ It reads the keys of TLJH's config.yaml and means the same by them, so that a se
 whichever of the two runs on it. It is not a second TLJH: users, authenticators and the user environment are not its
 business.
 
-``python -m tljh_plasma.standalone traefik`` renders the proxy's configuration and is run before the proxy starts;
+``python -m tljh_plasma.standalone traefik`` renders the proxy's configuration and is run before the proxy starts, and
+``python -m tljh_plasma.standalone files`` before the one of TLJH, which is rendered by its own tools;
 ``python -m tljh_plasma.standalone hub`` becomes the hub.
 """
 
@@ -12,16 +13,14 @@ from __future__ import annotations
 
 import copy
 import os
-import secrets
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from . import settings
+from .secret_files import kept_secret
 from .settings import Settings, SettingsError
-
-HUB_PORT = 15001
 
 # TLJH's defaults for the keys we read.
 DEFAULTS: dict[str, Any] = {
@@ -35,7 +34,7 @@ DEFAULTS: dict[str, Any] = {
         "tls": {"cert": "", "key": ""},
         "letsencrypt": {"email": "", "domains": [], "staging": False, "acme_server": ""},
     },
-    "traefik_api": {"ip": "127.0.0.1", "port": 8099, "username": "api_admin", "password": ""},
+    "traefik_api": {"ip": "127.0.0.1", "port": settings.DEFAULT_API_PORT, "username": "api_admin", "password": ""},
     "services": {
         "cull": {
             "enabled": True,
@@ -72,22 +71,17 @@ def merge(base: dict[str, Any], extra: dict[str, Any], path: str = "") -> dict[s
     return result
 
 
-def kept_secret(path: Path) -> str:
-    """Return a random secret of 64 hexadecimal digits, made on the first call and kept in a file (0600)."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        secret = path.read_text(encoding="ascii").strip()
-        if secret:
-            return secret
-        # Left empty by a crash between creation and writing.
-        descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC)
-    secret = secrets.token_hex(32)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(secret)
-        file.flush()
-        os.fsync(file.fileno())
-    return secret
+def defaulted(config: dict[str, Any]) -> dict[str, Any]:
+    """Return config.yaml with TLJH's defaults, and the proxy's API at a port that is root's.
+
+    Raises:
+        SettingsError: a key of config.yaml cannot be used.
+    """
+    result = merge(DEFAULTS, config)
+    result["traefik_api"]["port"] = settings.inner_port(
+        result, "traefik_api", "port", default=settings.DEFAULT_API_PORT
+    )
+    return result
 
 
 def api_password(state_dir: Path) -> str:
@@ -131,12 +125,10 @@ def apply(c: Any, values: Settings) -> None:
     Raises:
         SettingsError: a key of config.yaml cannot be used.
     """
-    config = merge(DEFAULTS, values.config)
+    config = defaulted(values.config)
     state = values.state_dir
 
     c.JupyterHub.base_url = config["base_url"]
-    c.JupyterHub.hub_port = HUB_PORT
-    c.JupyterHub.cookie_secret_file = str(state / "jupyterhub_cookie_secret")
     c.JupyterHub.db_url = f"sqlite:///{state / 'jupyterhub.sqlite'}"
 
     users = config["users"]
@@ -187,20 +179,20 @@ def configure(c: Any, hook: Callable[[Any], None]) -> list[Path]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: ``python -m tljh_plasma.standalone {traefik,hub}``."""
+    """Command line: ``python -m tljh_plasma.standalone {traefik,files,hub}``."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments == ["hub"]:
         # The configuration's path holds the version of Python: only Python itself knows it.
         config = str(Path(__file__).with_name("standalone_config.py"))
         # As TLJH does: the database follows the hub's version; nothing happens when it is up to date.
         os.execv(sys.executable, [sys.executable, "-m", "jupyterhub", "-f", config, "--upgrade-db"])
-    if arguments != ["traefik"]:
-        print("usage: python -m tljh_plasma.standalone {traefik,hub}", file=sys.stderr)
+    if arguments not in (["traefik"], ["files"]):
+        print("usage: python -m tljh_plasma.standalone {traefik,files,hub}", file=sys.stderr)
         return 2
     from . import traefik
 
     try:
-        traefik.render(settings.load())
+        (traefik.render if arguments == ["traefik"] else traefik.keep_files)(settings.load())
     except (SettingsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -12,8 +12,9 @@ from typing import Any
 
 from traitlets.config.loader import LazyConfigValue
 
-from . import announcement, disks, notices
+from . import announcement, disks, guard, notices
 from .settings import Settings
+from .settings import section as config_section
 
 STATIC = Path(__file__).with_name("static")
 TEMPLATES = Path(__file__).with_name("templates")
@@ -25,29 +26,15 @@ HUB_TEMPLATES = (TEMPLATES / "hub", TEMPLATES, STATIC)
 SERVICE_TEMPLATES = (TEMPLATES / "service", TEMPLATES)
 
 # No Content-Security-Policy among them: JupyterHub sends one that fits each kind of answer ("frame-ancestors 'none'",
-# and "default-src 'none'" for its API), which a configured one would replace. What more its pages may not do stands in
-# the pages themselves (PAGE_POLICY).
+# and "default-src 'none'" for its API), which a configured one would replace. What more its pages may not do, the guard
+# adds.
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
-    # Addresses of the hub name people and may hold tokens: other sites need not know them.
-    "Referrer-Policy": "same-origin",
+    # Addresses of the hub name people and may hold tokens: neither other sites nor user servers need to know them.
+    "Referrer-Policy": "strict-origin",
     "X-Frame-Options": "DENY",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
-
-# JupyterHub's pages have scripts and styles in them, and its administration page styles its elements.
-PAGE_POLICY = "; ".join(
-    (
-        "default-src 'self'",
-        "script-src 'self' 'unsafe-inline'",
-        "style-src 'self' 'unsafe-inline'",
-        "img-src 'self' data:",
-        "font-src 'self' data:",
-        "object-src 'none'",
-        "base-uri 'none'",
-        # No form-action: a login may lead on to an application on another host that uses the hub's OAuth.
-    )
-)
 
 
 def version_hash(directory: Path = STATIC) -> str:
@@ -77,13 +64,14 @@ def apply(c: Any, settings: Settings) -> None:
     hub = c.JupyterHub
     for path in reversed(HUB_TEMPLATES):
         hub.template_paths.insert(0, str(path))
+    options = _plain(hub, "jinja_environment_options")
+    hub.jinja_environment_options = {**options, "extensions": [*options.get("extensions", ()), guard.Nonces]}
     if "logo_file" not in hub:
         hub.logo_file = str(LOGO)
     hub.template_vars.update(
         {
             "plasma_monitoring_url": settings.monitoring_url,
             "plasma_cockpit_url": settings.cockpit_url,
-            "plasma_page_policy": PAGE_POLICY,
             # JupyterHub calls it with the visitor for every page; the pages that show it call what it returns.
             "plasma_notice": notices.asked_for,
             "plasma_disks": disks.Watch(settings).asked_for,
@@ -95,4 +83,13 @@ def apply(c: Any, settings: Settings) -> None:
     named = {name.lower() for name in theirs}
     ours = {name: value for name, value in HEADERS.items() if name.lower() not in named}
     tornado["headers"] = {**ours, **theirs}
+    tornado["transforms"] = [*tornado.get("transforms", ()), guard.of_hub(hub.get("base_url", "/"))]
+    # No script reads it: pages have the token in them. One at a user's address could claim the hub's (pushState).
+    secure = {"secure": True} if config_section(settings.config, "https").get("enabled") is True else {}
+    tornado["xsrf_cookie_kwargs"] = {
+        **dict(tornado.get("xsrf_cookie_kwargs") or {}),
+        "httponly": True,
+        "samesite": "Lax",
+        **secure,
+    }
     hub.tornado_settings = tornado

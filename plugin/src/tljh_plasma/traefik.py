@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 from .settings import Settings, SettingsError
-from .standalone import DEFAULTS, api_password, merge
+from .standalone import api_password, defaulted, merge
 
 LETSENCRYPT_STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
 
@@ -115,6 +116,19 @@ def dynamic_config(config: dict[str, Any]) -> dict[str, Any]:
     return {"tls": tls}
 
 
+def tls_challenge_is_off(extra: dict[str, Any]) -> bool:
+    """Return whether a file wants no challenge on port 443, and take its word for that (false) out of it.
+
+    Args:
+        extra: a file of traefik_config.d. Under TLJH, which lays it over its own, Traefik reads the word.
+    """
+    acme = extra.get("certificatesResolvers", {}).get("letsencrypt", {}).get("acme", {})
+    if acme.get("tlsChallenge") is not False:
+        return False
+    del acme["tlsChallenge"]
+    return True
+
+
 def check_https(config: dict[str, Any]) -> None:
     """Check that HTTPS, when enabled, has a certificate to work with.
 
@@ -149,6 +163,33 @@ def _write(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+def keep_files(values: Settings) -> None:
+    """Make the files that the proxy needs and does not make itself, where they are missing or cannot be read any more.
+
+    Certificates that are lost so are fetched again.
+
+    Args:
+        values: the settings.
+    """
+    state = values.state_dir
+    (state / "rules").mkdir(mode=0o700, parents=True, exist_ok=True)
+    api_password(state)
+    certificates = state / "acme.json"
+    try:
+        text = certificates.read_text(encoding="utf-8")
+        broken = bool(text) and not isinstance(json.loads(text), dict)
+    except FileNotFoundError:
+        broken = False
+    except (OSError, ValueError):
+        broken = True
+    if broken:
+        os.replace(certificates, state / "acme.json.broken")
+    for path in (state / "rules" / "rules.toml", certificates):
+        # Traefik refuses an acme.json that others may read.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+        os.chmod(path, 0o600)
+
+
 def render(values: Settings) -> list[Path]:
     """Write traefik.toml, rules/dynamic.toml and, when missing, rules/rules.toml and acme.json.
 
@@ -166,7 +207,7 @@ def render(values: Settings) -> list[Path]:
     """
     import toml
 
-    config = merge(DEFAULTS, values.config)
+    config = defaulted(values.config)
     check_https(config)
     state = values.state_dir
     rules = state / "rules"
@@ -174,16 +215,15 @@ def render(values: Settings) -> list[Path]:
     static = static_config(config, state)
     for extra in sorted((values.config_dir / "traefik_config.d").glob("*.toml")):
         try:
-            static = merge(static, toml.loads(extra.read_text(encoding="utf-8")))
+            found = toml.loads(extra.read_text(encoding="utf-8"))
+            if tls_challenge_is_off(found):
+                static.get("certificatesResolvers", {}).get("letsencrypt", {}).get("acme", {}).pop("tlsChallenge", None)
+            static = merge(static, found)
         except (toml.TomlDecodeError, OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"{extra} is not valid TOML: {error}.") from error
 
     header = "# Rendered from config.yaml by tljh_plasma.standalone: changes here are lost.\n"
     _write(state / "traefik.toml", header + toml.dumps(static))
     _write(rules / "dynamic.toml", header + toml.dumps(dynamic_config(config)))
-    api_password(state)
-    for path in (rules / "rules.toml", state / "acme.json"):
-        # Traefik refuses an acme.json that others may read.
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
-        os.chmod(path, 0o600)
+    keep_files(values)
     return [state / "traefik.toml", rules / "dynamic.toml", rules / "rules.toml", state / "acme.json"]

@@ -16,10 +16,13 @@ PAGE = Page(REPOSITORY / "docs" / "troubleshooting.md")
 QUOTED = re.findall(r'^#+ "(.*)"$', PAGE.text, re.MULTILINE)
 SOURCES = ("_modules", "_states", "_pillar", "plugin/src")
 GAP = "\x00"
-# Said by Salt itself.
-SALTS_OWN = {"Pillar failed to render with the following messages"}
+# Said by Salt itself, or by Traefik.
+SALTS_OWN = {"Pillar failed to render with the following messages", "unrecognized DNS provider: ..."}
 # Put together from two strings.
 TOGETHER = {
+    "jupyterhub.sqlite, in which the hub keeps who is logged in and which servers run, ...": (
+        "in which the hub keeps who is logged in and which servers run"
+    ),
     "The environment ... cannot start: there is no jupyterhub-singleuser in it": "The environment ... cannot start",
     "Installing the hub's packages failed": "Installing the hub's packages",
 }
@@ -43,7 +46,21 @@ MET = {
         "tests/unit/modules/test_plasma_preflight.py",
         "2027-01-15 08:00:00 UTC",
     ),
+    "... is missing or empty, so nobody is let in": ("plugin/tests/test_kept.py", "is missing or empty"),
+    "..., which says who may start which environment, is gone, so nobody is let in": (
+        "plugin/tests/test_kept.py",
+        "gone, so nobody is let in",
+    ),
+    "jupyterhub.sqlite, in which the hub keeps who is logged in and which servers run, ...": (
+        "tests/e2e/test_k3_status.py",
+        "sessions truncated",
+    ),
     "No certificate came within ... seconds": ("tests/e2e/test_k1_https.py", "No certificate came"),
+    "... has no address (...), and people's servers get such names: add ...": (
+        "tests/e2e/test_k1_domains.py",
+        "add a wildcard record for",
+    ),
+    "unrecognized DNS provider: ...": ("tests/e2e/test_k1_domains.py", "unrecognized DNS provider: nosuchprovider"),
     "... is of another machine": ("tests/e2e/test_k4_backup.py", "is of another machine"),
     "Another backup is being made": ("plugin/tests/test_backup_create.py", "Another backup is being made"),
     "Pillar failed to render with the following messages": ("tests/e2e/test_1_refusals.py", "plasma.limts"),
@@ -64,6 +81,7 @@ MET = {
         "tests/unit/modules/test_plasma_hub_api.py",
         "is stopped",
     ),
+    "SSH is left as it was, because ...": ("tests/unit/modules/test_plasma_doors.py", "would shut out"),
     "The upgrade ... failed and was undone; ... runs again": ("tests/e2e/test_k5_upgrade.py", "failed and was undone"),
     "Your account on this server has expired": ("plugin/tests/test_accounts.py", "has expired. Please ask"),
     "Your account on this server is not allowed to use JupyterHub": (

@@ -12,7 +12,7 @@ from tests.unit.modules.stand_in_hub import HUB, PROXY, StandInHub
 
 def loader_modules():
     """The modules of the settings as Salt loads them, for ``configure_loader_modules``."""
-    functions = {"cmd.run_all": cmdmod.run_all}
+    functions = {"cmd.run_all": cmdmod.run_all, "plasma_hub_secrets.lost": lambda prefix: []}
     for name in ("units", "running", "started", "ready", "reload"):
         functions[f"tljh_service.{name}"] = getattr(tljh_service, name)
     return {

@@ -12,6 +12,7 @@ import urllib.parse
 from unittest.mock import create_autospec
 
 import _modules.plasma_hub_connection as connection
+import _modules.plasma_hub_ports as ports
 import _modules.plasma_hub_sockets as sockets
 import _modules.tljh_config as tljh_config
 import _modules.tljh_service as tljh_service
@@ -28,6 +29,7 @@ def functions_of_a_hub():
         "tljh_config.show": create_autospec(tljh_config.show, return_value={}),
         "plasma_hub_sockets.listeners": sockets.listeners,
         "plasma_hub_sockets.peer": sockets.peer,
+        "plasma_hub_ports.check": create_autospec(ports.check, return_value=None),
     }
 
 

@@ -113,6 +113,9 @@ def main():
         venv(pathlib.Path(arguments[-1]), "--clear" in arguments)
     elif arguments[:3] == ["-m", "pip", "install"]:
         pip(environment, arguments[3:])
+    elif arguments == ["-m", "tljh_plasma.old_ports"]:
+        # It comes from the source, as the installed plugin may be an older one.
+        assert os.environ["PYTHONPATH"] == str(PREFIX / "plasma" / "plugin" / "src")
     elif arguments[0].endswith("bootstrap.py"):
         tljh(arguments[1:])
     else:

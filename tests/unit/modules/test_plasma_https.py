@@ -14,7 +14,9 @@ import _modules.plasma_files as plasma_files
 import _modules.plasma_https as https
 import _modules.plasma_https_acme as acme
 import _modules.plasma_https_certificates as certificates
+import _modules.plasma_https_dns as https_dns
 import _modules.plasma_https_files as files
+import _modules.plasma_https_names as https_names
 import _modules.plasma_https_switch as switch
 from tests.support.acme import make_certificate
 
@@ -100,11 +102,13 @@ def configure_loader_modules(server):
         "plasma_https_certificates.served": lambda name, address="", port=443, timeout=5: server.certificate,
         "plasma_https_acme.last_error": lambda since=None: server.error,
     }
-    for module in (https, acme, files, certificates):
+    for module in (https, acme, files, certificates, https_names, https_dns):
         for name, function in vars(module).items():
             if isinstance(function, types.FunctionType) and not name.startswith("_"):
                 functions.setdefault(f"{module.__virtualname__}.{name}", function)
-    return {module: {"__salt__": functions} for module in (https, switch, files, acme, certificates)}
+    return {
+        module: {"__salt__": functions} for module in (https, switch, files, acme, certificates, https_names, https_dns)
+    }
 
 
 @pytest.fixture
@@ -262,18 +266,48 @@ def test_names(server, monkeypatch, addresses, ours, shown, said):
             raise OSError(-2, "Name or service not known")
         return [(None, None, None, None, (address, port)) for address in addresses]
 
-    monkeypatch.setattr(https.socket, "getaddrinfo", resolve)
-    monkeypatch.setattr(https, "_ours", lambda address: address in ours)
-    monkeypatch.setattr(https, "_leads_here", lambda address, domain: False)
+    monkeypatch.setattr(https_names.socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(https_names, "_ours", lambda address: address in ours)
+    monkeypatch.setattr(https_names, "_leads_here", lambda address, domain: False)
     found = https.problems(wanted(), NAMES)
     assert found == [] if said is None else said in found[0]
     assert https.problems(wanted(), NAMES, check=False) == []
     assert https.problems(https.settings(**PAIR), NAMES) == []  # nobody has to find this server for it
+    # A record in DNS is found wherever the server is.
+    assert https.problems(wanted(), NAMES, dns={"provider": "x"}) == []
+
+
+@pytest.mark.parametrize(
+    ("hub", "below", "said"),
+    [
+        ("192.0.2.1", "192.0.2.1", None),
+        ("192.0.2.9", "192.0.2.9", None),  # a router's
+        ("192.0.2.1", "192.0.2.2", "leads to 192.0.2.2 and hub.example.org to 192.0.2.1: correct the records"),
+        ("192.0.2.1", None, "has no address (Name or service not known), and people's servers get such names: add a"),
+    ],
+)
+def test_names_of_people_have_to_lead_where_the_hubs_does(monkeypatch, hub, below, said):
+    asked = []
+
+    def resolve(name, port, type):
+        asked.append(name)
+        address = hub if name == NAMES[0] else below
+        if not address:
+            raise OSError(-2, "Name or service not known")
+        return [(None, None, None, None, (address, port))]
+
+    monkeypatch.setattr(https_names.socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(https_names, "_ours", lambda address: address == "192.0.2.1")
+    found = https.problems(https.settings(**PAIR), NAMES, user_domains=True)
+    assert asked[0].endswith(".hub.example.org")
+    assert found == [] if said is None else said in found[0]
+    assert said is None or "*.hub.example.org" in found[0] or "where the hub is" in found[0]
+    assert https.problems(https.settings(**PAIR), NAMES, check=False, user_domains=True) == []
 
 
 def test_whether_an_address_is_ours():
-    assert https._ours("127.0.0.1")
-    assert not https._ours("192.0.2.1")
+    assert https_names._ours("127.0.0.1")
+    assert not https_names._ours("192.0.2.1")
 
 
 def test_an_address_behind_which_this_server_is(monkeypatch):
@@ -281,11 +315,11 @@ def test_an_address_behind_which_this_server_is(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     real_server, real_connection = socket.create_server, socket.create_connection
-    monkeypatch.setattr(https.socket, "create_server", lambda place: real_server((place[0], port)))
+    monkeypatch.setattr(https_names.socket, "create_server", lambda place: real_server((place[0], port)))
     monkeypatch.setattr(
-        https.socket, "create_connection", lambda place, timeout: real_connection((place[0], port), timeout)
+        https_names.socket, "create_connection", lambda place, timeout: real_connection((place[0], port), timeout)
     )
-    assert https._leads_here("127.0.0.1", "hub.example.org")
+    assert https_names._leads_here("127.0.0.1", "hub.example.org")
 
 
 def test_taken_ports(server, monkeypatch):
@@ -351,6 +385,94 @@ def test_health(server, days, error, said):
     assert (found["kind"], found["domains"], found["last_error"]) == ("acme", NAMES, error)
     assert found["problem"] is None if said is None else said in found["problem"]
     assert found["problem"] is None or "state.apply https" in found["problem"]
+
+
+SECRET = 'to"ken$with\\all`of it'
+DNS = {"provider": "rfc2136", "resolvers": ["127.0.0.1:53"]}
+
+
+@pytest.fixture
+def units(monkeypatch, tmp_path):
+    """systemd's directory, and how often it was told to read it again."""
+    drop_in, told = tmp_path / "units" / "traefik.service.d" / "plasma-dns.conf", []
+    monkeypatch.setattr(https_dns, "DROP_IN", drop_in)
+    monkeypatch.setattr(
+        https_dns.subprocess,
+        "run",
+        lambda command, **options: told.append(command) or types.SimpleNamespace(returncode=0, stderr=""),
+    )
+    return types.SimpleNamespace(drop_in=drop_in, told=told)
+
+
+def test_a_challenge_by_dns(server, waits, units):
+    """Variables are handed to the proxy by systemd; nothing that is told or kept elsewhere has their values."""
+    server.certificate = good("hub.example.org", "*.hub.example.org")
+    names = https.names(NAMES, True)
+    assert names == ["hub.example.org", "*.hub.example.org"]
+    options = {"prefix": str(server.prefix), "dns": DNS, "environment": {"TSIG_SECRET": SECRET}, "user_domains": True}
+    settings = https.settings(names, "a@example.org")
+    done = switch.apply(settings, names, timeout=0, **options)
+    assert done["changes"]["acme"]["new"] == "DNS of rfc2136, asked at 127.0.0.1:53"
+    assert done["changes"]["environment"] == {"old": None, "new": "TSIG_SECRET"}
+    assert done["changes"]["plasma.user_domains"]["new"] == "hub.example.org"
+    assert SECRET not in repr(done)
+    file = pathlib.Path(https_dns.path(str(server.prefix)))
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.read_text(encoding="utf-8") == 'TSIG_SECRET="to\\"ken\\$with\\\\all\\`of it"\n'
+    assert f"EnvironmentFile={file}\n" in units.drop_in.read_text(encoding="utf-8")
+    extra = pathlib.Path(https.extra(str(server.prefix))).read_text(encoding="utf-8")
+    assert "tlsChallenge = false" in extra
+    assert 'provider = "rfc2136"' in extra
+    assert SECRET not in extra + json.dumps(server.config)
+    assert switch.apply(settings, names, timeout=0, **options)["changes"] == {}
+    assert (server.reloads, len(units.told)) == (1, 1)
+    # Another value alone: it is told that there is one, and the proxy is started with it.
+    options["environment"] = {"TSIG_SECRET": f"{SECRET}2"}
+    done = switch.apply(settings, names, timeout=0, **options)
+    assert done["changes"] == {"environment": {"old": "TSIG_SECRET", "new": "TSIG_SECRET (another value)"}}
+    assert server.reloads == 2
+    assert https_dns.hide(f"invalid: {SECRET}2.", str(server.prefix)) == "invalid: ********."
+    # Nothing of it stays when it is switched off.
+    switch.apply({"enabled": False}, prefix=str(server.prefix))
+    assert not file.exists()
+    assert not units.drop_in.parent.exists()
+    assert "user_domains" not in server.config.get("plasma", {})
+
+
+def test_what_was_there_before_comes_back_with_its_variables(server, waits, units):
+    server.certificate = good("hub.example.org")
+    options = {"prefix": str(server.prefix), "timeout": 0, "dns": DNS}
+    switch.apply(wanted(), NAMES, environment={"TSIG_SECRET": "working"}, **options)
+    before, content = json.loads(json.dumps(server.config)), https_dns.current(str(server.prefix))
+    server.error = "acme: the token s3cr3t-new is no good"
+    server.certificate = good() | {"subject": "CN=TRAEFIK DEFAULT CERT"}
+    names = https.names(NAMES, True)
+    with pytest.raises(CommandExecutionError) as raised:
+        switch.apply(
+            https.settings(names, "a@example.org"),
+            names,
+            environment={"TSIG_SECRET": "s3cr3t-new"},
+            user_domains=True,
+            **options,
+        )
+    assert "the token ******** is no good. The configuration of before was restored" in str(raised.value)
+    assert server.config == before
+    assert https_dns.current(str(server.prefix)) == content
+    assert units.drop_in.exists()
+
+
+def test_a_certificate_that_is_good_for_the_hub_alone(server):
+    server.config |= {"https": {**https.settings(**PAIR)}, "plasma": {"user_domains": NAMES[0]}}
+    server.certificate = good() | {
+        "not_before": "2026-09-01T00:00:00+00:00",
+        "not_after": "2027-09-01T00:00:00+00:00",
+        "days_left": 300.0,
+    }
+    found = https.health(str(server.prefix))
+    assert found["user_domains"] is True
+    assert "is not good for *.hub.example.org" in found["problem"]
+    server.certificate["domains"] = [NAMES[0], "*.hub.example.org"]
+    assert https.health(str(server.prefix))["problem"] is None
 
 
 def test_health_without_https_and_without_an_answer(server):

@@ -34,7 +34,8 @@ SYSTEMS = {
 
 @pytest.fixture
 def configure_loader_modules():
-    return {plasma_preflight: {"__salt__": {"plasma_hub.provider": plasma_hub.provider}}}
+    functions = {"plasma_hub.provider": plasma_hub.provider, "plasma_hub_ports.anybodys": lambda: 1024}
+    return {plasma_preflight: {"__salt__": functions}}
 
 
 @pytest.fixture
@@ -336,7 +337,7 @@ def hook(event, arguments):
     if event in CHANGING or (event == "open" and (arguments[2] or 0) & 3):  # O_WRONLY or O_RDWR
         seen.append((event, repr(arguments)))
 from _modules import plasma_hub, plasma_preflight
-plasma_preflight.__salt__ = {"plasma_hub.provider": plasma_hub.provider}
+plasma_preflight.__salt__ = {"plasma_hub.provider": plasma_hub.provider, "plasma_hub_ports.anybodys": lambda: 1024}
 sys.dont_write_bytecode = True
 sys.addaudithook(hook)
 plasma_preflight.problems("pypi", prefix=sys.argv[1], min_disk="100000T", ports=(80, 443))

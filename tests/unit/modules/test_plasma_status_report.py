@@ -23,6 +23,7 @@ class Server:
             "plasma_status_parts.system": {"os": "Debian 12", "docker": "26.1"},
             "plasma_status_parts.environments": [],
             "plasma_status_parts.servers": [],
+            "plasma_status_parts.pages": None,
             "plasma_status_parts.disks": [DISK],
             "plasma_status_parts.docker_root": "/srv/docker",
             "plasma_status_parts.exceeded": [],
@@ -129,6 +130,29 @@ def test_the_hub_down(server, down, component):
     _, problems = told()
     assert problems == [
         ("error", f"The hub does not answer: {down} failed", f"salt-ssh 'course' tljh_config.reload {component}")
+    ]
+
+
+def test_damaged_files_come_first_and_no_reload_is_offered(server):
+    server.answers["plasma_databases.health"] = {
+        "problems": ["plasma.sqlite, which says it, is gone: `plasma_databases.mend plasma.sqlite`"]
+    }
+    server.answers["tljh_config.ready"] = {"ready": False, "problem": "it crashes"}
+    mend = "salt-ssh 'course' plasma_databases.mend plasma.sqlite"
+    assert told()[1] == [
+        ("error", "plasma.sqlite, which says it, is gone", mend),
+        ("error", "The hub does not answer: it crashes", mend),
+    ]
+
+
+def test_pages_of_the_service_that_do_not_answer(server):
+    server.answers["plasma_status_parts.pages"] = "HTTP status 502"
+    assert told()[1] == [
+        (
+            "error",
+            "The pages of environments do not answer: HTTP status 502",
+            "salt-ssh 'course' tljh_config.reload hub",
+        )
     ]
 
 

@@ -33,6 +33,7 @@ def server(tmp_path):
         "etc/systemd/system/jupyterhub.service": f"ExecStart={PREFIX}/hub/bin/python3",
         "etc/systemd/system/traefik.service": f"ExecStart={PREFIX}/hub/bin/traefik",
         "etc/systemd/system/jupyterhub.service.d/plasma.conf": "[Unit]",
+        "etc/systemd/system/traefik.service.d/plasma-limits.conf": "[Service]",
         "etc/systemd/system/ssh.service": "ExecStart=/usr/sbin/sshd",
         "etc/sudoers.d/jupyterhub-admins": "%jupyterhub-admins ALL=(ALL) NOPASSWD: ALL",
         "usr/bin/ls": "",
@@ -61,6 +62,8 @@ def functions(tmp_path, monkeypatch):
         "plasma_uninstall_host.remove_chains": mock(),
         "plasma_uninstall_host.empty_groups": mock({"empty": [], "used": []}),
         "plasma_uninstall_host.remove_groups": mock(),
+        "plasma_ssh.compare_removed": mock({}),
+        "plasma_ssh.remove": mock({}),
         "plasma_cockpit.compare_disabled": mock({}),
         "plasma_cockpit.health": mock({"installed": None}),
         "plasma_cockpit.disable": mock({}),
@@ -130,6 +133,20 @@ def test_cockpit_goes_with_the_hub(server, functions):
     functions["plasma_cockpit.disable"].assert_called_once_with("/nonexistent")
     assert not apply(server)["removed"]
     functions["plasma_cockpit.disable"].assert_called_once()
+
+
+def test_ssh_is_as_it_was_before_the_hub(server, functions):
+    functions["plasma_ssh.compare_removed"].return_value = {
+        "/var/lib/plasma/doors.json": {"old": "present", "new": None}
+    }
+    functions["plasma_ssh.remove"].side_effect = lambda: functions["plasma_ssh.compare_removed"].configure_mock(
+        return_value={}
+    )
+    assert compare(server)["removed"]["ssh"] == ["/var/lib/plasma/doors.json"]
+    functions["plasma_ssh.remove"].assert_not_called()
+    assert apply(server)["removed"]["ssh"] == ["/var/lib/plasma/doors.json"]
+    functions["plasma_ssh.remove"].assert_called_once_with()
+    assert not apply(server)["removed"]
 
 
 def test_a_cockpit_of_somebody_else_stays(server, functions):

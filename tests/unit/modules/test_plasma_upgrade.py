@@ -196,6 +196,7 @@ def test_what_does_not_work_is_undone(prefix, functions, calls, fault):
     assert calls == [
         "systemctl stop",
         "restored",
+        "sh -c",
         "systemctl daemon-reload",
         "systemctl reset-failed",
         "systemctl start",

@@ -173,9 +173,25 @@ def test_people_have_only_what_is_said(complete):
     assert not {"quota", "users_csv"} & set(plasma)
 
 
+def test_a_shell_has_the_limits_of_a_user_server_unless_others_are_set(complete):
+    given = complete({"limits": {"memory": "3G", "cpu": 1.5}, "ssh": {"limits": {"cpu": 1}}})
+    assert given["ssh"]["limits"] == {"memory": "3G", "cpu": 1, "tasks": 1024}
+    assert given["ssh"]["open_to"] == {"users": [], "groups": []}
+
+
 def test_the_name_of_the_server_is_the_first_of_its_domains(complete):
     https = complete("https: {name_server: Hub.Example.org, domains: [www.example.org], letsencrypt_email: a@b.org}")
     assert https["https"]["domains"] == ["hub.example.org", "www.example.org"]
+
+
+def test_variables_of_a_dns_provider_are_beside_what_states_get(complete):
+    dns = {"provider": "cloudflare", "environment": {"CF_DNS_API_TOKEN": MARKER}}
+    plasma = complete(
+        {"https": {"domains": ["hub.example.org", "*.hub.example.org"], "letsencrypt_email": "a@b.org", "dns": dns}}
+    )
+    assert plasma["https"]["dns"] == {"provider": "cloudflare", "resolvers": []}
+    assert plasma["https_secrets"] == {"CF_DNS_API_TOKEN": MARKER}
+    assert complete({})["https_secrets"] == {}
 
 
 @pytest.mark.parametrize("password", [MARKER, f"{MARKER} with spaces, ümlauts and {{braces}} %n"])

@@ -54,6 +54,22 @@ WHOLE = [
         "concurrency, users, max_age, remove_named_servers.",
     ),
     (
+        "{ssh: {open_to: {users: [a]}}, users: [{name: a, absent: true}]}",
+        'plasma.ssh.open_to.users[0]: "a" is a user who is absent: plasma.users[0].absent.',
+    ),
+    (
+        "{ssh: {open_to: {groups: [a]}}, groups: [{name: a, absent: true}]}",
+        'plasma.ssh.open_to.groups[0]: "a" is a group that is absent in plasma.groups.',
+    ),
+    (
+        "ssh: {open_to: {users: [a, a]}}",
+        'plasma.ssh.open_to.users[1]: "a" is already the value of plasma.ssh.open_to.users[0].',
+    ),
+    (
+        "ssh: {open_to: [a]}",
+        "plasma.ssh.open_to: a list of 1 is not a mapping. Allowed: a mapping with any of the keys users, groups.",
+    ),
+    (
         "users: [{name: a, uid: 1500}, {name: b, uid: 1500}]",
         "plasma.users[1].uid: 1500 is already the value of plasma.users[0].uid.",
     ),
@@ -179,6 +195,35 @@ def test_what_yaml_makes_of_values(problem, written, value):
         (
             "https: {tls: {key: /etc/a, cert: /etc/b}, letsencrypt_email: a@b.org}",
             'https.letsencrypt_email: "a@b.org" is set',
+        ),
+        (
+            "https: {domains: [hub.example.org], letsencrypt_email: a@b.org, user_domains: true}",
+            "https.user_domains: true needs a certificate for *.hub.example.org: set plasma.https.dns",
+        ),
+        (
+            "https: {tls: {key: /etc/a, cert: /etc/b}, user_domains: true}",
+            "https.user_domains: true needs the hub's own",
+        ),
+        (
+            "https: {domains: [a.org, www.a.org], tls: {key: /etc/a, cert: /etc/b}, user_domains: true}",
+            'https.domains[1]: "www.a.org" is below a.org, where names are those of people\'s servers',
+        ),
+        (
+            "https: {domains: ['*.a.org'], letsencrypt_email: a@b.org}",
+            'https.domains[0]: "*.a.org" is a wildcard, for which authorities want a DNS challenge: set dns',
+        ),
+        (
+            "https: {tls: {key: /etc/a, cert: /etc/b}, dns: {provider: cloudflare}}",
+            "https.dns: a mapping is set beside plasma.https.tls",
+        ),
+        ("https: {dns: {provider: cloudflare}}", "https.domains is required"),
+        (
+            "https: {domains: [a.org], letsencrypt_email: a@b.org, dns: {provider: x, environment: {LD_PRELOAD: x}}}",
+            "https.dns.environment",
+        ),
+        (
+            "https: {domains: [a.org], letsencrypt_email: a@b.org, dns: {provider: x, resolvers: [ns.a.org]}}",
+            'https.dns.resolvers[0]: "ns.a.org" is not ADDRESS:PORT',
         ),
         ("cockpit: {enabled: true}", "cockpit.enabled: true needs plasma.https"),
         ("environments: [{name: a}]", "environments[0].repository is required."),

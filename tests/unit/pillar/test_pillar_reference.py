@@ -69,6 +69,7 @@ def test_what_must_never_be_printed_is_marked():
         "plasma.environments[].build_args",
         "plasma.environments[].credentials.password",
         "plasma.environments[].deploy_key",
+        "plasma.https.dns.environment",
     }
 
 

@@ -61,6 +61,7 @@ def test_the_plugin_has_the_same_defaults(complete, settings):
         "timeout": ours.builder_timeout,
     }
     assert (plasma["permissions"]["default"] == "open") is ours.open_by_default
+    assert tuple(plasma["enter_servers"]) == ours.enter_servers
     assert plasma["monitoring_url"] == ours.monitoring_url
     assert plasma["named_servers"]["limit"] == ours.named_server_limit
     assert plasma["shared_data"] == ours.shared_data
@@ -184,6 +185,16 @@ def test_links_that_mean_something_to_a_shell_or_a_terminal(problem):
 def test_policies_that_are_refused(problem, value):
     line = problem({"permissions": {"default": value}})
     assert line.startswith("plasma.permissions.default: ") and line.endswith("Allowed: open or closed.")
+
+
+def test_who_may_enter_servers(complete, problem, settings):
+    for entries in ([], ["administrators"], ["anna", "%teachers"], ["anna.b@x"]):
+        assert complete({"enter_servers": entries})["enter_servers"] == entries
+        assert all(settings.ENTERING.allows(entry) for entry in entries)
+    for entry in ("", "%", "a b", "a:b", "%%x", "-x", "a\n", "a,b", 5, None):
+        assert problem({"enter_servers": [entry]}).startswith("plasma.enter_servers[0]: "), entry
+        assert not settings.ENTERING.allows(entry)
+    assert problem({"enter_servers": "nobody"}).startswith("plasma.enter_servers: ")
 
 
 @pytest.mark.parametrize(

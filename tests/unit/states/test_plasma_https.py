@@ -14,6 +14,7 @@ import _states.plasma_https as plasma_https
 
 CHANGES = {"https.enabled": {"old": None, "new": True}}
 FOUND = {"key": None, "cert": None, "acme_ca": None, "shown": {}, "sources": {}}
+PILLAR = {"plasma": {"https_secrets": {"TOKEN": "s3cr3t"}}}
 ACME = {"domains": ["hub.example.org"], "email": "admin@example.org"}
 
 
@@ -21,6 +22,7 @@ ACME = {"domains": ["hub.example.org"], "email": "admin@example.org"}
 def functions():
     return {
         "plasma_https.settings": create_autospec(https_module.settings, side_effect=https_module.settings),
+        "plasma_https.names": create_autospec(https_module.names, side_effect=https_module.names),
         "plasma_https.compare": create_autospec(https_module.compare, return_value={}),
         "plasma_https.problems": create_autospec(https_module.problems, return_value=[]),
         "plasma_https_files.found": create_autospec(files_module.found, return_value=FOUND),
@@ -35,7 +37,7 @@ def functions():
 
 @pytest.fixture(autouse=True)
 def configure_loader_modules(functions, test_mode):
-    return {plasma_https: {"__salt__": functions, "__opts__": {"test": test_mode}}}
+    return {plasma_https: {"__salt__": functions, "__opts__": {"test": test_mode}, "__pillar__": PILLAR}}
 
 
 def test_in_place_asks_nobody_about_names(functions, test_mode):

@@ -22,8 +22,8 @@ FAILED = {"ready": False, "seconds": 9, "version": None, "problem": "jupyterhub.
 @pytest.fixture
 def functions():
     """The execution functions, with the signatures of the real ones."""
-    found = {name: create_autospec(getattr(module, name)) for name in ("compare", "pending", "apply", "ready")}
-    found["pending"].return_value = None
+    found = {name: create_autospec(getattr(module, name)) for name in ("compare", "due", "apply", "ready")}
+    found["due"].return_value = None
     return found
 
 
@@ -66,7 +66,7 @@ def test_before_the_first_start_nothing_is_reloaded(test_mode, functions):
 @pytest.mark.parametrize("component", ["hub", "proxy"])
 def test_a_reload_that_an_interrupted_run_owes_is_a_change(test_mode, functions, component):
     functions["compare"].return_value = {}
-    functions["pending"].return_value = component
+    functions["due"].return_value = component
     functions["apply"].return_value = {"changes": {}, "diff": "", "reloaded": component, "seconds": 3.0}
     ret = tljh_config.managed("settings", SETTINGS)
     assert ret["changes"] == {"reload": {"old": None, "new": component}}
@@ -77,7 +77,7 @@ def test_a_reload_that_an_interrupted_run_owes_is_a_change(test_mode, functions,
 
 def test_no_reload_is_owed_when_none_is_wanted(test_mode, functions):
     functions["compare"].return_value = {}
-    functions["pending"].return_value = "hub"
+    functions["due"].return_value = "hub"
     assert tljh_config.managed("settings", SETTINGS, reload="none")["changes"] == {}
 
 

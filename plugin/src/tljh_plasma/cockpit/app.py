@@ -13,12 +13,12 @@ from jinja2 import Environment, FileSystemLoader
 from jupyterhub.log import CoroutineLogFormatter, log_request
 from jupyterhub.utils import url_path_join
 from tornado import web
-from tornado.httpserver import HTTPServer
 
 from .. import theme
+from ..limits import SMALL_BODY, LimitedServer
+from ..secret_files import kept_secret
 from ..service.waiting import Waiting
 from ..settings import Settings
-from ..standalone import kept_secret
 from .proxy import RECHECK, CockpitCallback, CockpitHandler
 
 LOG = logging.getLogger("tljh_plasma.cockpit")
@@ -96,7 +96,8 @@ async def serve(values: Settings, waiting: Waiting) -> None:
     """
     cockpit = client(values.cockpit_socket)
     made = application(values, os.environ["JUPYTERHUB_SERVICE_PREFIX"], cockpit)
-    server = HTTPServer(made, xheaders=True, max_body_size=1024 * 1024)
+    # Cockpit's pages send nothing by HTTP: what they upload goes through their WebSocket.
+    server = LimitedServer(made, body=lambda path: SMALL_BODY, xheaders=True)
     listener = waiting.take_over()
     server.add_socket(listener)
     LOG.info("The way to Cockpit begins at %s:%s", *listener.getsockname())

@@ -18,14 +18,14 @@ from sqlalchemy import create_engine
 from tljh_repo2docker import dbutil
 from tljh_repo2docker.app import TljhRepo2Docker
 from tornado import web
-from tornado.httpserver import HTTPServer
 from traitlets import Instance, default
 
+from .. import guard, theme
 from .. import settings as plasma_settings
-from .. import theme
 from ..access import Store
 from ..builds import Builder, BuildRefused
-from ..standalone import kept_secret
+from ..limits import SMALL_BODY, LimitedServer
+from ..secret_files import kept_secret
 from .base import MAX_BODY, CallbackHandler, Guarded, NotFoundHandler, RootHandler, StaticHandler
 from .catalog import Catalog
 from .engine import Engine
@@ -113,6 +113,8 @@ class PlasmaService(TljhRepo2Docker):
             image=self.plasma.builder_image,
             parallel=self.plasma.builder_parallel,
             timeout=self.plasma.builder_timeout,
+            network=self.plasma.network_name,
+            reach=self.plasma.build_reach,
             log=self.log,
         )
         catalog = Catalog(engine, store, builder, self.db_context, self.plasma)
@@ -121,7 +123,9 @@ class PlasmaService(TljhRepo2Docker):
             "log_function": log_request,
             "cookie_secret": inherited["cookie_secret"],
             # Seen by our pages alone.
-            "xsrf_cookie_kwargs": {"samesite": "Strict"},
+            # No script reads it: pages have the token in them.
+            "xsrf_cookie_kwargs": {"samesite": "Strict", "httponly": True},
+            "transforms": [guard.of_service(self.base_url, self.service_prefix)],
             "base_url": self.base_url,
             "hub_prefix": inherited["hub_prefix"],
             "service_prefix": self.service_prefix,
@@ -176,8 +180,8 @@ class PlasmaService(TljhRepo2Docker):
         """Answer requests until a signal comes."""
         settings = self.init_settings()
         application = web.Application(self.init_handlers(), **settings)
-        # Twice, so that a body a little too large is answered with a sentence.
-        server = HTTPServer(application, xheaders=True, max_body_size=2 * MAX_BODY)
+        # A little more, so that a body a little too large is answered with our own sentence.
+        server = LimitedServer(application, body=lambda path: MAX_BODY + SMALL_BODY, xheaders=True)
         listener = self.waiting.take_over()
         server.add_socket(listener)
         self.log.info("Plasma's service listens on %s:%s", *listener.getsockname())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from types import SimpleNamespace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from tornado import web
 from traitlets import default
 
 from .. import announcement, operators
+from ..domains import SESSION_COOKIE
 from .errors import HUB_SILENT, Refused, sentence_for
 from .requests import Body, Invalid, parse
 
@@ -34,7 +36,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
 HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
+    "Referrer-Policy": "strict-origin",
     "X-Frame-Options": "DENY",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
@@ -64,6 +66,15 @@ class HubLogin(HubOAuth):
     def _default_cookie_options(self) -> dict[str, Any]:
         # Sent along when somebody follows a link to us, but with no request that another site makes.
         return {"samesite": "Lax", **super()._default_cookie_options()}
+
+    @default("cookie_host_prefix_enabled")
+    def _default_cookie_host_prefix_enabled(self) -> bool:
+        # Servers have hosts of their own then, which could set cookies for this one.
+        return os.environ.get("JUPYTERHUB_PUBLIC_HUB_URL", "").startswith("https://")
+
+    def get_session_id(self, handler: Any) -> str:
+        """Return the session of the visitor at the hub, by whichever name its cookie has."""
+        return handler.get_cookie(SESSION_COOKIE) or super().get_session_id(handler)
 
 
 class Guarded(HubOAuthenticated, web.RequestHandler):

@@ -1,0 +1,126 @@
+"""How much the hub's database keeps of what people send.
+
+SQLite stores a text of any length in a column that says 255, and JupyterHub stores what it is given: names and notes,
+the options of a start before anybody has looked at them, a row for every token and every step of a login. Lengths are
+held to here whichever way a value comes, and of rows that anybody can make there are so many for each person.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from jupyterhub import orm
+from jupyterhub.apihandlers.users import UserTokenListAPIHandler
+from sqlalchemy import Unicode, event
+from sqlalchemy.orm import Session
+from tornado import web
+
+# Characters of what a person writes about a token. The column says 1023.
+NOTE = 500
+# Texts of JSON columns that requests fill, and what a refused one is called.
+LISTED = 500
+# Tokens that somebody may have asked for and that have not expired. Servers have one each, besides.
+TOKENS = 100
+# Logins at servers and services, each of which has a token, and logins that are under way; the oldest make way. Those
+# are asked for again by the next page, without a question.
+SESSIONS = 200
+CODES = 20
+SHARE_CODES = 100
+# Characters of an environment's name among the options of a start, which hold nothing else.
+IMAGE = 512
+
+TOO_MANY_TOKENS = f"There are {TOKENS} tokens already, which is as many as there can be. Revoke one that is not used."
+# The client of tokens that were asked for.
+HUB = "jupyterhub"
+
+
+def start_options(options: Any) -> dict[str, str]:
+    """Return what is kept of the options of a start: the environment, which is all that is ever read.
+
+    Args:
+        options: what was sent, of any type and size.
+    """
+    image = options.get("image") if isinstance(options, dict) else None
+    return {"image": image} if isinstance(image, str) and len(image) <= IMAGE else {}
+
+
+class TokensHandler(UserTokenListAPIHandler):
+    """JupyterHub's address for tokens, with an end to how many there are."""
+
+    def get_scope_filter(self, scope: str) -> Any:
+        """Return what tells whether the visitor may; where they may make one more, there must be room for it."""
+        allows = super().get_scope_filter(scope)
+
+        def check(resource: Any, kind: str) -> bool:
+            allowed = allows(resource, kind)
+            if allowed and scope == "tokens" and self.request.method == "POST":
+                self._check_number(resource)
+            return allowed
+
+        return check
+
+    def _check_number(self, user: Any) -> None:
+        token = orm.APIToken
+        live = (token.expires_at.is_(None)) | (token.expires_at > orm.utcnow())
+        asked_for = self.db.query(token).filter(token.user == user.orm_user, token.client_id == HUB, live)
+        if asked_for.count() >= TOKENS + sum(one.active for one in user.spawners.values()):
+            raise web.HTTPError(400, TOO_MANY_TOKENS)
+
+
+HANDLERS = [(r"/api/users/([^/]+)/tokens", TokensHandler)]
+
+
+def hold() -> None:
+    """Hold this process's database to these bounds; calling it again changes nothing."""
+    if event.contains(Session, "before_flush", _before_flush):
+        return
+    event.listen(Session, "before_flush", _before_flush)
+    for mapper in orm.Base.registry.mappers:
+        for column in mapper.columns:
+            if isinstance(column.type, Unicode) and column.type.length:
+                _hold_text(mapper.class_, column)
+    event.listen(orm.Spawner.user_options, "set", lambda _, value, *rest: start_options(value), retval=True)
+    for attribute in (orm.APIToken.scopes, orm.OAuthCode.scopes):
+        event.listen(attribute, "set", _hold_list, retval=True)
+
+
+def _hold_text(owner: type, column: Any) -> None:
+    longest = NOTE if (owner, column.key) == (orm.APIToken, "note") else column.type.length
+
+    def check(target: Any, value: Any, *rest: Any) -> Any:
+        if isinstance(value, str) and len(value) > longest:
+            raise web.HTTPError(400, f"{column.key} has {len(value)} characters, and may have {longest}.")
+        return value
+
+    event.listen(getattr(owner, column.key), "set", check, retval=True)
+
+
+def _hold_list(target: Any, value: Any, *rest: Any) -> Any:
+    if value and (len(value) > LISTED or len(json.dumps(list(value))) > 64 * LISTED):
+        raise web.HTTPError(400, f"There may be {LISTED} scopes, and not {len(value)}.")
+    return value
+
+
+def _before_flush(session: Session, *rest: Any) -> None:
+    """Remove the oldest rows of somebody who has more than they may."""
+    for made in list(session.new):
+        if isinstance(made, orm.APIToken) and made.user is not None and made.client_id != HUB:
+            others = session.query(orm.APIToken).filter(
+                orm.APIToken.user_id == made.user.id, orm.APIToken.client_id != HUB
+            )
+            _keep(session, others.order_by(orm.APIToken.id), SESSIONS)
+        elif isinstance(made, orm.OAuthCode) and made.user is not None:
+            others = session.query(orm.OAuthCode).filter(orm.OAuthCode.user_id == made.user.id)
+            _keep(session, others.order_by(orm.OAuthCode.id), CODES)
+        elif isinstance(made, orm.ShareCode) and made.owner is not None:
+            others = session.query(orm.ShareCode).filter(orm.ShareCode.owner_id == made.owner.id)
+            _keep(session, others.order_by(orm.ShareCode.id), SHARE_CODES)
+
+
+def _keep(session: Session, query: Any, most: int) -> None:
+    with session.no_autoflush:
+        there = query.all()
+    # One more is being made.
+    for row in there[: max(0, len(there) - most + 1)]:
+        session.delete(row)

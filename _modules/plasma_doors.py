@@ -15,6 +15,7 @@ import os
 import pathlib
 import pwd
 import re
+import shutil
 import subprocess
 
 __virtualname__ = "plasma_doors"
@@ -22,13 +23,17 @@ __virtualname__ = "plasma_doors"
 CONFIG = "/var/lib/plasma/doors.json"
 LOCK = "/run/plasma-doors.lock"
 LOGIN_DEFS, SUDOERS, SUBUID = "/etc/login.defs", "/etc/sudoers", "/etc/subuid"
-# Whoever is in one of these can become root without sudo, or with the rules that packages bring for the group. The
-# pillar does not put anybody there (ROOT_GROUPS in _pillar/plasma_schema/names.py).
+# Whoever is in one of these can become root without sudo. Pillar puts nobody there (ROOT_GROUPS of the schema's
+# names.py), and the hub's plugin knows them as well (GROUPS of privileged.py).
 ROOT_GROUPS = (
-    *("root", "docker", "disk", "shadow", "kmem", "lxd", "incus", "incus-admin", "libvirt", "salt"),
-    *("jupyterhub-admins", "staff"),
+    *("root", "docker", "podman", "lxd", "lxc", "incus", "incus-admin", "libvirt", "libvirt-qemu", "microk8s"),
+    *("disk", "shadow", "kmem", "staff", "salt", "jupyterhub-admins"),
 )
 _NO_LOGIN = {"nologin", "false", "sync"}
+PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
+_INCLUDE = re.compile(r"[@#]include(dir)?\s+(\S+)")
+_NO_RULE = re.compile(r"Defaults|(?:Host|Cmnd|Cmd|Runas)_Alias\b|#(?!\d)|$")
+_RULE = re.compile(r"((?:[^\s,]+\s*,\s*)*[^\s,=]+)\s+[^=]+=")
 _NAME = re.compile(r"[A-Za-z0-9_.@$+-]+\Z", re.ASCII)  # what a pattern of sshd and an argument of PAM take as it is
 
 
@@ -118,17 +123,7 @@ def sudoers(path=SUDOERS):
         salt-ssh '*' plasma_doors.sudoers
     """
     found = {"users": set(), "groups": set()}
-    if not os.path.exists(path):
-        return {"users": [], "groups": []}
-    done = run("cvtsudoers", "-e", "-f", "json", path)
-    try:
-        rules = json.loads(done.stdout or "{}").get("User_Specs", []) if done.returncode == 0 else None
-    except ValueError:
-        rules = None
-    if rules is None:
-        said = " ".join(done.stderr.split()) or "no JSON"
-        raise RuntimeError(f"It cannot be told who may use sudo (cvtsudoers: {said}): see `visudo -c`.")
-    for subject in (subject for rule in rules for subject in rule.get("User_List", [])):
+    for subject in _subjects(path) if os.path.exists(path) else ():
         if subject.get("negated"):
             continue
         for key, kind, look_up in (("userid", "users", pwd.getpwuid), ("usergid", "groups", grp.getgrgid)):
@@ -142,6 +137,59 @@ def sudoers(path=SUDOERS):
         if "usergroup" in subject:
             found["groups"].add(subject["usergroup"])
     return {kind: sorted(names) for kind, names in found.items()}
+
+
+def _subjects(path):
+    """Who rules of sudo are about, as cvtsudoers tells it."""
+    if not shutil.which("cvtsudoers", path=PATH):
+        # sudo-rs, Ubuntu's since 26.04, comes without that tool.
+        aliases, subjects = {}, []
+        _read_sudoers(path, aliases, subjects)
+        return [_subject(one) for word in subjects for one in aliases.get(word, [word])]
+    done = run("cvtsudoers", "-e", "-f", "json", path)
+    try:
+        rules = json.loads(done.stdout or "{}").get("User_Specs", []) if done.returncode == 0 else None
+    except ValueError:
+        rules = None
+    if rules is None:
+        said = " ".join(done.stderr.split()) or "no JSON"
+        raise RuntimeError(f"It cannot be told who may use sudo (cvtsudoers: {said}): see `visudo -c`.")
+    return [subject for rule in rules for subject in rule.get("User_List", [])]
+
+
+def _read_sudoers(path, aliases, subjects, depth=0):
+    """Add the user aliases, and the words that stand for users before a rule, of a file and those that it includes."""
+    if depth > 20:
+        raise RuntimeError(f"It cannot be told who may use sudo ({path} is included too deep): see `visudo -c`.")
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError as exc:
+        raise RuntimeError(f"It cannot be told who may use sudo ({path}: {exc.strerror}): see `visudo -c`.") from exc
+    for line in map(str.strip, text.replace("\\\n", " ").splitlines()):
+        include = _INCLUDE.match(line)
+        if include:
+            place = pathlib.Path(path).parent / include[2].strip('"')
+            names = sorted(place.iterdir()) if include[1] and place.is_dir() else [] if include[1] else [place]
+            for name in names:
+                if not include[1] or not ("." in name.name or name.name.endswith("~")):
+                    _read_sudoers(name, aliases, subjects, depth + 1)
+            continue
+        if line.startswith("User_Alias"):
+            for name, _, words in (one.partition("=") for one in line[len("User_Alias") :].split(":")):
+                aliases[name.strip()] = [word.strip() for word in words.split(",")]
+        elif not _NO_RULE.match(line):
+            rule = _RULE.match(line)
+            subjects += [word.strip() for word in rule[1].split(",")] if rule else []
+
+
+def _subject(word):
+    if word.startswith(("!", "+", "%:")):
+        return {"negated": True}
+    word = word.strip('"').replace("\\", "")
+    for sign, key in (("%#", "usergid"), ("%", "usergroup"), ("#", "userid")):
+        if word.startswith(sign):
+            return {key: word[len(sign) :]}
+    return {"username": word}
 
 
 def standing(config):
@@ -251,7 +299,7 @@ def run(*command, text=None):
             text=True,
             errors="replace",
             timeout=30,
-            env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin", "LC_ALL": "C"},
+            env={"PATH": PATH, "LC_ALL": "C"},
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as exc:

@@ -6,9 +6,11 @@ after 1,100 unfinished requests, and grew by 1.5 GB with eight large ones.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import resource
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -180,6 +182,24 @@ def test_nobody_chooses_the_address_that_counts(flooded):
     assert sorted(log_in_wrongly(flooded.url, ["nobody-proxied"] * tries, tries)) == [403] * logins.PAIR + [429]
 
 
+def test_the_api_takes_no_more_guesses(flooded, accounts):
+    """Tokens can be had for a password, which is looked at in the same way."""
+    victim = accounts.add("guessed")
+    flooded.add_user(victim.name)
+    url = f"{flooded.url}/hub/api/users/{victim.name}/tokens"
+
+    def guess(password: str) -> int:
+        body = {"auth": {"username": victim.name, "password": password}}
+        return requests.post(url, json=body, timeout=60).status_code
+
+    assert guess(victim.password) == 201
+    with ThreadPoolExecutor(20) as pool:
+        assert set(pool.map(guess, ["wrong"] * (logins.PAIR + 1))) == {403}
+    assert guess(victim.password) == 403
+    assert guess("x" * 5000) == 403
+    assert flooded.api("POST", f"/users/{victim.name}/tokens", json={"auth": [1]}).status_code == 201
+
+
 def test_a_class_logs_in_at_once(flooded, accounts):
     """From one address, also after an attack from it."""
     people = [accounts.add(f"class{number}") for number in range(12)]
@@ -229,6 +249,19 @@ def test_tokens_are_few_and_small(flooded, person):
     assert flooded.api("POST", path, json={"note": "one"}, headers=token).status_code == 201
 
 
+def test_what_was_kept_before_is_cut(flooded, person):
+    """By a hub without these bounds."""
+    database = flooded.prefix / "state" / "jupyterhub.sqlite"
+    flooded.stop_process("hub")
+    with contextlib.closing(sqlite3.connect(database)) as old, old:
+        old.execute("update spawners set user_options = ?", (json.dumps({"image": "x" * 100_000}),))
+        old.execute("update api_tokens set note = ? where note = 'one'", ("x" * 100_000,))
+    flooded.start_hub()
+    with contextlib.closing(sqlite3.connect(database)) as new:
+        assert new.execute("select max(length(note)) from api_tokens").fetchone() == (bounds.NOTE,)
+        assert new.execute("select distinct user_options from spawners").fetchall() == [("{}",)]
+
+
 def test_logins_at_servers_are_not_kept_for_ever(flooded):
     """Each of them is a code and a token."""
     student = flooded.student
@@ -237,9 +270,6 @@ def test_logins_at_servers_are_not_kept_for_ever(flooded):
     for _ in range(bounds.CODES + 5):
         opened = session.get(url, timeout=60, allow_redirects=False)
         session.get(requests.compat.urljoin(flooded.url, opened.headers["Location"]), timeout=60, allow_redirects=False)
-    codes = flooded.prefix / "state" / "jupyterhub.sqlite"
-    import sqlite3
-
-    with sqlite3.connect(codes) as database:
+    with contextlib.closing(sqlite3.connect(flooded.prefix / "state" / "jupyterhub.sqlite")) as database:
         (count,) = database.execute("select count(*) from oauth_codes").fetchone()
     assert 0 < count <= bounds.CODES

@@ -34,14 +34,15 @@ def leaving(hub, docker_host, monkeypatch):
     errors.SaltInvocationError = type("SaltInvocationError", (Exception,), {})
     monkeypatch.setitem(sys.modules, "salt", ModuleType("salt"))
     monkeypatch.setitem(sys.modules, "salt.exceptions", errors)
-    names = ("api", "connection", "containers", "sockets")
-    api, connection, containers, sockets = (_load(f"plasma_hub_{name}") for name in names)
+    names = ("api", "connection", "containers", "sockets", "ports")
+    api, connection, containers, sockets, ports = (_load(f"plasma_hub_{name}") for name in names)
     engine = os.environ["DOCKER_HOST"].removeprefix("unix://")
     containers.__salt__ = {
         "plasma_docker.engine": lambda: "docker",
         "plasma_docker.connection": _load("plasma_docker").connection,
     }
-    api.__salt__ = connection.__salt__ = {
+    api.__salt__ = connection.__salt__ = ports.__salt__ = {
+        "plasma_hub_ports.check": ports.check,
         "plasma_hub_connection.connect": connection.connect,
         "tljh_service.connection": _load("tljh_service").connection,
         "tljh_service.running": lambda: True,

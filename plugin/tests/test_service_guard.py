@@ -327,6 +327,10 @@ def test_bodies_have_to_be_json_and_not_too_large(teacher):
     answer = teacher.call("PUT", "api/permissions", headers=headers, data=b" " * (1024 * 1024 + 1))
     assert answer.status_code == 413
     assert answer.json()["message"] == "The request is too large."
+    # Whatever the address, and before anybody asks who sends it.
+    for path in ALL:
+        url = f"http://127.0.0.1:{teacher.hub.service_port}{PREFIX}{path}"
+        assert requests.post(url, data=b"0" * (1024 * 1024 + 32 * 1024), timeout=30).status_code == 413, path
     for body in (b"", b"{", b"[1]", b"\xff", b"[" * 100_000, b'{"environments": NaN}'):
         answer = teacher.call("PUT", "api/permissions", headers=headers, data=body)
         assert answer.status_code == 400, body[:20]

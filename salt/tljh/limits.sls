@@ -14,9 +14,6 @@ hub-limits-{{ unit }}:
     - mode: '0644'
     - require:
       - plasma_preflight: preflight-server-is-fit
-    # Before the units are there, so that they start with them the first time.
-    - require_in:
-      - plasma_hub: hub-installed
     - watch_in:
       - service: hub-service-{{ unit }}
 {% endfor %}

@@ -22,6 +22,9 @@ hub-installed:
     - provider: pypi
     - timeout: {{ hub.install_timeout }}
     - require:
+      # Before the units are there, so that they have them from their first start on.
+      - file: hub-limits-traefik
+      - file: hub-limits-jupyterhub
       - pkg: hub-system-packages
     - watch:
       - file: hub-plugin-source

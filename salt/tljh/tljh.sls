@@ -59,6 +59,9 @@ hub-installed:
     - source: {{ sources.tljh | json }}
     - timeout: {{ hub.install_timeout }}
     - require:
+      # Before the units are there, so that they have them from their first start on.
+      - file: hub-limits-traefik
+      - file: hub-limits-jupyterhub
       - pkg: hub-system-packages
       - file: hub-installer
       - plasma_docker: docker-service

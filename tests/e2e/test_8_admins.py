@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -133,6 +134,125 @@ def test_nobody_but_root_reads_the_operators_token(target, before, ada):
     # Read on the way, and nowhere else: not in the journal, which has the hub's and Salt's words.
     found = target.sudo(f"journalctl --output=cat | grep -c -F {token[:32]}", check=False).stdout
     assert found.strip() in ("0", "1")  # this very command is logged by sudo
+
+
+# Binds places in a loop, and keeps what it is sent.
+THIEF = """
+import json, signal, socket, sys
+places = [tuple(place) for place in json.loads(sys.argv[1])]
+won, heard, tries = {}, [], 0
+def end(*_):
+    json.dump({"won": [list(place) for place in won], "heard": heard, "tries": tries}, open(sys.argv[2], "w"))
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+while True:
+    tries += 1
+    for place in places:
+        if place in won:
+            try:
+                taken = won[place].accept()[0]
+                taken.settimeout(1)
+                heard.append(taken.recv(65536).decode(errors="replace"))
+                taken.close()
+            except OSError:
+                pass
+            continue
+        door = socket.socket()
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            door.bind(place)
+            door.listen()
+            door.setblocking(False)
+            won[place] = door
+        except OSError:
+            door.close()
+"""
+
+
+def inner_places(target) -> set[tuple[str, int]]:
+    """Where hub, services and proxy listen, from the kernel's tables, but for what is the public's."""
+    units = target.sudo("ps -e -o pid=,unit=").stdout.splitlines()
+    ours = {pid for pid, unit in map(str.split, units) if unit in ("jupyterhub.service", "traefik.service")}
+    places = set()
+    for line in target.sudo("ss -Hltnpe").stdout.splitlines():
+        if any(f"pid={pid}," in line for pid in ours):
+            # It names the owner of what is not root's.
+            assert " uid:" not in line, line
+            address, _, port = line.split()[3].rpartition(":")
+            assert int(port) < 512, line
+            if int(port) not in (80, 443):
+                places.add((address.removeprefix("[::ffff:").strip("[]"), int(port)))
+    return places
+
+
+def restart_under_a_thief(target, account, places) -> dict:
+    """Restart hub and proxy while this person binds these places in a loop; returns what they got."""
+    target.sudo("rm -f /tmp/thief.json")
+    command = ["systemd-run", "--quiet", "--unit=thief", f"--uid={account.name}", "python3", "-c", THIEF]
+    target.sudo([*command, json.dumps(sorted(places)), "/tmp/thief.json"])
+    try:
+        for unit in ("jupyterhub", "traefik"):
+            target.sudo(f"systemctl restart {unit}")
+            target.sudo("for i in $(seq 100); do systemctl is-active -q jupyterhub && break; sleep 0.1; done")
+        yield
+    finally:
+        target.sudo("systemctl stop thief; systemctl reset-failed jupyterhub traefik", check=False)
+
+
+def test_a3_nobody_takes_a_port_of_the_hub_while_it_restarts(site, target, before, ada):
+    """It used to be enough to try often, for logins first and then for root's token."""
+    places = inner_places(target)
+    assert len(places) == 3
+    free = ("127.0.0.1", 15001)
+    thief = contextlib.contextmanager(restart_under_a_thief)
+    with thief(target, ada, places | {free}):
+        assert site.salt("tljh_config.ready").value["ready"]
+        assert not site.apply("admins").failed
+    found = json.loads(target.sudo("cat /tmp/thief.json").stdout)
+    # The loop works: it takes what anybody may.
+    assert found["won"] == [list(free)]
+    assert found["heard"] == []
+    assert found["tries"] > 1000
+
+    # The same where the kernel gives these ports to everybody: they are won, and root's token is not.
+    token = target.sudo("cat /opt/tljh/state/plasma-operator.token").stdout
+    target.sudo("sysctl -q -w net.ipv4.ip_unprivileged_port_start=0")
+    try:
+        with thief(target, ada, places):
+            comment = site.apply("admins").failed[ADMINS]
+            assert "belongs to uid" in comment, comment
+            status = site.salt("plasma.status").value
+            assert any("Anybody may take ports from 0 on" in one["problem"] for one in status["problems"])
+            (refused,) = site.apply("preflight").failed.values()
+            assert "net.ipv4.ip_unprivileged_port_start is 0" in refused
+        found = json.loads(target.sudo("cat /tmp/thief.json").stdout)
+        assert found["won"], found
+        assert token not in json.dumps(found)
+    finally:
+        target.sudo("sysctl -q -w net.ipv4.ip_unprivileged_port_start=1024; systemctl restart traefik jupyterhub")
+    assert site.salt("tljh_config.ready").value["ready"]
+
+
+def test_a14_secrets_that_are_lost_come_back_with_the_next_apply(site, target, before):
+    state = "/opt/tljh/state"
+    names = ("traefik-api.secret", "jupyterhub_cookie_secret", "plasma-operator.token")
+    lost = " ".join(f"{state}/{name}" for name in (*names, "rules/rules.toml", "traefik.toml", "acme.json"))
+    target.sudo(f"rm {lost}")
+    problems = {one["problem"]: one["mend"] for one in site.salt("plasma.status").value["problems"]}
+    (said,) = [problem for problem in problems if problem.startswith("Lost or spoilt: ")]
+    assert all(name in said for name in names)
+    assert problems[said].endswith("tljh_config.reload proxy")
+    assert not site.apply("tljh").failed
+    assert not site.apply("admins").failed
+    # What a start makes of garbage.
+    for name in (*names, "rules/rules.toml"):
+        target.sudo(f"head -c 64 /dev/urandom > {state}/{name}")
+    target.sudo("systemctl restart jupyterhub")
+    assert site.salt("tljh_config.ready").value["ready"]
+    assert not site.apply("admins").failed
+    assert site.apply("tljh").changed == {}
+    for name in names:
+        assert target.sudo(["stat", "-c", "%U %a", f"{state}/{name}"]).stdout.strip() == "root 600"
 
 
 def test_who_leaves_loses_server_session_token_and_name(site, target, pillar, before, url, course):

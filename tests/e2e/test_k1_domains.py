@@ -17,6 +17,8 @@ from tests.support.hub import HubUser
 
 HUB = "hub.example.org"
 PAIR = {"key": "/etc/ssl/domains/hub.key", "cert": "/etc/ssl/domains/hub.pem"}
+# A file of the teacher's.
+MINE = "marks-of-everybody.txt"
 WILDCARD = {"domains": [HUB], "tls": PAIR, "user_domains": True}
 # A page without a login in a server, as its owner can have one; what it does is in ATTACK.
 EVIL = """
@@ -76,6 +78,8 @@ def people(kept_server):
     for name in ("teacher", "mallory"):
         target.sudo(f"pkill -KILL -u {name}; userdel --remove {name} 2>/dev/null || true", check=False)
     made = {name: make_account(target, name) for name in ("teacher", "mallory")}
+    target.sudo(f"install -D -o teacher -g teacher /dev/null /home/teacher/python-course/{MINE}")
+    target.sudo("chown -R teacher:teacher /home/teacher/python-course")
     place = "/home/mallory/python-course/.jupyter"
     target.sudo(f"install -d -o mallory -g mallory /home/mallory/python-course {place}")
     target.ssh(f"sudo tee {place}/jupyter_server_config.py >/dev/null", input=EVIL)
@@ -129,8 +133,9 @@ def visit(chromium, people):
 
 def attacked(page, mallory: str, victim: str) -> dict[str, str]:
     """What mallory's page gets in the browser of the teacher, who has used their own server there."""
+    page.goto(f"{victim}/user/teacher/lab")
     page.goto(f"{victim}/user/teacher/api/contents")
-    assert '"type": "directory"' in page.content()
+    assert MINE in page.content()
     page.goto(f"{mallory}/user/mallory/evil")
     assert page.title() == "evil"
     return page.evaluate(ATTACK, {"hub": f"https://{HUB}", "victim": victim, "name": "teacher"})
@@ -139,7 +144,7 @@ def attacked(page, mallory: str, victim: str) -> dict[str, str]:
 def test_on_one_origin_a_page_reads_other_peoples_servers(one_origin, visit):
     """Why there are names of their own: this is what the attack gets without."""
     found = attacked(visit("teacher"), f"https://{HUB}", f"https://{HUB}")
-    assert '"type": "directory"' in found["contents_window"]
+    assert MINE in found["contents_window"]
 
 
 def refused(server, said: str, **https) -> None:

@@ -8,13 +8,16 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.e2e.conftest import site_pillar
 from tests.support.engine import docker
+from tests.support.hub import HubUser
 from tests.support.shell import wait_for
 from tests.support.site import Site
 
@@ -217,6 +220,40 @@ def test_two_operators_at_once(server, tmp_path):
     again = server.site.apply("tljh")
     assert again.failed == {}
     assert server.site.salt("tljh_config.get", "limits.memory").value == "1G"
+
+
+LIMITS = {"jupyterhub": ("16384", str(2 * 1024**3)), "traefik": ("131072", str(2 * 1024**3))}
+
+
+def test_a_flood_of_requests(kept, keeper):
+    """Nobody needs a login for it: large bodies, and requests without an end. Others log in meanwhile."""
+    for unit, (descriptors, memory) in LIMITS.items():
+        shown = kept.target.sudo(["systemctl", "show", "--property=LimitNOFILE,MemoryMax,OOMPolicy", unit]).stdout
+        assert {f"LimitNOFILE={descriptors}", f"MemoryMax={memory}"} <= set(shown.split()), shown
+    kept.target.sudo("echo keeper:flooded-1 | chpasswd")
+    pid = kept.target.sudo("systemctl show --property=MainPID jupyterhub | cut -d= -f2").stdout.strip()
+    resident = f"awk '/VmRSS/ {{print $2}}' /proc/{pid}/status"
+    before = int(kept.target.sudo(resident).stdout)
+    hub = HubUser(f"http://{kept.target.host}", "keeper")
+    with contextlib.ExitStack() as held, ThreadPoolExecutor(8) as pool:
+        for _ in range(1100):
+            connection = held.enter_context(socket.create_connection((kept.target.host, 80), 10))
+            connection.sendall(b"POST /hub/login HTTP/1.1\r\nHost: hub\r\nContent-Length: 100\r\n\r\nusername=")
+        bodies = [pool.submit(send_megabytes, kept.target.host, 95) for _ in range(8)]
+        hub.login("flooded-1")
+        assert hub.logged_in
+        for body in bodies:
+            body.result()
+        # Kilobytes, of the same process; it was 1.5 GB.
+        assert int(kept.target.sudo(resident).stdout) - before < 200_000
+
+
+def send_megabytes(host, count):
+    """Send the hub a login of this size, or as much of it as is taken."""
+    with socket.create_connection((host, 80), 10) as connection, contextlib.suppress(OSError):
+        connection.sendall(f"POST /hub/login HTTP/1.1\r\nHost: hub\r\nContent-Length: {count << 20}\r\n\r\n".encode())
+        for _ in range(count):
+            connection.sendall(b"0" * (1 << 20))
 
 
 def test_in_the_end_nothing_is_left_to_do(kept, keeper):

@@ -137,6 +137,13 @@ def test_credentials_of_repositories_are_in_no_argument(site, pillar):
             assert not any(secret in text for secret in hidden)
 
 
+def test_variables_of_a_dns_provider_are_in_no_argument(site, pillar):
+    secrets = compiled(pillar)["plasma"]["https_secrets"]
+    assert bool(secrets) is (bool(GIVEN[pillar].get("https", {}).get("dns")))
+    for text in texts(site):
+        assert not any(secret in text for secret in secrets.values())
+
+
 def test_environments_come_to_a_hub_that_knows_their_groups(site, pillar):
     order = {id_: place for place, id_ in enumerate(_order(site))}
     assert order["admins-managed"] < order["environments-managed"] < order["backup-scheduled"]

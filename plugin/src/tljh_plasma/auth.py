@@ -64,6 +64,7 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
         from .administrators import PATH, AdministratorsHandler
 
         bounds.hold()
+        bounds.tidy(app.db)
         operators.forget_old_tokens(app)
         handlers.check_bodies()
         self._cookie_secret = app.cookie_secret

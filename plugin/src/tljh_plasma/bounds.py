@@ -12,7 +12,7 @@ from typing import Any
 
 from jupyterhub import orm
 from jupyterhub.apihandlers.users import UserTokenListAPIHandler
-from sqlalchemy import Unicode, event
+from sqlalchemy import Unicode, event, func, text
 from sqlalchemy.orm import Session
 from tornado import web
 
@@ -83,6 +83,20 @@ def hold() -> None:
     event.listen(orm.Spawner.user_options, "set", lambda _, value, *rest: start_options(value), retval=True)
     for attribute in (orm.APIToken.scopes, orm.OAuthCode.scopes):
         event.listen(attribute, "set", _hold_list, retval=True)
+
+
+def tidy(db: Session) -> None:
+    """Cut what is in the database from before there were these bounds.
+
+    Args:
+        db: the hub's database.
+    """
+    for token in db.query(orm.APIToken).filter(func.length(orm.APIToken.note) > NOTE):
+        token.note = token.note[:NOTE]
+    # Their size is that of the text in the file; the last choice of an environment is all that is lost.
+    large = text("UPDATE spawners SET user_options = '{}' WHERE length(user_options) > :most")
+    db.execute(large, {"most": 2 * IMAGE})
+    db.commit()
 
 
 def _hold_text(owner: type, column: Any) -> None:

@@ -65,6 +65,12 @@ MET = {
     "Another backup is being made": ("plugin/tests/test_backup_create.py", "Another backup is being made"),
     "Pillar failed to render with the following messages": ("tests/e2e/test_1_refusals.py", "plasma.limts"),
     "port ... is taken by ...": ("tests/e2e/test_1_refusals.py", "port 80 is taken by python3"),
+    "net.ipv4.ip_unprivileged_port_start is ...": (
+        "tests/e2e/test_8_admins.py",
+        "net.ipv4.ip_unprivileged_port_start is 0",
+    ),
+    "Port ... of ... is to be that of ... but belongs to uid ...": ("tests/e2e/test_8_admins.py", "belongs to uid"),
+    "Lost or spoilt: ...": ("tests/e2e/test_8_admins.py", "Lost or spoilt: "),
     "... free on the file system of ...: ... is needed": ("tests/e2e/test_1_refusals.py", "plasma.preflight.min_disk"),
     "... holds a hub of the provider ..., and pillar asks for ...": (
         "tests/e2e/test_2_deploy.py",

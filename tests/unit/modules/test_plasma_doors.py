@@ -13,6 +13,7 @@ import pytest
 import _modules.plasma_doors as plasma_doors
 import _modules.plasma_doors_files as plasma_doors_files
 import _modules.plasma_doors_rules as plasma_doors_rules
+from _pillar.plasma import schema
 from tests.support.paths import REPOSITORY
 
 LIMITS = {"memory": 2**31, "cpu": 1.5, "tasks": 256}
@@ -50,6 +51,7 @@ def tools(monkeypatch):
         return subprocess.CompletedProcess(command, *(answer(command) if callable(answer) else answer))
 
     monkeypatch.setattr(plasma_doors, "run", run)
+    monkeypatch.setattr(plasma_doors.shutil, "which", lambda name, path: name)
     for module in (plasma_doors_files, plasma_doors_rules):
         monkeypatch.setattr(module, "__salt__", {"plasma_doors.run": run}, raising=False)
     answers["asked"] = asked
@@ -139,6 +141,26 @@ def test_nobody_is_shut_out_where_it_cannot_be_told_who_may_use_sudo(server, ans
     server["cvtsudoers"] = answer
     with pytest.raises(RuntimeError, match="It cannot be told who may use sudo"):
         plasma_doors.standing(CONFIG)
+
+
+def test_without_sudos_tool_its_files_are_read(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(plasma_doors.shutil, "which", lambda name, path: None)
+    (tmp_path / "sudoers").write_text(
+        "# anna ALL=(ALL) ALL\nDefaults env_reset\nDefaults:carl !lecture\nUser_Alias TEAM = ops, \\\n  %docker\n"
+        "Cmnd_Alias SHELL = /bin/sh\nroot\tALL=(ALL:ALL) ALL\nALL ALL = NOPASSWD: SHELL\n"
+        "@includedir sudoers.d\n#include more\n"
+    )
+    (tmp_path / "sudoers.d").mkdir()
+    (tmp_path / "sudoers.d/people").write_text("TEAM , #1004 ALL = (root) NOPASSWD: /bin/x\n%#4000, !bert ALL=ALL\n")
+    (tmp_path / "sudoers.d/README.txt").write_text("carl ALL=(ALL) ALL\n")
+    (tmp_path / "more").write_text('"salty" ALL=(ALL) ALL\n')
+    assert plasma_doors.sudoers(str(tmp_path / "sudoers")) == {
+        "users": ["anna", "ops", "root", "salty"],
+        "groups": ["docker", "wheel"],
+    }
+    (tmp_path / "more").unlink()
+    with pytest.raises(RuntimeError, match="It cannot be told who may use sudo"):
+        plasma_doors.sudoers(str(tmp_path / "sudoers"))
 
 
 def test_the_configuration(tmp_path):
@@ -330,3 +352,7 @@ def test_the_keeper_needs_nothing_but_its_files(tmp_path):
         "Keeps the host's doors as pillar wants them "
         "(plasma.ssh), whoever comes and goes: run by plasma-doors.service.",
     )
+
+
+def test_the_groups_that_make_root_are_those_that_pillar_refuses():
+    assert set(plasma_doors.ROOT_GROUPS) >= schema("names").ROOT_GROUPS

@@ -28,6 +28,7 @@ FOUND = {
         "domains": ["hub.example.org"],
         "not_after": "2027-01-02T00:00:00Z",
         "days_left": 38.2,
+        "user_domains": False,
     },
     "disks": [{"mount": "/", "percent": 43, "size": "109 GB", "free": "62 GB", "holds": ["hub", "system"]}],
     "quotas": {"on": True, "exceeded": [{"name": "ada", "used": "2.0 GB", "limit": "1.0 GB"}]},
@@ -37,6 +38,7 @@ FOUND = {
     "cockpit": None,
     "prune": None,
     "upgrade": None,
+    "ssh": {"kept": True, "open": [], "privileged": ["ops"], "shut": 34, "problem": None},
     "applied": {"at": "2026-11-24T10:00:00Z", "pending": ["limits"]},
 }
 
@@ -147,11 +149,13 @@ def test_problems_come_first_each_with_its_mend():
     text = "\n".join(lines[5:])
     for line in (
         "  versions     jupyterhub 5.5.4 (5.5.5 available)",
-        "  certificate  hub.example.org, until 2027-01-02 (38 days)",
+        "  certificate  hub.example.org, until 2027-01-02 (38 days), people's servers share the hub's name "
+        "(plasma.https.user_domains is off)",
         "  quotas       ada 2.0 GB of 1.0 GB",
         "               and 2 more",
         "  servers      2 servers: ada, ada/two",
         "  backup       2026-11-25T03:30:00Z (5 hours ago), timer active",
+        "  ssh          open to nobody of the hub, and to root, ops; 34 shut out",
         "  applied      2026-11-24T10:00:00Z; pending: limits",
     ):
         assert line in text
@@ -160,6 +164,17 @@ def test_problems_come_first_each_with_its_mend():
 def test_a_status_without_any_part_is_shown_too():
     empty = {key: None for key in FOUND} | {"healthy": False, "problems": []}
     assert shown.output({"course": empty}).startswith("course: NOT HEALTHY\n")
+
+
+@pytest.mark.parametrize(
+    ("ssh", "line"),
+    [
+        ({"kept": True, "open": ["ada"], "privileged": [], "shut": 0}, "open to ada, and to root; 0 shut out"),
+        ({"kept": False}, "open to everybody with a key or a password"),
+    ],
+)
+def test_who_may_log_in_is_shown(ssh, line):
+    assert f"  ssh          {line}" in shown.output({"course": {**FOUND, "ssh": ssh}})
 
 
 def test_what_is_no_status_looks_as_always():

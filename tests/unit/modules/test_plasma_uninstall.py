@@ -34,6 +34,7 @@ def server(tmp_path):
         "etc/systemd/system/traefik.service": f"ExecStart={PREFIX}/hub/bin/traefik",
         "etc/systemd/system/jupyterhub.service.d/plasma.conf": "[Unit]",
         "etc/systemd/system/traefik.service.d/plasma-limits.conf": "[Service]",
+        "etc/systemd/system/traefik.service.d/plasma-dns.conf": "[Service]",
         "etc/systemd/system/ssh.service": "ExecStart=/usr/sbin/sshd",
         "etc/sudoers.d/jupyterhub-admins": "%jupyterhub-admins ALL=(ALL) NOPASSWD: ALL",
         "usr/bin/ls": "",

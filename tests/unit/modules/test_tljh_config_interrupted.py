@@ -65,3 +65,17 @@ def test_a_due_reload_that_fails_restores_nothing(hub):
     with pytest.raises(CommandExecutionError, match="The hub is not back: "):
         tljh_config.apply({"limits.memory": "1G"}, prefix=hub.prefix, timeout=3)
     assert hub.config_file.read_text() == text
+
+
+# --- files of the hub that were lost
+
+
+@pytest.mark.parametrize(
+    ("lost", "component"), [([], None), (["hub"], "hub"), (["hub", "proxy"], "proxy"), (["proxy"], "proxy")]
+)
+def test_what_a_reload_makes_anew_is_due_while_the_hub_runs(hub, monkeypatch, lost, component):
+    files = [{"component": one} for one in lost]
+    monkeypatch.setitem(tljh_config.__salt__, "plasma_hub_secrets.lost", lambda prefix: files)
+    assert tljh_config.due(hub.prefix) == component
+    hub.unit(HUB, ActiveState="inactive")
+    assert tljh_config.due(hub.prefix) is None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import sys
+import types
 from typing import Any
 
 import pytest
@@ -42,14 +43,12 @@ LINKS = [
 @pytest.fixture(scope="module")
 def settings() -> Any:
     """What reads config.yaml on the server, by its path: the plugin is not installed here."""
-    path = REPOSITORY / "plugin" / "src" / "tljh_plasma" / "settings.py"
-    spec = importlib.util.spec_from_file_location("plugin_settings", path)
-    module = importlib.util.module_from_spec(spec)
-    # Its dataclasses look for their module there.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    package = types.ModuleType("plugin_by_path")
+    package.__path__ = [str(REPOSITORY / "plugin" / "src" / "tljh_plasma")]
+    sys.modules[package.__name__] = package
+    yield importlib.import_module(f"{package.__name__}.settings")
+    for name in [name for name in sys.modules if name.partition(".")[0] == package.__name__]:
+        del sys.modules[name]
 
 
 def test_the_plugin_has_the_same_defaults(complete, settings):

@@ -111,3 +111,14 @@ def test_disabled(functions, test_mode, changes):
     assert ret["changes"] == changes
     assert functions["plasma_https.compare"].call_args.args == ({"enabled": False},)
     assert functions["plasma_https_switch.apply"].called is (bool(changes) and not test_mode)
+
+
+def test_variables_of_a_dns_provider_come_from_pillar(functions):
+    """As arguments they would be shown by Salt."""
+    functions["plasma_https.compare"].return_value = CHANGES
+    dns = {"provider": "cloudflare", "resolvers": []}
+    ret = plasma_https.enabled("https", **ACME, dns=dns, user_domains=True)
+    given = functions["plasma_https.compare"].call_args.kwargs
+    assert given["environment"] == {"TOKEN": "s3cr3t"}
+    assert given["domains"] == ["hub.example.org", "*.hub.example.org"]
+    assert "s3cr3t" not in repr(ret)

@@ -61,7 +61,7 @@ def application(values: Settings, prefix: str, cockpit: aiohttp.ClientSession, r
         log=LOG,
         log_function=log_request,
         cookie_secret=kept_secret(values.state_dir / "plasma-cockpit-cookie.secret"),
-        xsrf_cookie_kwargs={"samesite": "Strict"},
+        xsrf_cookie_kwargs={"samesite": "Strict", "httponly": True},
         base_url=base_url,
         hub_prefix=url_path_join(base_url, "hub/"),
         service_prefix=prefix,
@@ -76,6 +76,11 @@ def application(values: Settings, prefix: str, cockpit: aiohttp.ClientSession, r
         recheck=recheck,
         websocket_max_message_size=16 * 1024 * 1024,
     )
+
+
+def server_of(made: web.Application) -> LimitedServer:
+    """Return the web server of the application. Cockpit's pages send no bodies: uploads go through a WebSocket."""
+    return LimitedServer(made, body=lambda path: SMALL_BODY, xheaders=True)
 
 
 def set_up_log() -> None:
@@ -96,8 +101,7 @@ async def serve(values: Settings, waiting: Waiting) -> None:
     """
     cockpit = client(values.cockpit_socket)
     made = application(values, os.environ["JUPYTERHUB_SERVICE_PREFIX"], cockpit)
-    # Cockpit's pages send nothing by HTTP: what they upload goes through their WebSocket.
-    server = LimitedServer(made, body=lambda path: SMALL_BODY, xheaders=True)
+    server = server_of(made)
     listener = waiting.take_over()
     server.add_socket(listener)
     LOG.info("The way to Cockpit begins at %s:%s", *listener.getsockname())

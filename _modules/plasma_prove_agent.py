@@ -41,7 +41,7 @@ def __virtual__():
     return False, "runs in the throwaway environment of plasma.prove"
 
 
-def connect(places, timeout=3):
+def _connect(places, timeout=3):
     """Try to connect to all of ``[[host, port], ...]`` at once; ``{"host port": "open" or the error's name}``."""
     found = {}
 
@@ -56,7 +56,7 @@ def connect(places, timeout=3):
     return found
 
 
-def hold(host, port, number, seconds):
+def _hold(host, port, number, seconds):
     """Open connections that say nothing, for so many seconds or until ``release``; how many were opened."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = number + 64
@@ -68,18 +68,20 @@ def hold(host, port, number, seconds):
             _held.append(socket.create_connection((host, port), 1))
         except OSError:
             failed += 1
-    threading.Timer(seconds, release).start()
+    later = threading.Timer(seconds, _release)
+    later.daemon = True
+    later.start()
     return len(_held)
 
 
-def release():
+def _release():
     """Close what is held."""
     while _held:
         _held.pop().close()
     return True
 
 
-def write_key(text):
+def _write_key(text):
     """Let a key in: what a line in a notebook does."""
     directory = os.path.expanduser("~/.ssh")
     os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -90,7 +92,7 @@ def write_key(text):
     return path
 
 
-def fill(most):
+def _fill(most):
     """
     Write to every directory that is not the home and not in memory, until it is refused or ``most`` bytes are written:
     ``{directory: [bytes, error]}``. What was written is removed.
@@ -131,7 +133,7 @@ def _in_memory():
     }
 
 
-def fork(most):
+def _fork(most):
     """Start processes until it is refused; how many there were, -1 when they were ended for want of memory."""
     code = (
         "import os, sys, time\n"
@@ -154,7 +156,7 @@ def fork(most):
     return int(said or -1)
 
 
-def identity():
+def _identity():
     """Who this runs as, and where the hub's API is."""
     hub = urllib.parse.urlsplit(os.environ.get("JUPYTERHUB_API_URL", ""))
     with open("/proc/self/status", encoding="ascii", errors="replace") as file:
@@ -178,6 +180,17 @@ def _at_once(threads):
         thread.join()
 
 
+DO = {
+    "connect": _connect,
+    "hold": _hold,
+    "release": _release,
+    "write_key": _write_key,
+    "fill": _fill,
+    "fork": _fork,
+    "identity": _identity,
+}
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         """Say nothing."""
@@ -194,8 +207,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(403)
             return
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        function = {one.__name__: one for one in (connect, hold, release, write_key, fill, fork, identity)}[asked["do"]]
-        self._answer(json.dumps(function(**asked.get("with", {}))).encode(), "application/json", ())
+        self._answer(json.dumps(DO[asked["do"]](**asked.get("with", {}))).encode(), "application/json", ())
 
     def _answer(self, content, kind, headers):
         self.send_response(200)

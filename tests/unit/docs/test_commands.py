@@ -29,7 +29,7 @@ KEYS = {path for path, _, _ in SCHEMA.schema("base").walk(SCHEMA.schema("site").
 # In config.yaml of the hub, and not in pillar.
 SETTINGS_OF_THE_HUB = {"plasma.cockpit.port"}
 # Functions of `plasma`, which looks like a key of the pillar.
-FUNCTIONS_OF_PLASMA = {"plasma.status"}
+FUNCTIONS_OF_PLASMA = {"plasma.status", "plasma.prove"}
 OPTIONS_OF_APPLY = {"test", "pillar"}
 
 

@@ -83,9 +83,11 @@ def _token(path):
         return None
     except OSError as exc:
         raise CommandExecutionError(f"{path} cannot be read: {exc.strerror}.") from exc
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
-        text = file.read(256).decode("ascii", errors="replace") if stat.S_ISREG(status.st_mode) else ""
+        text = os.read(descriptor, 256).decode("ascii", errors="replace") if stat.S_ISREG(status.st_mode) else ""
+    finally:
+        os.close(descriptor)
     if status.st_uid != os.geteuid() or status.st_mode & 0o077 or not re.fullmatch(r"[0-9a-f]{64}", text):
         raise CommandExecutionError(
             f"{path} is not a token that root alone can read: restart the hub, which makes another one."

@@ -19,12 +19,14 @@ def _usable(path: Path) -> str | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1
         if not ours or status.st_mode & 0o077:
             return None
-        text = file.read(4 * BYTES).decode("ascii", errors="replace").strip()
+        text = os.read(descriptor, 4 * BYTES).decode("ascii", errors="replace").strip()
+    finally:
+        os.close(descriptor)
     return text if re.fullmatch(rf"[0-9a-f]{{{2 * BYTES}}}", text) else None
 
 

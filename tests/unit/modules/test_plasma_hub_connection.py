@@ -85,7 +85,7 @@ def test_an_empty_page_is_no_answer(hub, prefix):
 # --- the token
 
 
-@pytest.mark.parametrize("spoilt", ["readable", "somebody's", "link", "cut off", "text"])
+@pytest.mark.parametrize("spoilt", ["readable", "somebody's", "link", "cut off", "text", "directory"])
 def test_a_token_that_others_may_know_is_not_used(hub, prefix, spoilt):
     path = prefix / "state" / connection.TOKEN_FILE
     if spoilt == "readable":
@@ -94,6 +94,9 @@ def test_a_token_that_others_may_know_is_not_used(hub, prefix, spoilt):
         if os.geteuid():
             pytest.skip("needs root")
         os.chown(path, 12345, -1)
+    elif spoilt == "directory":
+        path.unlink()
+        path.mkdir(0o700)
     elif spoilt == "link":
         path.rename(prefix / "state" / "elsewhere")
         path.symlink_to(prefix / "state" / "elsewhere")

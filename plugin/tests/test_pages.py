@@ -12,11 +12,11 @@ import requests
 from jupyterhub import apihandlers, handlers
 from support_hub import Hub
 from support_pages import begin
-from tljh_plasma import middlewares
+from tljh_plasma import guard, middlewares
 from tljh_plasma.service.app import PlasmaService
 from tornado import web
 
-from tests.support.browsing import TIMEOUT, start_server
+from tests.support.browsing import TIMEOUT, sign_in, start_server
 from tests.support.browsing import browser as new_browser
 
 pytestmark = pytest.mark.docker
@@ -337,3 +337,20 @@ def test_the_pages_of_the_hub_go_on_working(lesson):
     page.close()
     lesson.hub.stop_server(lesson.teacher.name)
     assert not [text for text in said if "Content Security Policy" in text and "/hub/" in text], said
+
+
+def test_a_login_that_a_page_puts_in_the_place_of_the_visitors_ends_the_session(lesson, unprotected):
+    """What the administrator did after that, they did as the student, and did not notice."""
+    for where, works in ((unprotected, True), (lesson, False)):
+        session, _ = where.hub.login(where.student.name, where.student.password)
+        login = next(cookie.value for cookie in session.cookies if cookie.name == "jupyterhub-hub-login")
+        where.play("document.cookie = `jupyterhub-hub-login=${v.login}; path=/hub`", login=login)
+        page = where.open("/hub/home")
+        assert (where.student.name in page.content()) is works
+        if not works:
+            assert guard.TOSSED.split(":")[0] in page.content()
+            # The cookies are gone, and a login is one again.
+            sign_in(page, where.hub.url, where.teacher.name, where.teacher.password)
+            page.goto(f"{where.hub.url}/hub/home")
+            assert where.teacher.name in page.content()
+        page.close()

@@ -176,7 +176,8 @@ async def open_websocket(url: str, session: requests.Session):
     cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in session.cookies)
     page = await asyncio.to_thread(session.get, f"{url}/services/cockpit/", timeout=30)
     # A page of Cockpit's is at a path of the visitor's own; nobody else is told one.
-    root = urlsplit(page.url).path if page.status_code == 200 else "/services/cockpit/"
+    own = re.match("/services/cockpit/(~[0-9a-f]+/)?", urlsplit(page.url).path)
+    root = own[0] if own and page.status_code == 200 else "/services/cockpit/"
     address = f"wss://{urlsplit(url).netloc}{root}cockpit/socket"
     request = HTTPRequest(address, headers={"Origin": url, "Cookie": cookies}, validate_cert=False)
     return await asyncio.wait_for(websocket_connect(request, subprotocols=["cockpit1"]), 30)

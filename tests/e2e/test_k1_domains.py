@@ -234,6 +234,8 @@ def test_a_wildcard_certificate_by_a_dns_challenge(kept, one_origin, names, auth
         "RFC2136_TSIG_KEY": "acme.",
         "RFC2136_TSIG_SECRET": names.secret,
         "RFC2136_POLLING_INTERVAL": "1",
+        # Both names are proved by the same record, one after the other.
+        "RFC2136_SEQUENCE_INTERVAL": "1",
     }
     dns = {"provider": "rfc2136", "environment": variables, "resolvers": ["127.0.0.1:53"]}
     https = {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import toml
+from jupyterhub.handlers import base
 from test_proxy import make_proxy
 from tljh_plasma import domains, proxy, settings
 from tljh_plasma.config_schema import problems
@@ -61,6 +63,41 @@ def test_what_the_hub_is_told(monkeypatch, port, url):
     # Any other host is led there.
     assert c.JupyterHub.hub_routespec == "hub.example.org/"
     assert c.JupyterHub.cookie_host_prefix_enabled is True
+
+
+def test_the_cookie_of_the_session_is_for_no_other_host(monkeypatch):
+    """JupyterHub's own methods set and clear it for all hosts below the hub's: seen first, then with ours."""
+    calls = []
+
+    def record(self, name, *arguments, **options):
+        calls.append((name, options.get("domain")))
+
+    for method in ("_set_cookie", "clear_cookie"):
+        monkeypatch.setattr(base.BaseHandler, method, record)
+    monkeypatch.setattr(base, "SESSION_COOKIE_NAME", base.SESSION_COOKIE_NAME)
+
+    class Visit(base.BaseHandler):
+        subdomain_host, domain, base_url, settings = f"https://{HUB}", HUB, "/", {}
+        hub = SimpleNamespace(cookie_name="__Host-jupyterhub-hub-login", base_url="/hub/")
+
+        def __init__(self):
+            pass
+
+        def get_current_user_cookie(self):
+            return None
+
+    def visit():
+        calls.clear()
+        Visit().set_session_cookie()
+        leaving = Visit()
+        leaving._session_id = "1"
+        leaving.clear_login_cookie()
+        return [(name, domain) for name, domain in calls if "session" in name]
+
+    assert visit() == [("jupyterhub-session-id", HUB)] * 2
+    domains.keep_session_cookie()
+    domains.keep_session_cookie()
+    assert visit() == [(domains.SESSION_COOKIE, None)] * 2
 
 
 ROUTES = {

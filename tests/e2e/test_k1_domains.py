@@ -63,7 +63,15 @@ ATTACK = """async ({hub, victim, name}) => {
 
 
 @pytest.fixture(scope="module")
-def names(kept_server):
+def authority(kept_server, tmp_path_factory):
+    """Pebble, which looks for records at the server's own name server."""
+    found = Authority(kept_server.target, tmp_path_factory.mktemp("acme-dns"), [], nameserver="127.0.0.1:53")
+    yield found
+    found.stop()
+
+
+@pytest.fixture(scope="module")
+def names(kept_server, authority):  # which is installed first, while the server knows other names than these
     """Where the server looks for names; the wildcard record is there."""
     found = NameServer(kept_server.target)
     found.records("hub A 127.0.0.1", "*.hub A 127.0.0.1")
@@ -94,7 +102,7 @@ def one_origin(kept_server, names, people, tmp_path_factory):
     load_into(target, image)
     make_certificate(directory, "hub", domains=[HUB, f"*.{HUB}"])
     make_certificate(directory, "plain", domains=[HUB])
-    target.sudo(f"install -d -o {target.user} /etc/ssl/domains")
+    target.sudo(f"rm -rf /etc/ssl/domains; install -d -o {target.user} /etc/ssl/domains")
     for file in directory.glob("*.*"):
         target.copy_to(file, "/etc/ssl/domains/")
     target.sudo("chown -R root: /etc/ssl/domains")
@@ -216,9 +224,8 @@ def test_a_server_that_starts_now_and_the_pages_of_the_hub(kept, visit):
     assert link.get_attribute("href").startswith(f"https://mallory.{HUB}/user/mallory/")
 
 
-def test_a_wildcard_certificate_by_a_dns_challenge(kept, one_origin, names, tmp_path_factory):
+def test_a_wildcard_certificate_by_a_dns_challenge(kept, one_origin, names, authority):
     target = kept.target
-    authority = Authority(target, tmp_path_factory.mktemp("acme-dns"), [], nameserver="127.0.0.1:53")
     target.sudo("truncate -s 0 /opt/tljh/state/acme.json")
     authority.start()
     variables = {
@@ -227,6 +234,8 @@ def test_a_wildcard_certificate_by_a_dns_challenge(kept, one_origin, names, tmp_
         "RFC2136_TSIG_KEY": "acme.",
         "RFC2136_TSIG_SECRET": names.secret,
         "RFC2136_POLLING_INTERVAL": "1",
+        # Both names are proved by the same record, one after the other.
+        "RFC2136_SEQUENCE_INTERVAL": "1",
     }
     dns = {"provider": "rfc2136", "environment": variables, "resolvers": ["127.0.0.1:53"]}
     https = {
@@ -237,41 +246,38 @@ def test_a_wildcard_certificate_by_a_dns_challenge(kept, one_origin, names, tmp_
         "acme_ca": f"{DIRECTORY}/ca-of-acme.pem",
         "timeout": 60,
     }
-    try:
-        before = ssl.DER_cert_to_PEM_cert(shown(kept, HUB))
-        kept.with_pillar(https={**https, "timeout": 20, "dns": {**dns, "provider": "nosuchprovider"}})
-        comment = kept.site.apply("https").failed[ENABLED]
-        assert "unrecognized DNS provider: nosuchprovider" in comment
-        assert "The configuration of before was restored, and the hub is back." in comment
-        assert ssl.DER_cert_to_PEM_cert(shown(kept, HUB)) == before
+    before = ssl.DER_cert_to_PEM_cert(shown(kept, HUB))
+    kept.with_pillar(https={**https, "timeout": 20, "dns": {**dns, "provider": "nosuchprovider"}})
+    comment = kept.site.apply("https").failed[ENABLED]
+    assert "unrecognized DNS provider: nosuchprovider" in comment
+    assert "The configuration of before was restored, and the hub is back." in comment
+    assert ssl.DER_cert_to_PEM_cert(shown(kept, HUB)) == before
 
-        kept.with_pillar(https={**https, "dns": dns})
-        predicted = kept.site.apply("https", "test=True")
-        result = kept.site.apply("https")
-        assert result.failed == {}
-        assert predicted.changed == result.changed
-        root = authority.root()
-        for name in (HUB, f"mallory.{HUB}", f"nobody.{HUB}"):
-            shown(kept, name, root)  # raises when it does not lead to the root, or is for another name
-        assert kept.site.apply("https").changed == {}
-        health = kept.site.salt("plasma_https.health").value
-        assert (health["kind"], health["problem"]) == ("acme", None)
+    kept.with_pillar(https={**https, "dns": dns})
+    predicted = kept.site.apply("https", "test=True")
+    result = kept.site.apply("https")
+    assert result.failed == {}
+    assert predicted.changed == result.changed
+    root = authority.root()
+    for name in (HUB, f"mallory.{HUB}", f"nobody.{HUB}"):
+        shown(kept, name, root)  # raises when it does not lead to the root, or is for another name
+    assert kept.site.apply("https").changed == {}
+    health = kept.site.salt("plasma_https.health").value
+    assert (health["kind"], health["problem"]) == ("acme", None)
 
-        # The secret is in the proxy's environment and in files of root's, and nowhere else.
-        assert names.secret not in predicted.stdout + result.stdout
-        # The copy of the pillar that Salt keeps is the SSH user's own.
-        copies = target.ssh(
-            "sudo grep -rlF -f - /opt /var /tmp /etc /run 2>/dev/null | xargs -r sudo stat -c '%a %n'",
-            input=names.secret,
-        ).stdout.splitlines()
-        assert any(line.endswith("/traefik-dns.env") for line in copies)
-        assert [line for line in copies if not line.startswith("600 ")] == []
-        assert names.secret not in target.sudo("journalctl --no-pager -u traefik -u jupyterhub").stdout
-        assert names.secret not in target.sudo("ps -eo args").stdout
-        shell = kept.site.salt("state.show_sls", "https")
-        assert names.secret not in json.dumps(shell.value)
-    finally:
-        authority.stop()
+    # The secret is in the proxy's environment and in files of root's, and nowhere else.
+    assert names.secret not in predicted.stdout + result.stdout
+    # The copy of the pillar that Salt keeps is the SSH user's own.
+    copies = target.ssh(
+        "sudo grep -rlF -f - /opt /var /tmp /etc /run 2>/dev/null | xargs -r sudo stat -c '%a %n'",
+        input=names.secret,
+    ).stdout.splitlines()
+    assert any(line.endswith("/traefik-dns.env") for line in copies)
+    assert [line for line in copies if not line.startswith("600 ")] == []
+    assert names.secret not in target.sudo("journalctl --no-pager -u traefik -u jupyterhub").stdout
+    assert names.secret not in target.sudo("ps -eo args").stdout
+    shell = kept.site.salt("state.show_sls", "https")
+    assert names.secret not in json.dumps(shell.value)
     kept.with_pillar(https=WILDCARD)
     assert kept.site.apply("https").failed == {}
     assert target.sudo("cat /opt/tljh/plasma/traefik-dns.env", check=False).returncode != 0

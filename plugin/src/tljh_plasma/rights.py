@@ -151,7 +151,11 @@ class Gate:
 
     @staticmethod
     def _active(handler: Any) -> set[str]:
-        """Everybody with a server."""
+        """Everybody with a server, where a server may be asking about a visitor; nobody elsewhere."""
+        from jupyterhub.apihandlers.users import SelfAPIHandler
+
+        if not isinstance(handler, SelfAPIHandler):
+            return set()
         return {user.name for user in handler.users.values() if user.active}
 
     def narrow(self, handler: Any) -> tuple[set[str], dict[str, Any]]:

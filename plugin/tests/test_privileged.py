@@ -145,6 +145,7 @@ def test_who_may_enter(accounts):
         # As JupyterHub says it by itself.
         ("Requested via api by user a.b@c", ("user", "a.b@c")),
         ("Requested via api", None),
+        ("two words\n(requested by service a service)", ("service", "a service")),
     ],
 )
 def test_who_made_a_token(note, maker):

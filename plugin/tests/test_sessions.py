@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 import requests
@@ -55,6 +56,14 @@ def tokens_of_sessions(hub, name):
 def opens(hub, session, page):
     answer = session.get(f"{hub.url}{page}", timeout=60)
     return answer.status_code == 200 and "/hub/" not in answer.url
+
+
+def test_sessions_of_an_earlier_release_go_on_until_the_next_login():
+    user = SimpleNamespace(cookie_id="0123456789abcdef")
+    assert sessions.agrees(user, "now") and not sessions.agrees(user, "now", login=True)
+    user.cookie_id += ".then"
+    assert sessions.agrees(user, "then", login=True) and sessions.agrees(user, None)
+    assert not sessions.agrees(user, "now") and not sessions.agrees(user, "")
 
 
 @pytest.mark.docker

@@ -9,6 +9,7 @@ from typing import Any
 
 from jupyterhub.auth import PAMAuthenticator
 from jupyterhub.handlers.login import LoginHandler
+from jupyterhub.utils import maybe_future
 from tornado import web
 from traitlets import default
 
@@ -27,6 +28,9 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
     The account is checked when somebody logs in, whatever the allow rules say, again while they are logged in (their
     account may be gone by then), and once more by the spawner when a server starts.
     """
+
+    # The hub's secret for its cookies, once there is a hub.
+    _cookie_secret: bytes | None = None
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -123,31 +127,35 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
             data: the form.
         """
         found = await super().get_authenticated_user(handler, data)
-        if not found:
+        if not found or handler is None:
             return found
         known = handler.find_user(found["name"])
         if known is None:
-            # Their cookie is made a moment later.
+            # Their cookie is made a moment later, and then with what is known now.
             known = handler.user_from_username(found["name"])
-        await self.match_sessions(known, handler.db)
+            await maybe_future(self.add_user(known))
+        await self.match_sessions(known, handler.db, login=True)
         if isinstance(handler, LoginHandler):
             # Not the id that the browser came with: somebody else may have put it there.
             handler._session_id = uuid.uuid4().hex
             handler.set_session_cookie()
         return found
 
-    async def match_sessions(self, user: Any, db: Any) -> bool:
+    async def match_sessions(self, user: Any, db: Any, *, login: bool = False) -> bool:
         """End a person's sessions when their password is another one than these began with.
 
         Args:
             user: the hub's user.
             db: the hub's database session.
+            login: whether they are logging in.
 
         Returns:
             Whether they go on.
         """
+        if self._cookie_secret is None:
+            return True
         now = await asyncio.to_thread(sessions.digest, user.name, self._cookie_secret)
-        if sessions.agrees(user, now):
+        if sessions.agrees(user, now, login=login):
             return True
         ended = sessions.end(db, user, now)
         self.log.info("Password of %s is a new one to the hub: their sessions end (%d tokens)", user.name, ended)
@@ -203,7 +211,11 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
                 raise web.HTTPError(403, error.message) from error
             self.log.warning("User %r logged out: %s", user.name, error.reason)
             return False
-        if handler is None or await self.match_sessions(user, handler.db):
+        if handler is None or await self.match_sessions(user, getattr(handler, "db", None)):
+            return True
+        sender = getattr(handler, "_jupyterhub_user", None)
+        if sender is not None and (sender.kind, sender.name) != ("user", user.name):
+            # It is about a start for somebody else.
             return True
         # Tokens of programs go on; the cookie or the token of a session that came with this request is gone.
         token = handler.get_token()

@@ -110,8 +110,8 @@ def forget_never_started(user: Any, db: Any) -> None:
         spawner = user.spawners.get(name)
         if not name or (spawner is not None and (spawner.active or spawner.pending)) or row.server is not None:
             continue
-        if (user.id, name) in NEVER_STARTED or (row.started is None and row.last_activity is None):
-            NEVER_STARTED.discard((user.id, name))
+        if (user.name, name) in NEVER_STARTED or (row.started is None and row.last_activity is None):
+            NEVER_STARTED.discard((user.name, name))
             user.spawners.pop(name, None)
             db.delete(row)
     db.commit()
@@ -132,7 +132,7 @@ async def check_place(handler: Any, user: Any, name: str) -> None:
         raise http_error(
             400, f"{user.name} has {limit} named servers already, which is as many as there can be. Delete one first."
         )
-    NEVER_STARTED.add((user.id, name))
+    NEVER_STARTED.add((user.name, name))
 
 
 class Server(UserServerAPIHandler):

@@ -38,8 +38,8 @@ NOT_THEIRS = (
 )
 
 
-# Ids of people and names of servers of theirs that were asked for and did not start yet.
-NEVER_STARTED: set[tuple[int, str]] = set()
+# Names of people, and of servers of theirs that were asked for and did not start yet.
+NEVER_STARTED: set[tuple[str, str]] = set()
 
 
 class StartByLink(Exception):
@@ -279,7 +279,7 @@ class PlannedSpawner(LoggingConfigurable):
             await self.check_sender()
             self.plan = await self.make_plan()
             address = await self.run_plan()
-            NEVER_STARTED.discard((self.user.id, self.name))
+            NEVER_STARTED.discard((self.user.name, self.name))
             return address
         except Refusal as refusal:
             self.log.warning("Server %s refused: %s", self._log_name, refusal.reason)

@@ -27,7 +27,7 @@ GUARDED = frozenset(
 NEVER = frozenset({"admin:services", "proxy"})
 ENTER = "access:servers"
 # At the end of the note of every token that somebody else made: nobody can change a note.
-MADE_BY = re.compile(r"(?:\A|[ (])[Rr]equested(?: via api)? by (user|service) (\S+?)\)?\Z")
+MADE_BY = re.compile(r".*(?:\A|[ (])[Rr]equested(?: via api)? by (user|service) (.+)\Z", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def maker_of(note: str | None) -> tuple[str, str] | None:
     Args:
         note: the token's note.
     """
-    found = MADE_BY.search(note or "")
-    return (found[1], found[2]) if found else None
+    found = MADE_BY.match(note or "")
+    return (found[1], found[2].removesuffix(")")) if found else None
 
 
 def _target(scope: str) -> str:
@@ -151,7 +151,11 @@ class Gate:
 
     @staticmethod
     def _active(handler: Any) -> set[str]:
-        """Everybody with a server."""
+        """Everybody with a server, where a server may be asking about a visitor; nobody elsewhere."""
+        from jupyterhub.apihandlers.users import SelfAPIHandler
+
+        if not isinstance(handler, SelfAPIHandler):
+            return set()
         return {user.name for user in handler.users.values() if user.active}
 
     def narrow(self, handler: Any) -> tuple[set[str], dict[str, Any]]:

@@ -40,14 +40,18 @@ def digest(name: str, key: bytes) -> str | None:
     return hmac.new(key, b"plasma password\0" + stored, hashlib.sha256).hexdigest()[:32]
 
 
-def agrees(user: Any, now: str | None) -> bool:
+def agrees(user: Any, now: str | None, *, login: bool = False) -> bool:
     """Tell whether the password is the one with which a person's sessions began.
+
+    Sessions of an earlier release say nothing about it: they go on, until the person logs in anew somewhere.
 
     Args:
         user: the hub's user.
         now: the digest of this moment.
+        login: whether they are logging in.
     """
-    return now is None or user.cookie_id.partition(SEPARATOR)[1:] == (SEPARATOR, now)
+    _, marked, then = user.cookie_id.partition(SEPARATOR)
+    return now is None or (then == now if marked else not login)
 
 
 def end(db: Any, user: Any, now: str | None) -> int:

@@ -20,10 +20,24 @@ IN_THE_HUB = {
     "A15.logout": "import tljh_plasma.sessions as s; s.end = lambda *arguments: 0",
 }
 # (attack, what root does, what undoes it)
+DOORS = "/etc/ssh/sshd_config.d/10-plasma.conf"
+CONTROL = "/run/systemd/system.control/jupyterhub.service.d"
 ON_THE_SERVER = (
-    ("A2.key", "mv /etc/ssh/sshd_config.d/DOORS /root/doors && systemctl reload ssh", "mv /root/doors /etc/ssh"),
-    ("A3.bind", "sysctl -w net.ipv4.ip_unprivileged_port_start=0", "sysctl -w net.ipv4.ip_unprivileged_port_start=1024"),
-    ("A8.memory", "systemctl set-property --runtime jupyterhub.service MemoryMax=infinity", "true"),
+    (
+        "A2.key",
+        f"systemctl stop plasma-doors && mv {DOORS} /root/doors && systemctl reload ssh",
+        f"mv /root/doors {DOORS} && systemctl start plasma-doors && systemctl reload ssh",
+    ),
+    (
+        "A3.bind",
+        "sysctl -w net.ipv4.ip_unprivileged_port_start=0",
+        "sysctl -w net.ipv4.ip_unprivileged_port_start=1024",
+    ),
+    (
+        "A8.memory",
+        "systemctl set-property --runtime jupyterhub.service MemoryMax=infinity",
+        f"rm -r {CONTROL} && systemctl daemon-reload",
+    ),
 )
 LOOK = r"""
 for file in passwd shadow group gshadow subuid subgid; do sha256sum /etc/$file; done
@@ -80,8 +94,7 @@ def test_people_read_it_too(server):
     assert [line for line in lines if line.startswith(" -- A15.hsts")]
 
 
-def test_no_password_is_in_an_argument(server):
-    """Every program that runs meanwhile is looked at, and no argument holds what the account database knows."""
+def test_an_attack_that_there_is_not(server):
     done = prove(server, "only=A99")
     assert done.returncode != 0
     assert "There is no attack 'A99'" in done.stdout
@@ -92,7 +105,7 @@ def test_what_a_killed_run_left_is_removed(server):
     running = server.site.start("plasma.prove")
     people = f"getent passwd | grep -c ^{PEOPLE}"
     wait_for(lambda: server.target.ssh(people, check=False).stdout.strip() == "2", timeout=60, what="throwaway people")
-    server.target.sudo(f"kill -9 $(fuser /run/plasma-prove.lock 2> /dev/null)")
+    server.target.sudo("kill -9 $(fuser /run/plasma-prove.lock 2> /dev/null)")
     running.wait(timeout=60)
     assert looked(server) != before
     done = prove(server, "clean=True")

@@ -48,6 +48,18 @@ def of_docker(error: Exception) -> StartFailure:
     return StartFailure(503, SILENT, f"Docker does not answer: {error}")
 
 
+def of_files(error: Exception, plan: ServerPlan) -> StartFailure:
+    """Return what to say when the files that a container needs could not be written.
+
+    Args:
+        error: an ``OSError``, or an ``UnusableImage``.
+        plan: what was to be run.
+    """
+    if isinstance(error, OSError):
+        return StartFailure(500, NOT_STARTED, f"The files of the container cannot be written: {error}")
+    return StartFailure(500, BROKEN.format(name=plan.environment.name, what=str(error)), f"image refused: {error}")
+
+
 def of_container(state: dict[str, Any], log: str, plan: ServerPlan) -> StartFailure:
     """Return what to say when a container ended before its server answered.
 

@@ -6,6 +6,8 @@ import asyncio
 import copy
 import inspect
 import logging
+import os
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +19,10 @@ from docker.types import Mount
 from dockerspawner import DockerSpawner, SystemUserSpawner
 from traitlets import Instance, Unicode, default
 
+from . import container_files, failures, firewall, firewall_upkeep, notices, policy, writable
 from . import environments as envs
-from . import failures, firewall, firewall_upkeep, notices, policy
 from .accounts import find_entry
-from .container_files import ContainerFiles
+from .container_files import ContainerFiles, UnusableImage
 from .environments import Environment
 from .planning import PlannedSpawner, StartFailure, http_error
 from .reach import INTERNET, Reach
@@ -49,6 +51,10 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
         help="Directory of the host for what people are told in JupyterLab, which is root's. Empty for nothing.",
     )
 
+    files_dir = Unicode(
+        config=True, help="Directory of the host for files that are mounted into containers, which is root's."
+    )
+
     reach = Instance(
         Reach,
         args=(INTERNET.allow, INTERNET.host_ports),
@@ -59,6 +65,11 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
     # One for all: account files of images.
     _container_files = ContainerFiles()
     _local = threading.local()
+
+    @default("files_dir")
+    def _default_files_dir(self) -> str:
+        # A developer's hub is not root.
+        return "/run/plasma/servers" if os.geteuid() == 0 else f"{tempfile.gettempdir()}/plasma-{os.geteuid()}"
 
     @default("network_name")
     def _default_network_name(self) -> str:
@@ -96,6 +107,8 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._notices: str | None = None
+        self._files: dict[str, str] = {}
+        self._volumes: list[str] = []
         self._configured_create = self.extra_create_kwargs
         self._configured_host = self.extra_host_config
 
@@ -159,8 +172,9 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             # A reload of the host's firewall may have dropped the rules. Without them nobody starts.
             await self.in_thread(firewall.ensure, self.network_name, self.hub.port, FIREWALL_MAX_AGE, self.reach)
             self._look_after_the_firewall()
-            await self._apply(self.planned())
             self._notices = await asyncio.to_thread(self._refresh_notices, logging.WARNING)
+            image = await self._write_files(self.planned())
+            await self._apply(self.planned(), image)
             self.step(25, "Creating your container")
             address = await super(PlannedSpawner, self).start()
             await self._wait_until_it_answers(*address)
@@ -183,7 +197,23 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             value = await value
         return copy.deepcopy(dict(value or {}))
 
-    async def _apply(self, plan: policy.ServerPlan) -> None:
+    async def _write_files(self, plan: policy.ServerPlan) -> container_files.ImageFiles:
+        """Write the files that are mounted into the container, and return what matters of its image.
+
+        Raises:
+            StartFailure: they cannot be written, or the image is not to be started.
+        """
+        image = await self.in_thread(self._container_files.of_image, plan.environment.image_id)
+        try:
+            container_files.check(image, plan.account.home)
+            self._files = await asyncio.to_thread(
+                self._container_files.write, self.files_dir, self.container_name, image, plan.account
+            )
+        except (UnusableImage, OSError) as error:
+            raise failures.of_files(error, plan) from error
+        return image
+
+    async def _apply(self, plan: policy.ServerPlan, image: container_files.ImageFiles) -> None:
         """Turn the plan into what DockerSpawner passes to Docker."""
         self.user_id = plan.account.uid
         self.group_id = plan.account.group.gid
@@ -196,7 +226,8 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             "user": plan.user,
             # The entrypoint changes to the environment's directory, which may not exist yet.
             "working_dir": "/",
-            "entrypoint": [policy.ENTRYPOINT],
+            # By its interpreter: directories like /run are often mounted so that nothing in them can be executed.
+            "entrypoint": ["/bin/sh", policy.ENTRYPOINT],
             # For administrators' tools; names of containers are not made to be read back.
             "labels": {
                 **create.get("labels", {}),
@@ -206,10 +237,16 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             },
         }
         host = await self._configured(self._configured_host)
+        self._volumes = []
+        mounted = [*(mount["Target"] for mount in self.mount_binds), *self.volume_mount_points, *host.get("tmpfs", {})]
+        places = writable.tmpfs(plan, image.volumes, mounted)
+        self._volumes = writable.read_only(image.volumes, places, mounted)
         host.update(
             # We remove containers ourselves: those that the engine is to remove end when it restarts, also with
             # live-restore (seen with Docker 20.10).
             auto_remove=False,
+            # The engine's disk is everybody's, and nothing limits what one container writes there.
+            read_only=True,
             cap_drop=["ALL"],
             # Whatever set-user-id program a person brings along gains nothing.
             security_opt=[*host.get("security_opt", []), "no-new-privileges"],
@@ -221,27 +258,19 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             group_add=[str(group.gid) for group in plan.account.groups],
             # On the host's disk: what a server writes to its output would be kept without limit.
             log_config={"Type": "local", "Config": {"max-size": "5m", "max-file": "2"}},
-            shm_size=plan.limits.memory // 2,
-            tmpfs={
-                # In memory, which is limited: on the engine's disk one person could fill it for all. Half of it each
-                # is room for what installers unpack there, and it takes nothing until it is used.
-                "/tmp": f"size={plan.limits.memory // 2},mode=1777,exec",
-                "/var/tmp": f"size={plan.limits.memory // 2},mode=1777,exec",
-                "/run/lock": "size=1m,mode=1777",
-                **host.get("tmpfs", {}),
-                policy.RUNTIME_DIR: f"size=16m,mode=0700,uid={plan.account.uid},gid={plan.account.group.gid}",
-            },
+            tmpfs={**places, **host.get("tmpfs", {}), policy.RUNTIME_DIR: places[policy.RUNTIME_DIR]},
         )
         self.extra_host_config = host
 
     async def start_object(self) -> None:
-        """Put our files into the created container, then start it."""
-        plan = self.planned()
-        await self.in_thread(
-            self._container_files.install, self.object_id, plan.environment.image_id, plan.account, policy.ENTRYPOINT
-        )
-        self.step(40, f"Starting {plan.environment.name}")
+        """Start the created container."""
+        self.step(40, f"Starting {self.planned().environment.name}")
         await super().start_object()
+
+    async def remove_object(self) -> None:
+        """Remove the container and its files."""
+        await super().remove_object()
+        await asyncio.to_thread(container_files.forget, self.files_dir, self.container_name)
 
     async def _wait_until_it_answers(self, ip: str, port: int) -> None:
         """Wait for the server, which JupyterHub would do too, but without seeing why it ends and less often.
@@ -313,6 +342,7 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             return
         try:
             await self.docker("remove_container", self.object_id, v=True, force=True)
+            await asyncio.to_thread(container_files.forget, self.files_dir, self.container_name)
         except DOCKER_ERRORS as error:
             self.log.debug("Container %s not removed: %s", self.object_id[:12], error)
         self.object_id = ""
@@ -341,7 +371,7 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
 
     @property
     def mount_binds(self) -> list[Mount]:
-        """Mounts of the configuration and of the plan, and of the notices.
+        """Mounts of the configuration and of the plan, our files, the notices, and volumes that the image fills.
 
         Mounts and not volumes: for those Docker would make a missing source directory, as root.
         """
@@ -349,8 +379,10 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             Mount(mount.target, mount.source, type="bind", read_only=mount.read_only, propagation="rprivate")
             for mount in self.planned().mounts
         ]
-        if self._notices:
-            planned.append(Mount(notices.TARGET, self._notices, type="bind", read_only=True, propagation="rprivate"))
+        ours = {**self._files, **({notices.TARGET: self._notices} if self._notices else {})}
+        for target, source in ours.items():
+            planned.append(Mount(target, source, type="bind", read_only=True, propagation="rprivate"))
+        planned += [Mount(target, None, type="volume", read_only=True) for target in self._volumes]
         return [*super().mount_binds, *planned]
 
     def get_env(self) -> dict[str, Any]:

@@ -146,8 +146,9 @@ def read(root="/"):
     root
         Another directory than ``/`` holds ``etc``: for tests.
 
-    ``defs`` has ``UID_MIN``, ``UID_MAX``, ``GID_MIN``, ``GID_MAX``, ``UID_FIRST``, ``GID_FIRST`` (where new ones begin that nobody chose) and ``HOME_MODE`` as numbers, and the three ages of
-    a new password (``PASS_MIN_DAYS`` ...) as they stand in shadow. gshadow is None where a server has none.
+    ``defs`` has ``UID_MIN``, ``UID_MAX``, ``GID_MIN``, ``GID_MAX``, ``UID_FIRST``, ``GID_FIRST`` (where new ones
+    begin that nobody chose) and ``HOME_MODE`` as numbers, and the three ages of a new password (``PASS_MIN_DAYS`` ...)
+    as they stand in shadow. gshadow is None where a server has none.
 
     CLI Example:
 

@@ -112,8 +112,8 @@ def test_12_environment_without_limits_gets_the_defaults(memory, cpu, hub, alice
 
 def test_failed_start_is_explained_and_leaves_no_container(hub, alice, images, docker_host):
     """Docker keeps a container that it created but could not start."""
-    # A file where the runtime directory is mounted.
-    image = images("plasmat-broken:1", "broken", commands="USER root\nRUN rm -rf /run/plasma && touch /run/plasma")
+    # A file where a directory is mounted.
+    image = images("plasmat-broken:1", "broken", commands="USER root\nRUN rm -rf /var/tmp && touch /var/tmp")
     answer = hub.spawn(alice.name, image, server="broken")
     assert answer.status_code == 500
     assert "problem with its container" in answer.json()["message"]

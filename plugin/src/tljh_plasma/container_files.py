@@ -269,6 +269,29 @@ class ContainerFiles:
         return {**mounted, str(OURS): str(_ours(top))}
 
 
+def volumes_of(client: Any, container: str, beginning: str) -> list[str]:
+    """Return the names of a container's volumes that begin like this; none when there is no container."""
+    import docker
+
+    try:
+        mounts = client.inspect_container(container)["Mounts"]
+    except docker.errors.NotFound:
+        return []
+    return [mount["Name"] for mount in mounts if mount.get("Name", "").startswith(beginning)]
+
+
+def remove_volumes(client: Any, names: list[str]) -> None:
+    """Remove volumes that no other container uses; the engine makes them again."""
+    import docker
+
+    for name in names:
+        try:
+            client.remove_volume(name)
+        except docker.errors.APIError as error:
+            if error.status_code not in (404, 409):
+                raise
+
+
 def forget(base: str, container: str) -> None:
     """Remove the files of a container that is gone."""
     shutil.rmtree(Path(base) / container, ignore_errors=True)

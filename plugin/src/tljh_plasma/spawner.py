@@ -269,7 +269,9 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
 
     async def remove_object(self) -> None:
         """Remove the container and its files."""
+        volumes = await self.in_thread(container_files.volumes_of, self.object_id, writable.VOLUME)
         await super().remove_object()
+        await self.in_thread(container_files.remove_volumes, volumes)
         await asyncio.to_thread(container_files.forget, self.files_dir, self.container_name)
 
     async def _wait_until_it_answers(self, ip: str, port: int) -> None:
@@ -341,7 +343,9 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
         if not self.object_id:
             return
         try:
+            volumes = await self.in_thread(container_files.volumes_of, self.object_id, writable.VOLUME)
             await self.docker("remove_container", self.object_id, v=True, force=True)
+            await self.in_thread(container_files.remove_volumes, volumes)
             await asyncio.to_thread(container_files.forget, self.files_dir, self.container_name)
         except DOCKER_ERRORS as error:
             self.log.debug("Container %s not removed: %s", self.object_id[:12], error)
@@ -382,7 +386,9 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
         ours = {**self._files, **({notices.TARGET: self._notices} if self._notices else {})}
         for target, source in ours.items():
             planned.append(Mount(target, source, type="bind", read_only=True, propagation="rprivate"))
-        planned += [Mount(target, None, type="volume", read_only=True) for target in self._volumes]
+        for target in self._volumes:
+            name = writable.volume_name(self.planned().environment.image_id, target)
+            planned.append(Mount(target, name, type="volume", read_only=True))
         return [*super().mount_binds, *planned]
 
     def get_env(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ volumes of an image that come with files in them; empty ones are for writing, an
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 
 from .container_files import within
@@ -18,6 +19,8 @@ SMALL = ("/run", "/var/log", "/var/lib/rstudio-server")
 SMALL_SIZE = 64 * 1024**2
 # One file for so many bytes: files take memory even when they are empty.
 BYTES_PER_FILE = 16 * 1024
+# How the names of volumes begin that servers of one image share.
+VOLUME = "plasma-image-"
 
 
 def tmpfs(plan: ServerPlan, volumes: Iterable[tuple[str, bool]], mounted: Iterable[str]) -> dict[str, str]:
@@ -53,6 +56,11 @@ def read_only(volumes: Iterable[tuple[str, bool]], places: Iterable[str], mounte
     """
     taken = {*places, *mounted}
     return [path for path, _ in volumes if path not in taken]
+
+
+def volume_name(image_id: str, path: str) -> str:
+    """Return the name of the volume with what an image has at a path: the engine makes no read-only one without."""
+    return f"{VOLUME}{hashlib.sha256(f'{image_id} {path}'.encode()).hexdigest()[:32]}"
 
 
 def _options(size: int) -> str:

@@ -33,15 +33,16 @@ def tmpfs(plan: ServerPlan, volumes: Iterable[tuple[str, bool]], mounted: Iterab
     """
     mounted = list(mounted)
     half = plan.limits.memory // 2
-    found = {path: _options(half) + ",exec" for path in LARGE}
-    found["/dev/shm"] = _options(half)
-    found.update((path, _options(min(half, SMALL_SIZE)) + ",exec") for path in SMALL)
-    found["/run/lock"] = _options(1024**2)
+    # Theirs: runc gives them the mode that the image's directory of that name has.
+    owner = f"uid={plan.account.uid},gid={plan.account.group.gid}"
+    found = {path: f"{_options(half)},{owner},exec" for path in LARGE}
+    found["/dev/shm"] = f"{_options(half)},{owner}"
+    found.update((path, f"{_options(min(half, SMALL_SIZE))},{owner},exec") for path in SMALL)
+    found["/run/lock"] = f"{_options(1024**2)},{owner}"
     for path, filled in volumes:
         # A read-only one above a home would leave no place to mount the home at.
         if path not in mounted and path not in found and (not filled or _is_above(path, mounted)):
-            found[path] = _options(half) + ",exec"
-    owner = f"uid={plan.account.uid},gid={plan.account.group.gid}"
+            found[path] = f"{_options(half)},{owner},exec"
     found[RUNTIME_DIR] = f"size=16m,nr_inodes=1024,mode=0700,{owner}"
     return found
 

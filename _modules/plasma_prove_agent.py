@@ -28,10 +28,6 @@ HOSTILE = (
     ("Speculation-Rules", '"/rules.json"'),
     ("NEL", '{"report_to": "x", "max_age": 1}'),
     ("Strict-Transport-Security", "max-age=1"),
-    ("Set-Cookie", "plasma-prove-root=1; Path=/"),
-    ("Set-Cookie", "plasma-prove-hub=1; Path=/hub/"),
-    ("Set-Cookie", "_xsrf=plasma-prove; Path=/hub/"),
-    ("Set-Cookie", "plasma-prove-domain=1; Domain={host}; Path=/"),
 )
 BLOCK = 1024 * 1024
 _held = []
@@ -211,9 +207,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, content, kind, headers):
         self.send_response(200)
-        host = self.headers.get("Host", "").partition(":")[0]
         for name, value in headers:
-            self.send_header(name, value.replace("{host}", host))
+            self.send_header(name, value)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

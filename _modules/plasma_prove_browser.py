@@ -47,12 +47,12 @@ def place(prefix="/opt/tljh"):
     https = config.get("https") if isinstance(config.get("https"), dict) else {}
     domains = (https.get("letsencrypt") or {}).get("domains") or https.get("domains") or []
     secure = isinstance(proxy, http.client.HTTPSConnection)
-    host = str(domains[0]) if secure and domains else proxy.host
+    named = (config.get("plasma") or {}).get("user_domains") or (domains[0] if secure and domains else "")
     return {
         "address": proxy.host,
         "port": int(proxy.port),
         "secure": secure,
-        "host": host,
+        "host": str(named or proxy.host),
         "base": path.removesuffix("hub/api"),
     }
 
@@ -209,7 +209,8 @@ class Visitor:
     @property
     def xsrf(self):
         """The token of the hub's pages."""
-        return next((v for key, v in self.cookies.items() if key[1:] == (f"{self.base}hub/", "_xsrf")), "")
+        ours = [(f"{self.base}hub/", "_xsrf"), ("/", "__Host-_xsrf")]
+        return next((value for key, value in self.cookies.items() if key[1:] in ours), "")
 
     # People.
 

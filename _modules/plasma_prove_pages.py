@@ -23,7 +23,6 @@ PAGES = (
 # What a page of the same origin can have a browser ask for, other than opening it.
 DESTINATIONS = ("empty", "iframe", "embed", "object", "script", "style", "image", "worker", "serviceworker")
 TOKEN = re.compile(r'xsrf_token"?\s*[:=]\s*"([^"]+)"')
-COOKIE = "plasma-prove-"
 
 
 def __virtual__():
@@ -67,9 +66,15 @@ def attacks():
         },
         {
             "name": "A1.cookie",
-            "what": "A user's server sets cookies for the hub's pages",
-            "expected": "none arrives",
+            "what": "A user's page plants a cookie of the hub's beside the visitor's own",
+            "expected": "the hub takes neither",
             "play": _cookies,
+        },
+        {
+            "name": "A1.silent",
+            "what": "A script reads the hub's pages with a browser that does not say what requests are for",
+            "expected": "refused",
+            "play": _silent,
         },
     ]
 
@@ -119,9 +124,7 @@ def _act(scene):
     evil = f"user/{scene.a['name']}/evil"
     page = visitor.script("GET", "hub/token", page=evil, keep=False)
     found = TOKEN.search(page.text)
-    tokens = {"what it read": found[1] if found else "", "no token": ""}
-    for name, path in (("a forged cookie", "_xsrf"),):
-        tokens[name] = path
+    tokens = {"what it read": found[1] if found else "", "no token": "", "a made-up token": "x" * 40}
     done = []
     for how, token in tokens.items():
         headers = {"X-XSRFToken": token, "Content-Type": "application/json"} if token else {}
@@ -163,7 +166,7 @@ def _headers(scene):
 
 
 def _hostile(scene):
-    """The answer of a throwaway server to its owner, through the proxy; the cookies it sets are not kept."""
+    """The answer of a throwaway server to its owner, through the proxy."""
     scene.agent(scene.a)
     visitor = scene.browser(scene.a)
     return visitor.open(f"user/{scene.a['name']}/evil", keep=False)
@@ -173,14 +176,30 @@ def _answers(scene):
     answer = _hostile(scene)
     if "plasma.prove" not in answer.text:
         return False, f"not played: the throwaway server does not answer ({scene.said(answer)})"
-    sent = {name: value for name, value in scene.hostile if name != "Set-Cookie"}
-    kept = [name for name, value in sent.items() if value in answer.all(name)]
-    return (False, f"{', '.join(kept)} arrived") if kept else (True, f"none of {len(sent)} arrived")
+    kept = [name for name, value in scene.hostile if value in answer.all(name)]
+    return (False, f"{', '.join(kept)} arrived") if kept else (True, f"none of {len(scene.hostile)} arrived")
 
 
 def _cookies(scene):
-    answer = _hostile(scene)
-    if "plasma.prove" not in answer.text:
-        return False, f"not played: the throwaway server does not answer ({scene.said(answer)})"
-    kept = [line for line in answer.all("Set-Cookie") if COOKIE in line or "_xsrf=plasma-prove" in line]
-    return (False, f"{len(kept)} arrived, {kept[0]}") if kept else (True, "none arrived")
+    visitor, taken = scene.browser(scene.a), []
+    path = f"{visitor.base}hub/home"
+    own = visitor._cookies(visitor.where["host"], path)
+    names = sorted({key[2] for key in visitor.cookies if "jupyterhub-" in key[2]})
+    for name in names:
+        for cookies in (f"{name}=planted; {own}", f"{own}; {name}=planted"):
+            answer = visitor.open("hub/home", headers={"Cookie": cookies}, keep=False)
+            if scene.a["name"] in answer.text and answer.status == 200:
+                taken.append(name)
+    if taken:
+        return False, f"{taken[0]}: one of two was taken"
+    return True, f"{', '.join(names)}: {scene.said(answer)}"
+
+
+def _silent(scene):
+    if not scene.where["secure"]:
+        # Those of today say it over HTTPS alone.
+        return None, "NOT DEFENDED without HTTPS: a page of anybody's server acts as whoever opens it (plasma.https)"
+    visitor = scene.browser(scene.a)
+    answers = [visitor.request("GET", page, headers={"Accept": "*/*"}, keep=False) for page in PAGES[:3]]
+    read = [answer for answer in answers if answer.status == 200]
+    return not read, scene.said((read or answers)[0])

@@ -22,7 +22,11 @@ IN_THE_HUB = {
 # (attack, what root does, what undoes it)
 ON_THE_SERVER = (
     ("A2.key", "mv /etc/ssh/sshd_config.d/DOORS /root/doors && systemctl reload ssh", "mv /root/doors /etc/ssh"),
-    ("A3.bind", "sysctl -w net.ipv4.ip_unprivileged_port_start=0", "sysctl -w net.ipv4.ip_unprivileged_port_start=1024"),
+    (
+        "A3.bind",
+        "sysctl -w net.ipv4.ip_unprivileged_port_start=0",
+        "sysctl -w net.ipv4.ip_unprivileged_port_start=1024",
+    ),
     ("A8.memory", "systemctl set-property --runtime jupyterhub.service MemoryMax=infinity", "true"),
 )
 LOOK = r"""

@@ -292,9 +292,14 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
         await super().start_object()
 
     async def remove_object(self) -> None:
-        """Remove the container and its files."""
+        """Remove the container and its files, also one that runs: it may be of a hub whose database is lost."""
         volumes = await self.in_thread(container_files.volumes_of, self.object_id, writable.VOLUME)
-        await super().remove_object()
+        try:
+            await self.docker("remove_container", self.object_id, v=True, force=True)
+        except docker.errors.APIError as error:
+            # Gone, or somebody else is removing it.
+            if error.status_code not in (404, 409):
+                raise
         await self.in_thread(container_files.remove_volumes, volumes)
         await asyncio.to_thread(container_files.forget, self.files_dir, self.container_name)
 
@@ -341,15 +346,6 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             await self.remove_object()
             self.object_id = ""
         return status
-
-    async def remove_object(self) -> None:
-        """Remove the container, also one that runs: it may be of a hub whose database is lost."""
-        try:
-            await self.docker("remove_container", self.object_id, v=True, force=True)
-        except docker.errors.APIError as error:
-            # Gone, or somebody else is removing it.
-            if error.status_code not in (404, 409):
-                raise
 
     def _look_after_the_firewall(self) -> None:
         """See to it that what runs is shut out again after a reload of the host's firewall, also where nobody starts a

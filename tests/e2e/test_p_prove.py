@@ -96,7 +96,7 @@ def test_what_a_killed_run_left_is_removed(server):
     running = server.site.start("plasma.prove")
     people = f"getent passwd | grep -c ^{PEOPLE}"
     wait_for(lambda: server.target.ssh(people, check=False).stdout.strip() == "2", timeout=60, what="throwaway people")
-    server.target.sudo(f"kill -9 $(fuser /run/plasma-prove.lock 2> /dev/null)")
+    server.target.sudo("kill -9 $(fuser /run/plasma-prove.lock 2> /dev/null)")
     running.wait(timeout=60)
     assert looked(server) != before
     done = prove(server, "clean=True")

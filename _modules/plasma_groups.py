@@ -96,6 +96,7 @@ def plan(current, groups, leaving=()):
                 refuse(name, f"gid {gid} is wanted for {wanted[gid]} too")
             elif asked["gid"](gid):
                 refuse(name, f"gid {gid} is that of a group of another source (LDAP or the like)")
+    low = defs["GID_FIRST"]
     free = max((gid for gid in gids if low <= gid <= high), default=low - 1) + 1
     taken |= set(wanted)
     for group in groups:

@@ -17,6 +17,8 @@ __virtualname__ = "plasma_users_files"
 FIELDS = {"passwd": 7, "shadow": 9, "group": 4, "gshadow": 4}
 _IDS = {"passwd": (2, 3), "shadow": (), "group": (2,), "gshadow": ()}  # fields that are numbers
 # What login.defs(5) and useradd take where the file says nothing.
+# Images use small numbers for their files, from 1000 on: whoever gets such a number may change those in their server.
+_FIRST_OWN = 20000
 _NUMBERS = {"UID_MIN": 1000, "UID_MAX": 60000, "GID_MIN": 1000, "GID_MAX": 60000}
 _AGES = {"PASS_MIN_DAYS": "0", "PASS_MAX_DAYS": "99999", "PASS_WARN_AGE": "7"}
 # Sources of accounts in nsswitch.conf that are these files, or hold no accounts of people.
@@ -144,8 +146,9 @@ def read(root="/"):
     root
         Another directory than ``/`` holds ``etc``: for tests.
 
-    ``defs`` has ``UID_MIN``, ``UID_MAX``, ``GID_MIN``, ``GID_MAX`` and ``HOME_MODE`` as numbers, and the three ages of
-    a new password (``PASS_MIN_DAYS`` ...) as they stand in shadow. gshadow is None where a server has none.
+    ``defs`` has ``UID_MIN``, ``UID_MAX``, ``GID_MIN``, ``GID_MAX``, ``UID_FIRST``, ``GID_FIRST`` (where new ones
+    begin that nobody chose) and ``HOME_MODE`` as numbers, and the three ages of a new password (``PASS_MIN_DAYS`` ...)
+    as they stand in shadow. gshadow is None where a server has none.
 
     CLI Example:
 
@@ -200,6 +203,10 @@ def defaults(root="/"):
         if len(words) >= 2 and not words[0].startswith("#"):
             said[words[0]] = words[1]
     found = {key: _number(said.get(key), default) for key, default in _NUMBERS.items()}
+    for kind in ("UID", "GID"):
+        # Only where that leaves most of the range.
+        first = _FIRST_OWN if found[f"{kind}_MAX"] >= 2 * _FIRST_OWN else 0
+        found[f"{kind}_FIRST"] = max(found[f"{kind}_MIN"], first)
     found.update({key: said.get(key, default) for key, default in _AGES.items()})
     try:
         # Never writable by others, whatever stands there.

@@ -98,10 +98,10 @@ class _Work:
         self.spent_gids = {int(gid): name for gid, name in current["memory"]["gids"].items()}
         self.asked = current["sources"]
         self.claimed, self.claims = {}, {}  # uid: name, name: (uid, gid)
-        low, high = self.defs["UID_MIN"], self.defs["UID_MAX"]
+        low, high = self.defs["UID_FIRST"], self.defs["UID_MAX"]
         # Looked through once, by all that need one.
         self.uid_gaps = iter(range(low, high + 1))
-        self.gid_gaps = iter(range(self.defs["GID_MIN"], self.defs["GID_MAX"] + 1))
+        self.gid_gaps = iter(range(self.defs["GID_FIRST"], self.defs["GID_MAX"] + 1))
         self.next = max((uid for uid in self.uids if low <= uid <= high), default=low - 1) + 1
 
     def refuse(self, name, sentence):
@@ -279,7 +279,7 @@ class _Work:
     def create(self, entry):
         name, ids = entry["name"], self.ids(entry["name"])
         if ids is None:
-            self.refuse(name, f"no uid is free between {self.defs['UID_MIN']} and {self.defs['UID_MAX']}")
+            self.refuse(name, f"no uid is free between {self.defs['UID_FIRST']} and {self.defs['UID_MAX']}")
             return
         uid, gid = ids
         home = entry.get("home") or f"{self.home_path}/{name}"

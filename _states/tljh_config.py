@@ -6,6 +6,12 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 __virtualname__ = "tljh_config"
 
+_CLOSED = "plasma.network."
+_CLOSED_WORDS = (
+    "User servers and builds no longer reach private addresses but those that plasma.network names: databases and Git "
+    "servers of your own network have to be there."
+)
+
 
 def __virtual__():
     return __virtualname__
@@ -56,15 +62,23 @@ def managed(name, settings, unset=None, prefix="/opt/tljh", reload="auto", timeo
         keys = f"Reload of the {due}" if due else ", ".join(sorted(changes))
         if __opts__["test"]:
             ret.update(result=None, changes=changes, comment=f"{keys} would be {'done' if due else 'changed'}.")
+            ret["comment"] += _closing(changes)
             return ret
         done = __salt__["tljh_config.apply"](settings, prefix=prefix, unset=unset or (), reload=reload, timeout=timeout)
         ret["changes"] = done["changes"] or changes
         ret["comment"] = f"{keys} {'was done' if due else 'changed'}."
+        ret["comment"] += _closing(changes)
         if done["reloaded"]:
             ret["comment"] += f" The {done['reloaded']} was reloaded in {done['seconds']:.1f} seconds."
     except (CommandExecutionError, SaltInvocationError) as exc:
         ret.update(result=False, changes={}, comment=str(exc))
     return ret
+
+
+def _closing(changes):
+    """What to tell about a server that has been there: where it is new, so is all the rest."""
+    new = [key for key, change in changes.items() if isinstance(change, dict) and change.get("old") is None]
+    return f" {_CLOSED_WORDS}" if new and all(key.startswith(_CLOSED) for key in new) else ""
 
 
 def ready(name, prefix="/opt/tljh", timeout=60):

@@ -121,7 +121,12 @@ class User(Section):
     )
     shell: ServerPath = option("/bin/bash", example="/bin/zsh", description="Login shell.")
     uid: int | None = option(
-        None, ge=1000, le=60000, example=1500, description="User id; null lets the system choose one."
+        None,
+        ge=1000,
+        le=60000,
+        example=1500,
+        description="User id; null chooses one from 20000 on, which no image "
+        "uses for its own files. Accounts that exist keep theirs.",
     )
     fullname: FullName | None = option(None, example="Anna Example", description="Name of the person.")
     home: DataDirectory | None = option(

@@ -65,5 +65,5 @@ def out_of_memory(container) -> int:
 
 def written_to_disk(container) -> int:
     """Bytes on the engine's disk that are this container's alone."""
-    (found,) = container.client.api.containers(size=True, filters={"id": container.id})
+    (found,) = container.client.api.containers(all=True, size=True, filters={"id": container.id})
     return found.get("SizeRw", 0)

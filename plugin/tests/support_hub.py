@@ -94,6 +94,7 @@ class Hub:
             f"c.JupyterHub.hub_port = {self.hub_port}\n"
             f"c.JupyterHub.services.append({{'name': 'tests', 'api_token': '{self.token}', 'admin': True}})\n"
             f"c.PlasmaSpawner.notices_dir = {str(prefix / 'notices')!r}\n"
+            f"c.PlasmaSpawner.files_dir = {str(prefix / 'files')!r}\n"
             "c.JupyterHub.log_level = 10\n"
         )
 

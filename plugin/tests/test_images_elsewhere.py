@@ -25,6 +25,8 @@ def test_what_is_let_through_and_what_is_not():
     places = ["/tmp", "/var/tmp", "/srv/data", "/run/lock", "/home/anna/mounted"]
     image_links.check(places, ["/home/jovyan"], "/home/anna", fine)
     image_links.check(places, [], "/home/anna", {"/home": "/var/home"})
+    # The home itself is mounted there.
+    image_links.check(places, ["/home/anna"], "/home/anna", {})
     for links in ({"/srv": "/home/anna"}, {"/tmp": "/home/anna/a/b"}, {"/home": "/srv", "/srv": "/srv/anna"}):
         with pytest.raises(LedAstray):
             image_links.check(places, [], "/home/anna", links)

@@ -17,7 +17,7 @@ from support_network import (
     host_addresses,
     iptables,
 )
-from tljh_plasma import firewall_rules, network
+from tljh_plasma import firewall_rules, firewall_upkeep, network
 
 pytestmark = pytest.mark.docker
 
@@ -98,6 +98,20 @@ def test_9_flushed_firewall_is_repaired_before_a_server_starts(container, alice,
             hub.stop_server(alice.name, "after")
 
 
+def test_a12_flushed_firewall_is_repaired_while_nobody_starts_a_server(container, hub):
+    """As often as the documentation says."""
+    (name,) = container.attrs["NetworkSettings"]["Networks"]
+    bridge = network.bridge_of(network.connect().inspect_network(name))
+    (attached,) = container.attrs["NetworkSettings"]["Networks"].values()
+    target = f"tcp|{attached['Gateway']}|{free_port()}"
+    with Servers(target):
+        iptables("-D", "INPUT", "-i", bridge, "-j", firewall_rules.chain_names(bridge)[0])
+        assert_open(from_container(container, target))
+        closed = firewall_upkeep.INTERVAL + 3
+        wait_until(lambda: from_container(container, target)[target] != "open", closed, "the repair", interval=0.5)
+        assert_closed(from_container(container, target))
+
+
 @pytest.mark.parametrize(("memory", "cpu"), [("", ""), ("0", "0"), ("lots", "-1")])
 def test_12_environment_without_limits_gets_the_defaults(memory, cpu, hub, alice, images, docker_host):
     """An environment built by API without limits ran without any."""
@@ -112,8 +126,8 @@ def test_12_environment_without_limits_gets_the_defaults(memory, cpu, hub, alice
 
 def test_failed_start_is_explained_and_leaves_no_container(hub, alice, images, docker_host):
     """Docker keeps a container that it created but could not start."""
-    # A file where the runtime directory is mounted.
-    image = images("plasmat-broken:1", "broken", commands="USER root\nRUN rm -rf /run/plasma && touch /run/plasma")
+    # A file where a directory is mounted.
+    image = images("plasmat-broken:1", "broken", commands="USER root\nRUN rm -rf /var/tmp && touch /var/tmp")
     answer = hub.spawn(alice.name, image, server="broken")
     assert answer.status_code == 500
     assert "problem with its container" in answer.json()["message"]

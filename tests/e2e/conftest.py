@@ -19,6 +19,7 @@ from tests.support import browsing
 from tests.support.container import ContainerTarget
 from tests.support.engine import ensure_engine
 from tests.support.environment_image import environment_image, load_into
+from tests.support.git_repository import bridge_address
 from tests.support.hub import HubUser
 from tests.support.site import Result, Site
 from tests.support.tljh import local_source, stage, tljh_pillar
@@ -34,6 +35,8 @@ def site_pillar() -> dict:
         "utils": {"monitor": "none"},
         "admins": ["teacher"],
         "groups": ["maths"],
+        # Where tests serve repositories.
+        "network": {"builds": [bridge_address()]},
     }
 
 

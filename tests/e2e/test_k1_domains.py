@@ -244,7 +244,7 @@ def test_a_wildcard_certificate_by_a_dns_challenge(kept, one_origin, names, auth
         "letsencrypt_email": "admin@example.org",
         "acme_server": URL,
         "acme_ca": f"{DIRECTORY}/ca-of-acme.pem",
-        "timeout": 60,
+        "timeout": 120,
     }
     before = ssl.DER_cert_to_PEM_cert(shown(kept, HUB))
     kept.with_pillar(https={**https, "timeout": 20, "dns": {**dns, "provider": "nosuchprovider"}})

@@ -14,7 +14,7 @@ IN_THE_HUB = {
     "A1.read": "import tljh_plasma.guard as g; g.for_a_person = lambda sent: True",
     "A1.answer": "c.PlasmaProxy.chains = {'user': (), 'hub': (), 'service': ()}",
     "A4.start": "import tljh_plasma.privileged as p; p.Remembered.answer = lambda self, name: self is not p.accounts",
-    "A6.note": "import tljh_plasma.bounds as b; b.NOTE = 10**9",
+    "A6.note": "import tljh_plasma.bounds as b, tljh_plasma.handlers as h; b.NOTE = h.NOTE = 10**9",
     "A7.guess": "import tljh_plasma.logins as l; l.Logins._refuse_guesses = lambda self, pair: None",
     "A8.login": "import tljh_plasma.limits as m; m.SMALL_BODY = 10**9",
     "A15.logout": "import tljh_plasma.sessions as s; s.end = lambda *arguments: 0",

@@ -20,7 +20,6 @@ from typing import Any
 ALWAYS = (
     *("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/passwd", "/etc/group"),
     *("/dev/shm", "/dev/pts", "/dev/mqueue", "/proc", "/sys/fs/cgroup"),
-    *("/opt/plasma/share", "/opt/plasma/etc"),
 )
 CACHED_IMAGES = 256
 STATUS = "X-Docker-Container-Path-Stat"
@@ -70,7 +69,7 @@ def check(places: Iterable[str], volumes: Iterable[str], home: str, links: dict[
     """
     homes = {home, led(home, links)}
     wanted = [(place, not PurePosixPath(place).is_relative_to(home)) for place in places]
-    for place, matters in [*wanted, *((place, True) for place in volumes)]:
+    for place, matters in [*wanted, *((place, place != home) for place in volumes)]:
         found = PurePosixPath(led(place, links))
         if matters and any(found.is_relative_to(one) for one in homes):
             raise LedAstray(f"it has {place} in the home {home}, at {found}")
@@ -81,16 +80,7 @@ class ImageLinks:
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, dict[str, str]] = OrderedDict()
-        self._volumes: dict[str, tuple[str, ...]] = {}
         self._lock = threading.Lock()
-
-    def volumes(self, client: Any, image_id: str) -> tuple[str, ...]:
-        """Return where an image wants volumes of its own."""
-        if image_id not in self._volumes:
-            while len(self._volumes) >= CACHED_IMAGES:
-                self._volumes.pop(next(iter(self._volumes)))
-            self._volumes[image_id] = tuple(client.inspect_image(image_id)["Config"].get("Volumes") or ())
-        return self._volumes[image_id]
 
     def of(self, client: Any, image_id: str, places: Iterable[str]) -> dict[str, str]:
         """Return where links on the way to ``places`` lead; an empty text where there is no link.

@@ -15,11 +15,11 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from functools import partial
 from importlib import resources
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from . import announcement, disk_quota
@@ -39,16 +39,10 @@ log = logging.getLogger(__name__)
 
 
 def extension_files() -> list[tuple[str, bytes, int]]:
-    """Return the extension's files, as ``container_files.archive`` takes them."""
+    """Return the extension's files: path without the leading slash, content, mode."""
     source = resources.files(__package__).joinpath("labextension")
     paths = ("package.json", "static/remoteEntry.js")
     return [(f"{EXTENSION.lstrip('/')}/{path}", source.joinpath(path).read_bytes(), 0o644) for path in paths]
-
-
-def extension_directories() -> Iterable[str]:
-    """Return the directories on the way to them, parents first; the one that is mounted is the engine's to make."""
-    places = (PurePosixPath(EXTENSION, "static", "file"), PurePosixPath(TARGET))
-    return [str(path)[1:] for place in places for path in reversed(place.parents) if path.name]
 
 
 def refresh(base: str, name: str, uid: int) -> str:

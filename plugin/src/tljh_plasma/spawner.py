@@ -6,6 +6,8 @@ import asyncio
 import copy
 import inspect
 import logging
+import os
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +19,8 @@ from docker.types import Mount
 from dockerspawner import DockerSpawner, SystemUserSpawner
 from traitlets import Instance, Unicode, default
 
+from . import container_files, failures, firewall, firewall_upkeep, image_links, notices, policy, writable
 from . import environments as envs
-from . import failures, firewall, firewall_upkeep, image_links, notices, policy
 from .accounts import find_entry
 from .container_files import ContainerFiles
 from .environments import Environment
@@ -49,6 +51,10 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
         help="Directory of the host for what people are told in JupyterLab, which is root's. Empty for nothing.",
     )
 
+    files_dir = Unicode(
+        config=True, help="Directory of the host for files that are mounted into containers, which is root's."
+    )
+
     reach = Instance(
         Reach,
         args=(INTERNET.allow, INTERNET.host_ports),
@@ -60,6 +66,11 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
     _container_files = ContainerFiles()
     _image_links = image_links.ImageLinks()
     _local = threading.local()
+
+    @default("files_dir")
+    def _default_files_dir(self) -> str:
+        # A developer's hub is not root.
+        return "/run/plasma/servers" if os.geteuid() == 0 else f"{tempfile.gettempdir()}/plasma-{os.geteuid()}"
 
     @default("network_name")
     def _default_network_name(self) -> str:
@@ -98,6 +109,8 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._notices: str | None = None
+        self._files: dict[str, str] = {}
+        self._volumes: list[str] = []
         self._configured_create = self.extra_create_kwargs
         self._configured_host = self.extra_host_config
 
@@ -161,9 +174,10 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             # A reload of the host's firewall may have dropped the rules. Without them nobody starts.
             await self.in_thread(firewall.ensure, self.network_name, self.hub.port, FIREWALL_MAX_AGE, self.reach)
             self._look_after_the_firewall()
-            await self._apply(self.planned())
             self._notices = await asyncio.to_thread(self._refresh_notices, logging.WARNING)
-            await self._check_links()
+            image = await self._write_files(self.planned())
+            await self._apply(self.planned(), image)
+            await self._check_links([path for path, _ in image.volumes])
             self.step(25, "Creating your container")
             address = await super(PlannedSpawner, self).start()
             await self._wait_until_it_answers(*address)
@@ -186,7 +200,23 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             value = await value
         return copy.deepcopy(dict(value or {}))
 
-    async def _apply(self, plan: policy.ServerPlan) -> None:
+    async def _write_files(self, plan: policy.ServerPlan) -> container_files.ImageFiles:
+        """Write the files that are mounted into the container, and return what matters of its image.
+
+        Raises:
+            StartFailure: they cannot be written.
+        """
+        image = await self.in_thread(self._container_files.of_image, plan.environment.image_id)
+        try:
+            self._files = await asyncio.to_thread(
+                self._container_files.write, self.files_dir, self.container_name, image, plan.account
+            )
+        except OSError as error:
+            reason = f"The files of the container cannot be written: {error}"
+            raise StartFailure(500, failures.NOT_STARTED, reason) from error
+        return image
+
+    async def _apply(self, plan: policy.ServerPlan, image: container_files.ImageFiles) -> None:
         """Turn the plan into what DockerSpawner passes to Docker."""
         self.user_id = plan.account.uid
         self.group_id = plan.account.group.gid
@@ -199,7 +229,8 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             "user": plan.user,
             # The entrypoint changes to the environment's directory, which may not exist yet.
             "working_dir": "/",
-            "entrypoint": [policy.ENTRYPOINT],
+            # By its interpreter: directories like /run are often mounted so that nothing in them can be executed.
+            "entrypoint": ["/bin/sh", policy.ENTRYPOINT],
             # For administrators' tools; names of containers are not made to be read back.
             "labels": {
                 **create.get("labels", {}),
@@ -209,10 +240,16 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             },
         }
         host = await self._configured(self._configured_host)
+        self._volumes = []
+        mounted = [*(mount["Target"] for mount in self.mount_binds), *self.volume_mount_points, *host.get("tmpfs", {})]
+        places = writable.tmpfs(plan, image.volumes, mounted)
+        self._volumes = writable.read_only(image.volumes, places, mounted)
         host.update(
             # We remove containers ourselves: those that the engine is to remove end when it restarts, also with
             # live-restore (seen with Docker 20.10).
             auto_remove=False,
+            # The engine's disk is everybody's, and nothing limits what one container writes there.
+            read_only=True,
             cap_drop=["ALL"],
             # Whatever set-user-id program a person brings along gains nothing.
             security_opt=[*host.get("security_opt", []), "no-new-privileges"],
@@ -224,21 +261,15 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             group_add=[str(group.gid) for group in plan.account.groups],
             # On the host's disk: what a server writes to its output would be kept without limit.
             log_config={"Type": "local", "Config": {"max-size": "5m", "max-file": "2"}},
-            shm_size=plan.limits.memory // 2,
-            tmpfs={
-                # In memory, which is limited: on the engine's disk one person could fill it for all. Half of it each
-                # is room for what installers unpack there, and it takes nothing until it is used.
-                "/tmp": f"size={plan.limits.memory // 2},mode=1777,exec",
-                "/var/tmp": f"size={plan.limits.memory // 2},mode=1777,exec",
-                "/run/lock": "size=1m,mode=1777",
-                **host.get("tmpfs", {}),
-                policy.RUNTIME_DIR: f"size=16m,mode=0700,uid={plan.account.uid},gid={plan.account.group.gid}",
-            },
+            tmpfs={**places, **host.get("tmpfs", {}), policy.RUNTIME_DIR: places[policy.RUNTIME_DIR]},
         )
         self.extra_host_config = host
 
-    async def _check_links(self) -> None:
+    async def _check_links(self, own: list[str]) -> None:
         """Make sure that the image leads nothing that the engine makes as root into the home.
+
+        Args:
+            own: where the image itself wants volumes.
 
         Raises:
             StartFailure: it does.
@@ -248,7 +279,6 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
         mounts = [mount["Target"] for mount in self.mount_binds]
         volumes = [volume["bind"] for volume in self.volume_binds.values()]
         places = [*image_links.ALWAYS, *mounts, *volumes, *self.extra_host_config.get("tmpfs", ())]
-        own = await self.in_thread(self._image_links.volumes, plan.environment.image_id)
         links = await self.in_thread(self._image_links.of, plan.environment.image_id, [*places, *own])
         try:
             image_links.check(places, own, home, links)
@@ -257,13 +287,21 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             raise StartFailure(500, message, f"image {plan.environment.image}: {error}") from error
 
     async def start_object(self) -> None:
-        """Put our files into the created container, then start it."""
-        plan = self.planned()
-        await self.in_thread(
-            self._container_files.install, self.object_id, plan.environment.image_id, plan.account, policy.ENTRYPOINT
-        )
-        self.step(40, f"Starting {plan.environment.name}")
+        """Start the created container."""
+        self.step(40, f"Starting {self.planned().environment.name}")
         await super().start_object()
+
+    async def remove_object(self) -> None:
+        """Remove the container and its files, also one that runs: it may be of a hub whose database is lost."""
+        volumes = await self.in_thread(container_files.volumes_of, self.object_id, writable.VOLUME)
+        try:
+            await self.docker("remove_container", self.object_id, v=True, force=True)
+        except docker.errors.APIError as error:
+            # Gone, or somebody else is removing it.
+            if error.status_code not in (404, 409):
+                raise
+        await self.in_thread(container_files.remove_volumes, volumes)
+        await asyncio.to_thread(container_files.forget, self.files_dir, self.container_name)
 
     async def _wait_until_it_answers(self, ip: str, port: int) -> None:
         """Wait for the server, which JupyterHub would do too, but without seeing why it ends and less often.
@@ -309,15 +347,6 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             self.object_id = ""
         return status
 
-    async def remove_object(self) -> None:
-        """Remove the container, also one that runs: it may be of a hub whose database is lost."""
-        try:
-            await self.docker("remove_container", self.object_id, v=True, force=True)
-        except docker.errors.APIError as error:
-            # Gone, or somebody else is removing it.
-            if error.status_code not in (404, 409):
-                raise
-
     def _look_after_the_firewall(self) -> None:
         """See to it that what runs is shut out again after a reload of the host's firewall, also where nobody starts a
         server, and reaches the hub again after a restart of it that changed its process or its port."""
@@ -343,7 +372,10 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
         if not self.object_id:
             return
         try:
+            volumes = await self.in_thread(container_files.volumes_of, self.object_id, writable.VOLUME)
             await self.docker("remove_container", self.object_id, v=True, force=True)
+            await self.in_thread(container_files.remove_volumes, volumes)
+            await asyncio.to_thread(container_files.forget, self.files_dir, self.container_name)
         except DOCKER_ERRORS as error:
             self.log.debug("Container %s not removed: %s", self.object_id[:12], error)
         self.object_id = ""
@@ -372,7 +404,7 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
 
     @property
     def mount_binds(self) -> list[Mount]:
-        """Mounts of the configuration and of the plan, and of the notices.
+        """Mounts of the configuration and of the plan, our files, the notices, and volumes that the image fills.
 
         Mounts and not volumes: for those Docker would make a missing source directory, as root.
         """
@@ -380,8 +412,12 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             Mount(mount.target, mount.source, type="bind", read_only=mount.read_only, propagation="rprivate")
             for mount in self.planned().mounts
         ]
-        if self._notices:
-            planned.append(Mount(notices.TARGET, self._notices, type="bind", read_only=True, propagation="rprivate"))
+        ours = {**self._files, **({notices.TARGET: self._notices} if self._notices else {})}
+        for target, source in ours.items():
+            planned.append(Mount(target, source, type="bind", read_only=True, propagation="rprivate"))
+        for target in self._volumes:
+            name = writable.volume_name(self.planned().environment.image_id, target)
+            planned.append(Mount(target, name, type="volume", read_only=True))
         return [*super().mount_binds, *planned]
 
     def get_env(self) -> dict[str, Any]:

@@ -22,7 +22,8 @@ class World:
 
     def __init__(self):
         self.texts = {"passwd": PASSWD, "shadow": SHADOW, "group": GROUP, "gshadow": GSHADOW}
-        self.defs = files.defaults("/nonexistent")
+        # Small numbers are easier to read.
+        self.defs = {**files.defaults("/nonexistent"), "UID_FIRST": 1000, "GID_FIRST": 1000}
         self.memory = {"given": {}, "making": {}, "removing": {}, "uids": {}, "gids": {}, "forgotten": {}}
         self.seen = {
             "homes": {},

@@ -98,6 +98,8 @@ class StandInServer:
         for name, content in (("passwd", PASSWD), ("shadow", SHADOW), ("group", GROUP), ("gshadow", GSHADOW)):
             self.write(f"etc/{name}", content)
         self.write("etc/skel/.profile", "# profile\n")
+        # So few numbers that none are left out at the beginning.
+        self.write("etc/login.defs", "UID_MAX 30000\nGID_MAX 30000\n")
         for shell in ("bash", "zsh"):
             self.write(f"bin/{shell}", "#!/bin/sh\n").chmod(0o755)
         monkeypatch.setattr(seen, "_ROOT_UID", os.getuid())

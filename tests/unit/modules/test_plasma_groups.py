@@ -92,7 +92,7 @@ REFUSED = {
     "nogroup": ({"name": "nogroup"}, "group nogroup: is a group of the system (gid 65534)"),
     "other gid": ({"name": "ubuntu", "gid": 1500}, "group ubuntu: has the gid 1000, which cannot become 1500"),
     "gid taken": ({"name": "biology", "gid": 1000}, "group biology: gid 1000 is that of ubuntu"),
-    "gid out of range": ({"name": "biology", "gid": 100}, "group biology: gid 100 is not between 1000 and 60000"),
+    "gid out of range": ({"name": "biology", "gid": 100}, "group biology: gid 100 is not between 1000 and 30000"),
     "primary": ({"name": "ubuntu", "absent": True}, "group ubuntu: is the primary group of ubuntu: remove or change"),
     "name": ({"name": "a:b"}, "group 'a:b': is no name for a group"),
     "twice": ({"name": "twice"}, "group twice: stands twice or in a damaged line"),

@@ -62,11 +62,15 @@ def test_bytes_that_are_not_utf_8_survive(tmp_path):
 
 
 def test_defaults_of_new_accounts(tmp_path):
-    assert files.defaults(str(tmp_path))["UID_MIN"] == 1000
+    found = files.defaults(str(tmp_path))
+    assert found["UID_MIN"] == 1000
+    # Images have files of 1000, 1100 and their like.
+    assert (found["UID_FIRST"], found["GID_FIRST"]) == (20000, 20000)
     (tmp_path / "etc").mkdir()
     login_defs = tmp_path / "etc/login.defs"
     login_defs.write_text("#UID_MIN 1\nUID_MIN\t 2000\nHOME_MODE 0777\nPASS_MAX_DAYS 90\nGID_MAX x\n")
     found = files.defaults(str(tmp_path))
+    assert (found["UID_FIRST"], found["GID_FIRST"]) == (20000, 20000)
     assert (found["UID_MIN"], found["GID_MAX"], found["PASS_MAX_DAYS"]) == (2000, 60000, "90")
     assert found["HOME_MODE"] == 0o755  # a home that others may write to is none
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import _modules.plasma_groups as groups
 import _modules.plasma_users_plan as plan
 from tests.unit.modules.accounts_world import World, user
 from tests.unit.modules.stand_in_accounts import HASH, OTHER_HASH
@@ -196,6 +197,18 @@ def test_ids_of_others_are_never_given(world):
     world.seen["reserved"] = {1003: "carl", 1004: "/home/left"}
     world.memory["uids"] = {"1005": "dora"}
     assert world.plan([user("anna")])["making"] == {"anna": {"uid": 1006, "gid": 1006}}
+
+
+def test_numbers_of_images_are_given_to_nobody(world):
+    """Files of an image belong to 1000 or 1100: whoever has such a number could change them in their server."""
+    world.defs.update(UID_FIRST=20000, GID_FIRST=20000)
+    made = with_ben(world).plan([user("ben"), user("anna"), user("zoe"), user("old", uid=1500)])["making"]
+    assert made == {
+        "anna": {"uid": 20000, "gid": 20000},
+        "zoe": {"uid": 20001, "gid": 20001},
+        "old": {"uid": 1500, "gid": 1500},
+    }
+    assert groups.plan(world.current(), [{"name": "course"}])["changes"]["course"]["new"] == {"gid": 20000}
 
 
 def test_at_the_end_of_the_range_gaps_are_used(world):

@@ -218,3 +218,33 @@ def test_the_result_is_plain_data(complete):
     for key in ("permissions", "builder", "monitoring_url"):
         assert json.loads(json.dumps(plasma[key])) == plasma[key]
         assert type(plasma[key]) in (dict, str)
+
+
+@pytest.mark.parametrize(
+    ("network", "key", "reason"),
+    [
+        ({"allow": ["10.1.2.3/24"]}, "allow[0]", "has host bits set (the network is 10.1.2.0/24)"),
+        ({"allow": ["db.example.org:5432"]}, "allow[0]", "is no IPv4 address and no network"),
+        ({"allow": ["10.0.0.1:0"]}, "allow[0]", "has no port from 1 to 65535 after the colon"),
+        ({"allow": ["fd00::1"]}, "allow[0]", "is an IPv6 address"),
+        ({"builds": ["-x"]}, "builds[0]", "is no IPv4 address and no network"),
+        ({"host_ports": [0]}, "host_ports[0]", "a port from 1 to 65535"),
+    ],
+)
+def test_what_no_rule_of_the_network_can_be(problem, network, key, reason):
+    line = problem({"network": network})
+    assert line.startswith(f"plasma.network.{key}: ") and reason in line, line
+
+
+def test_the_plugin_reads_every_place_that_the_pillar_takes(complete, settings):
+    network = {
+        "allow": ["10.1.2.0/24:5432", "10.1.2.3"],
+        "host_ports": [5432],
+        "builds": ["git.example.org:443", "git"],
+    }
+    sources = {"pip_index_url": "http://10.9.9.9:8080/simple", "https_proxy": "https://u:p@proxy.example.org"}
+    found = complete({"network": network, "hub": {"sources": sources}})["network"]
+    # What builds fetch through is named already.
+    assert found == {**network, "builds": [*network["builds"], "10.9.9.9:8080", "proxy.example.org:443"]}
+    read = [settings.entry(place, names=True) for place in found["builds"]]
+    assert [(one.host, one.port) for one in read][-2:] == [("10.9.9.9/32", 8080), ("proxy.example.org", 443)]

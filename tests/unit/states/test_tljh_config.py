@@ -56,6 +56,16 @@ def test_other_settings_are_applied_or_predicted(test_mode, functions):
         functions["apply"].assert_called_once_with(SETTINGS, prefix="/srv/hub", unset="a.b", reload="hub", timeout=30)
 
 
+@pytest.mark.parametrize(("other", "told"), [({}, True), ({"limits.memory": {"old": None, "new": "2G"}}, False)])
+def test_what_an_upgrade_closes_is_told_once(functions, other, told):
+    """Where the hub itself is new, everything is."""
+    changes = {"plasma.network.allow": {"old": None, "new": []}, **other}
+    functions["compare"].return_value = changes
+    functions["apply"].return_value = {"changes": changes, "reloaded": None, "seconds": 0}
+    comment = tljh_config.managed("x", {"plasma": {"network": {"allow": []}}})["comment"]
+    assert ("no longer reach private addresses" in comment) is told
+
+
 def test_before_the_first_start_nothing_is_reloaded(test_mode, functions):
     functions["compare"].return_value = CHANGES
     functions["apply"].return_value = {**APPLIED, "reloaded": None, "seconds": 0.0}

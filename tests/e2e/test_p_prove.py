@@ -133,4 +133,4 @@ def sabotaged(server):
 def test_ten_protections_that_are_gone(server, sabotaged):
     done = prove(server, f"only={','.join(sabotaged)},A9,A11,A16")
     assert sorted(red(done)) == sorted(sabotaged)
-    assert done.returncode == 1
+    assert done.returncode != 0

@@ -13,7 +13,14 @@ import time
 __virtualname__ = "plasma_prove_sessions"
 
 NOTICED = 40  # seconds
-_SETTINGS = "from tljh_plasma import settings; settings.load()"
+# A hub that has worked with both keeps copies of them, which say that they have been there.
+_OPENS = {
+    "config.yaml": "from tljh_plasma import settings; settings.load()",
+    "plasma.sqlite": (
+        "import os, pathlib; from tljh_plasma.access import Store; "
+        "Store(pathlib.Path(os.environ['TLJH_INSTALL_PREFIX'], 'state', 'plasma.sqlite')).upgrade()"
+    ),
+}
 
 
 def __virtual__():
@@ -33,7 +40,7 @@ def attacks():
     return [
         {
             "name": "A10.shut",
-            "what": "A hub whose configuration is gone opens (a copy without one is asked)",
+            "what": "A hub whose configuration or permissions are gone opens (a copy is asked)",
             "expected": "it does not start",
             "play": _shut,
         },
@@ -69,20 +76,26 @@ def attacks():
 
 def _shut(scene):
     copy = pathlib.Path(scene.directory, "prefix")
-    for name in ("config", "state"):
+    for name in ("config", "state/kept"):
         os.makedirs(copy / name, mode=0o700, exist_ok=True)
-    python = pathlib.Path(scene.prefix, "hub", "bin", "python3")
-    done = subprocess.run(
-        [str(python), "-I", "-c", _SETTINGS],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd="/",
-        env={"PATH": "/usr/bin:/bin", "TLJH_INSTALL_PREFIX": str(copy)},
-    )
-    if not done.returncode:
-        return False, "it takes defaults for all that was said"
-    return True, (done.stderr.strip() or "it ended").splitlines()[-1][-90:]
+    python, opened = pathlib.Path(scene.prefix, "hub", "bin", "python3"), []
+    for name, code in _OPENS.items():
+        (copy / "state" / "kept" / name).touch(mode=0o600)
+        done = subprocess.run(
+            [str(python), "-I", "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin", "TLJH_INSTALL_PREFIX": str(copy)},
+        )
+        if "ModuleNotFoundError" in done.stderr:
+            return False, "not played: the plugin is not there"
+        if not done.returncode:
+            opened.append(name)
+    if opened:
+        return False, f"without {' and '.join(opened)} it takes what is usual"
+    return True, f"it ends without {' or '.join(_OPENS)}"
 
 
 def _fixation(scene):

@@ -14,20 +14,30 @@ IN_THE_HUB = {
     "A1.read": "import tljh_plasma.guard as g; g.for_a_person = lambda sent: True",
     "A1.answer": "c.PlasmaProxy.chains = {'user': (), 'hub': (), 'service': ()}",
     "A4.start": "import tljh_plasma.privileged as p; p.Remembered.answer = lambda self, name: self is not p.accounts",
-    "A6.note": "import tljh_plasma.bounds as b; b.NOTE = 10**9",
+    "A6.note": "import tljh_plasma.bounds as b, tljh_plasma.handlers as h; b.NOTE = h.NOTE = 10**9",
     "A7.guess": "import tljh_plasma.logins as l; l.Logins._refuse_guesses = lambda self, pair: None",
     "A8.login": "import tljh_plasma.limits as m; m.SMALL_BODY = 10**9",
     "A15.logout": "import tljh_plasma.sessions as s; s.end = lambda *arguments: 0",
 }
 # (attack, what root does, what undoes it)
+DOORS = "/etc/ssh/sshd_config.d/10-plasma.conf"
+CONTROL = "/run/systemd/system.control/jupyterhub.service.d"
 ON_THE_SERVER = (
-    ("A2.key", "mv /etc/ssh/sshd_config.d/DOORS /root/doors && systemctl reload ssh", "mv /root/doors /etc/ssh"),
+    (
+        "A2.key",
+        f"systemctl stop plasma-doors && mv {DOORS} /root/doors && systemctl reload ssh",
+        f"mv /root/doors {DOORS} && systemctl start plasma-doors && systemctl reload ssh",
+    ),
     (
         "A3.bind",
         "sysctl -w net.ipv4.ip_unprivileged_port_start=0",
         "sysctl -w net.ipv4.ip_unprivileged_port_start=1024",
     ),
-    ("A8.memory", "systemctl set-property --runtime jupyterhub.service MemoryMax=infinity", "true"),
+    (
+        "A8.memory",
+        "systemctl set-property --runtime jupyterhub.service MemoryMax=infinity",
+        f"rm -r {CONTROL} && systemctl daemon-reload",
+    ),
 )
 LOOK = r"""
 for file in passwd shadow group gshadow subuid subgid; do sha256sum /etc/$file; done
@@ -84,8 +94,7 @@ def test_people_read_it_too(server):
     assert [line for line in lines if line.startswith(" -- A15.hsts")]
 
 
-def test_no_password_is_in_an_argument(server):
-    """Every program that runs meanwhile is looked at, and no argument holds what the account database knows."""
+def test_an_attack_that_there_is_not(server):
     done = prove(server, "only=A99")
     assert done.returncode != 0
     assert "There is no attack 'A99'" in done.stdout

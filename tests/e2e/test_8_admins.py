@@ -242,7 +242,7 @@ def test_a3_nobody_takes_a_port_of_the_hub_while_it_restarts(site, target, befor
     assert found["heard"] == []
     assert found["tries"] > 1000
 
-    # Where the kernel gives these ports to everybody: what is behind the proxy is won, and root's token is not.
+    # Where the kernel gives these ports to everybody, what is behind the proxy is won, and root's token is not.
     token = target.sudo("cat /opt/tljh/state/plasma-operator.token").stdout
     target.sudo("sysctl -q -w net.ipv4.ip_unprivileged_port_start=0")
     try:

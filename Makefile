@@ -99,7 +99,7 @@ test-plugin: $(VENV)/.ready $(PLUGIN_VENV)/.ready  ## the hub's plugin, with a r
 	host=$$($(PYTHON) -m tests.support engine) && DOCKER_HOST=$$host $(PLUGIN_VENV)/bin/python -m pytest plugin/tests
 
 # What meets JupyterHub, without the tests that take long for other reasons.
-NEXT_TESTS = auth disk_quota form gone_accounts hook notices operators package planning standalone_hub theme
+NEXT_TESTS = auth disk_quota form gone_accounts guard hook notices operators package pages planning proxy standalone_hub theme
 next_pytest = host=$$($(PYTHON) -m tests.support engine) && \
 	DOCKER_HOST=$$host PYTHONPATH=plugin/next $(NEXT_VENV)/bin/python -m pytest -p known_failures
 

@@ -172,6 +172,11 @@ class StandIn:
             return web.Response(status=302, headers={"Location": f"{PREFIX}elsewhere"})
         if what == "unchanged":
             return web.Response(status=304, headers={"ETag": '"x"'})
+        if what == "page":
+            root = PREFIX.rstrip("/")
+            bases = f'<base href="{root}/$1a/system/index.html"><base href="{root}/">'
+            page = f'{bases}<meta name="url-root" content="{root}"><a href="{root}s/">'
+            return web.Response(text=page, content_type="text/html")
         if what == "zipped":
             return web.Response(
                 body=b"\x1f\x8b not really",
@@ -200,8 +205,17 @@ class StandIn:
         secret = self.application.settings["cookie_secret"]
         return "service-cockpit=" + create_signed_value(secret, "service-cockpit", token).decode()
 
-    def get(self, path: str = "", token: str = "", method: str = "GET", **options: Any) -> requests.Response:
-        """Ask as a browser does that comes through the proxy."""
+    def own(self, token: str) -> str:
+        """The visitor's own part of the paths."""
+        address = self.get("", token, own=False).headers["Location"]
+        return address.removeprefix(PREFIX)
+
+    def get(
+        self, path: str = "", token: str = "", method: str = "GET", own: bool = True, **options: Any
+    ) -> requests.Response:
+        """Ask as a browser does that comes through the proxy; an administrator's knows its own path."""
+        if own and self.people.get(token, {}).get("admin") and self.people[token]["scopes"] and not self.hub_fails:
+            path = self.own(token) + path
         headers = {
             "X-Forwarded-Proto": "https",
             "X-Forwarded-For": "192.0.2.7",
@@ -215,8 +229,13 @@ class StandIn:
         address = f"http://{self.host}{PREFIX}{path}"
         return requests.request(method, address, headers=headers, timeout=60, allow_redirects=False, **options)
 
-    async def connect(self, token: str = "", path: str = "cockpit/socket", **headers: str | None) -> Any:
-        """Open a WebSocket as a page of the hub's origin does."""
+    async def connect(
+        self, token: str = "", path: str = "cockpit/socket", own: bool = True, **headers: str | None
+    ) -> Any:
+        """Open a WebSocket as a page of Cockpit's does."""
+        person = self.people.get(token, {})
+        if own and person.get("admin") and person["scopes"]:
+            path = self.own(token) + path
         sent = {
             "X-Forwarded-Proto": "wss",
             "Origin": f"https://{self.host}",

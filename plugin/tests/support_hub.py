@@ -64,6 +64,7 @@ class Hub:
         self.token = secrets.token_hex(16)
         self.processes: dict[str, subprocess.Popen] = {}
         self.visitors: set[str] = {admin}
+        settings = {"service_port": self.service_port, "network": {"name": NETWORK}, **(plasma or {})}
         (prefix / "config" / "jupyterhub_config.d").mkdir(parents=True)
         (prefix / "state").mkdir()
         (prefix / "config" / "config.yaml").write_text(
@@ -72,7 +73,7 @@ class Hub:
             f"http:\n  address: 127.0.0.1\n  port: {self.port}\n"
             f"traefik_api:\n  port: {self.api_port}\n"
             f"services:\n  cull: {cull}\n"
-            f"plasma: {json.dumps({'service_port': self.service_port, 'network': {'name': NETWORK}, **(plasma or {})})}\n"
+            f"plasma: {json.dumps(settings)}\n"
         )
         (prefix / "config" / "jupyterhub_config.d" / "tests.py").write_text(
             f"c.JupyterHub.hub_port = {self.hub_port}\n"

@@ -115,9 +115,46 @@ def test_websockets_of_other_sites_get_nothing(world, admin, origin):
 
 
 def test_a_body_is_not_waited_for(world):
-    for size, status in ((1000, 403), (20_000, 413)):
-        answer = requests.post(f"http://127.0.0.1:{world.port}{PREFIX}", data=b"0" * size, timeout=30)
-        assert answer.status_code in (status, 405)
+    url = f"http://127.0.0.1:{world.port}{PREFIX}"
+    assert requests.post(url, data=b"0" * 1000, timeout=30).status_code in (403, 405)
+    assert requests.post(url, data=b"0" * 20_000, timeout=30).status_code == 413
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_pages_of_user_servers_get_nothing(world, admin, path):
+    """They are on this origin, and their requests have the administrator's cookies."""
+    ahead = {"Sec-Purpose": "prefetch;prerender"}
+    nothing = {"Sec-Fetch-Mode": None, "Sec-Fetch-Site": None, "Sec-Fetch-Dest": None}
+    picture = {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+    others = world.own(world.person(admin=True))
+    for headers in (SCRIPT, FRAME, ahead, nothing, picture):
+        for begins in ("", others, "~0/", "~/"):
+            answer = world.get(f"{begins}{path}", admin, own=False, headers=headers)
+            assert answer.status_code == 403, (headers, begins)
+    assert refused(world, admin, own=False) == 403
+    assert refused(world, admin, own=False, path=f"{others}cockpit/socket") == 403
+    assert world.seen == []
+    # People are shown the way, with the path of an earlier login too.
+    for begins in ("", others):
+        answer = world.get(f"{begins}{path}", admin, own=False)
+        assert answer.status_code == 302
+        assert answer.headers["Location"] == f"{PREFIX}{world.own(admin)}{path}"
+        assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+
+
+def test_pages_find_cockpit_at_the_path_of_the_visitor(world, admin):
+    own = f"{PREFIX}{world.own(admin)}"
+    text = world.get("page", admin).text
+    assert text == (
+        f'<base href="{own}$1a/system/index.html"><base href="{own}"><meta name="url-root" content="{own[:-1]}">'
+        f'<a href="{PREFIX[:-1]}s/">'
+    )
+
+
+def test_pages_connect_to_cockpit_alone(world, admin):
+    policy = world.get("", admin).headers["Content-Security-Policy"]
+    assert f"connect-src https://{world.host}{PREFIX} wss://{world.host}{PREFIX}; " in policy
+    assert f"frame-src https://{world.host}{PREFIX}" in policy
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
@@ -138,7 +175,7 @@ def test_a_hub_that_does_not_answer_lets_nobody_in(world, admin):
 def test_cockpit_gets_nothing_of_the_hub(world, admin):
     cookies = f"_xsrf=secret; jupyterhub-session-id=secret; cockpit=dj0y; {world.cookie(admin)}"
     headers = {"Cookie": cookies, "X-XSRFToken": "secret", "Authorization": "Basic dTpw", "X-Superuser": "any"}
-    assert world.get("cockpit/login", headers={**headers, **SCRIPT}).status_code == 200
+    assert world.get(f"{world.own(admin)}cockpit/login", headers={**headers, **SCRIPT}).status_code == 200
     (_, _, got) = world.seen[0]
     assert got["Cookie"] == "cockpit=dj0y"
     assert got["Authorization"] == "Basic dTpw"
@@ -157,14 +194,16 @@ def test_a_token_of_the_hub_opens_the_door_and_stays_there(world, admin):
 
 def test_cockpits_cookie_is_for_cockpit_alone(world, admin):
     answer = world.get("login", admin, headers=SCRIPT)
-    assert answer.headers["Set-Cookie"] == f"cockpit=dj0yO2s9; Path={PREFIX}; SameSite=Strict; Secure; HttpOnly"
+    assert answer.headers["Set-Cookie"] == (
+        f"cockpit=dj0yO2s9; Path={PREFIX}{world.own(admin)}; SameSite=Strict; Secure; HttpOnly"
+    )
 
 
 def test_answers_have_the_headers_of_the_hubs_services(world, admin):
     headers = world.get("", admin).headers
     assert headers["X-Frame-Options"] == "SAMEORIGIN"
     assert headers["X-Content-Type-Options"] == "nosniff"
-    assert headers["Referrer-Policy"] == "same-origin"
+    assert headers["Referrer-Policy"] == "strict-origin"
     assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert headers["Cache-Control"] == "no-store"
     assert headers["Content-Type"] == "text/html; charset=utf-8"
@@ -180,7 +219,7 @@ def test_answers_pass_as_they_are(world, admin):
     assert answer.headers["Cache-Control"] == "max-age=86400, private"
     assert answer.headers["ETag"] == '"z"'
     assert world.get("unchanged", admin).status_code == 304
-    assert world.get("moved", admin).headers["Location"] == f"{PREFIX}elsewhere"
+    assert world.get("moved", admin).headers["Location"] == f"{PREFIX}{world.own(admin)}elsewhere"
     denied = world.get("denied", admin, headers=SCRIPT)
     assert (denied.status_code, denied.headers["WWW-Authenticate"]) == (401, "X-Conversation 1 eA==")
     head = world.get("zipped", admin, "HEAD")

@@ -17,7 +17,7 @@ ROUTES = {
 }
 
 
-def make_proxy(path) -> PlasmaProxy:
+def make_proxy(path, entry_point: str = "http") -> PlasmaProxy:
     """A proxy whose Traefik is somebody else's process."""
 
     class Started(PlasmaProxy):
@@ -27,6 +27,7 @@ def make_proxy(path) -> PlasmaProxy:
     c = Config()
     c.TraefikFileProviderProxy.dynamic_config_file = str(path)
     c.TraefikProxy.should_start = False
+    c.TraefikProxy.traefik_entrypoint = entry_point
     c.TraefikProxy.traefik_api_password = "x" * 64
     return Started(config=c, public_url="http://127.0.0.1", traefik_api_url="http://127.0.0.1:8099")
 
@@ -56,7 +57,7 @@ def rules(tmp_path):
     return path
 
 
-def check(path) -> None:
+def check(path, first: tuple[str, ...] = ()) -> None:
     """Every route has the middlewares of its kind, and every middleware that a route names is there."""
     written = toml.loads(path.read_text())
     routes = written["jupyterhub"]["routes"]
@@ -64,15 +65,16 @@ def check(path) -> None:
         assert set(router.get("middlewares", [])) <= set(written["http"]["middlewares"])
         if name in routes:
             wanted = middlewares.CHAINS[middlewares.kind(routes[name]["data"])]
-            assert router.get("middlewares", []) == list(wanted), name
+            assert router.get("middlewares", []) == [*first, *wanted], name
 
 
-def test_routes_of_servers_that_run_get_the_middlewares(rules):
+@pytest.mark.parametrize(("entry_point", "first"), [("http", ()), ("https", ("plasma-https",))])
+def test_routes_of_servers_that_run_get_the_middlewares(rules, entry_point, first):
     async def start() -> None:
-        await make_proxy(rules)._start_future
+        await make_proxy(rules, entry_point)._start_future
 
     asyncio.run(start())
-    check(rules)
+    check(rules, first)
     assert set(toml.loads(rules.read_text())["jupyterhub"]["routes"]) == set(ROUTES)
 
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.support.paths import REPOSITORY
@@ -78,6 +77,9 @@ def run_cell(page: Page, code: str) -> None:
 
 def serious_problems(page: Page) -> list[str]:
     """What axe-core finds on the page that keeps people out, one line for each element."""
+    # The plugin's tests use a browser without it.
+    from axe_playwright_python.sync_playwright import Axe
+
     found = Axe().run(page).response["violations"]
     return [
         f"{urlsplit(page.url).path}: {rule['id']} ({rule['impact']}): {node['html'][:200]}"

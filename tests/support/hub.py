@@ -8,6 +8,10 @@ import requests
 
 from tests.support.shell import SupportError
 
+# What browsers say of their requests: over HTTPS, cookies count for nothing without.
+DOCUMENT = {"Sec-Fetch-Dest": "document", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin"}
+SCRIPT = {"Sec-Fetch-Dest": "empty", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"}
+
 
 class HubUser:
     """One person's session."""
@@ -16,6 +20,7 @@ class HubUser:
         self.url = url.rstrip("/")
         self.name = name
         self.session = requests.Session()
+        self.session.headers.update(DOCUMENT)
 
     def _xsrf(self) -> str:
         # The hub sets one _xsrf cookie for its own path, a user server another for its path.
@@ -44,7 +49,7 @@ class HubUser:
         answer = self.session.request(
             method,
             f"{self.url}/hub/api{path}",
-            headers={"X-XSRFToken": self._xsrf(), "Referer": f"{self.url}/hub/home"},
+            headers={**SCRIPT, "X-XSRFToken": self._xsrf()},
             timeout=60,
             **options,
         )

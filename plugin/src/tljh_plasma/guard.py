@@ -59,7 +59,32 @@ REFUSED = (
     "This is a page for people: open it in a window of its own. Browsers may not fetch it for other pages, or show "
     "it in them.\n"
 )
+TOSSED = (
+    "Another page of this server has set a cookie of the hub's in your browser. All cookies have been deleted: please "
+    "log in again, and tell the administrator whose page you had opened.\n"
+)
 OUTDATED = "Your browser is too old for this hub: it does not say what its requests are for. Please update it.\n"
+
+
+def for_a_person(sent: HTTPHeaders) -> bool:
+    """Return whether a browser says that a request is for a document that fills a window.
+
+    Args:
+        sent: headers of the request.
+    """
+    ahead = any(name in sent for name in PREFETCHES)
+    return sent.get("Sec-Fetch-Dest") == "document" and sent.get("Sec-Fetch-Mode") == "navigate" and not ahead
+
+
+def tossed(cookies: str) -> bool:
+    """Return whether one of the hub's own cookies was sent twice: scripts can set it for another path.
+
+    Args:
+        cookies: the header of a request.
+    """
+    names = [cookie.partition("=")[0].strip() for cookie in cookies.split(";")]
+    ours = [name for name in names if name.startswith(("jupyterhub-", "service-"))]
+    return len(set(ours)) < len(ours)
 
 
 class Nonces(Extension):
@@ -74,7 +99,7 @@ class Nonces(Extension):
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
         """Return a template with a nonce in each start of a script."""
-        return re.sub(r"<script\b", '<script nonce="{{ plasma_nonce() }}"', source)
+        return re.sub(r"<script\b", r'\g<0> nonce="{{ plasma_nonce() }}"', source, flags=re.IGNORECASE)
 
 
 class Guard(OutputTransform):
@@ -84,31 +109,31 @@ class Guard(OutputTransform):
     api: tuple[str, ...] = ()
     static: tuple[str, ...] = ()
     scripts: tuple[str, ...] = ()
+    # Paths of files that are the same for everybody.
+    files: tuple[str, ...] = ()
     # Where the hub answers for servers that do not run; JupyterLab goes by the status.
     stopped: tuple[str, ...] = ()
 
     def __init__(self, request: HTTPServerRequest) -> None:
         self.host = request.host
-        self.is_static = request.path.startswith(self.static)
-        self.refused = False
+        self.is_static = request.path.startswith(self.static) or request.path in self.files
+        self.refused = ""
         self.nonce = secrets.token_urlsafe(16)
         NONCE.set(self.nonce)
         sent = request.headers
+        self.tossed = tossed(sent.get("Cookie", ""))
+        if self.tossed:
+            sent.pop("Cookie")
         self.outdated = not any(name in sent for name in ("Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site"))
         if self.outdated:
             # Programs and plain HTTP; the hub's own processes ask without cookies.
             self.is_document = request.protocol != "https" or "Cookie" not in sent
         else:
-            self.is_document = self._for_a_person(sent)
+            self.is_document = for_a_person(sent)
         if not self.is_document and not self._counts(request):
             sent.pop("Cookie", None)
             # Else JupyterHub would give whoever it does not know a new XSRF cookie in the place of the visitor's.
             sent["Sec-Fetch-Mode"] = "cors"
-
-    def _for_a_person(self, sent: HTTPHeaders) -> bool:
-        """Whether a request is for a document that fills a window."""
-        ahead = any(name in sent for name in PREFETCHES)
-        return sent.get("Sec-Fetch-Dest") == "document" and sent.get("Sec-Fetch-Mode") == "navigate" and not ahead
 
     def _counts(self, request: HTTPServerRequest) -> bool:
         """Whether the cookies of a request that is for no document count. Its token is still to be checked."""
@@ -135,18 +160,21 @@ class Guard(OutputTransform):
             return status_code, headers, chunk
         for name, value in HEADERS.items():
             headers[name] = value
-        if not headers.get("Content-Type", "").lower().startswith("text/html"):
+        is_page = headers.get("Content-Type", "").lower().startswith("text/html")
+        if self.tossed:
+            headers["Clear-Site-Data"] = '"cookies"'
+            headers.pop("Location", None)
+            self.refused = TOSSED
+        elif is_page and not self.is_document and not 300 <= status_code < 400:
+            self.refused = OUTDATED if self.outdated else REFUSED
+        if not self.refused:
+            if is_page and self.is_document:
+                headers.add("Content-Security-Policy", self.page_policy())
             return status_code, headers, chunk
-        if 300 <= status_code < 400:
-            return status_code, headers, chunk
-        if self.is_document:
-            headers.add("Content-Security-Policy", self.page_policy())
-            return status_code, headers, chunk
-        self.refused = True
-        headers["Content-Type"] = "text/plain; charset=UTF-8"
-        for name in ("Etag", "Content-Length", "Content-Encoding"):
+        text = self.refused.encode()
+        for name in ("Etag", "Content-Encoding"):
             headers.pop(name, None)
-        text = (OUTDATED if self.outdated else REFUSED).encode()
+        headers["Content-Type"] = "text/plain; charset=UTF-8"
         headers["Content-Length"] = str(len(text))
         # JupyterLab knows a server that has stopped by the status.
         return (status_code if status_code >= 400 else 403), headers, text
@@ -176,7 +204,8 @@ def of_hub(base_url: str) -> type[Guard]:
 
     class HubGuard(Guard):
         api = (f"{base}hub/api/",)
-        static = (f"{base}hub/static/", f"{base}hub/logo")
+        static = (f"{base}hub/static/",)
+        files = (f"{base}hub/logo",)
         scripts = (f"{base}hub/static/",)
         stopped = (f"{base}user/", f"{base}hub/user/")
 

@@ -11,7 +11,9 @@ from typing import Any
 # What a route leads to.
 USER, HUB, SERVICE = "user", "hub", "service"
 
-# Headers of answers that reach beyond the path they were sent from, and why.
+# Headers of answers that reach beyond the path they were sent from, and why. Set-Cookie is not among them: scripts set
+# cookies for other paths by themselves, and Traefik's middlewares do not see the answer that opens a WebSocket. What a
+# cookie of theirs does to the hub's is up to guard.py.
 BEYOND_A_PATH = (
     # A script of one server would handle requests to the hub's pages.
     "Service-Worker-Allowed",
@@ -58,6 +60,10 @@ MIDDLEWARES: dict[str, dict[str, Any]] = {
 
 # In the order in which requests pass them.
 CHAINS: dict[str, tuple[str, ...]] = {USER: ("plasma-own-path",), HUB: (), SERVICE: ()}
+
+# Over HTTPS, before all others: what the host itself says. Thirty days, and none of its other names: an operator may go
+# back to HTTP, and browsers that came lately would not follow until then.
+HTTPS = {"plasma-https": {"headers": {"customResponseHeaders": {"Strict-Transport-Security": "max-age=2592000"}}}}
 
 
 def kind(data: dict[str, Any]) -> str:

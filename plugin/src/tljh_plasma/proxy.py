@@ -22,11 +22,17 @@ class PlasmaProxy(TraefikFileProviderProxy):
 
     @default("middlewares")
     def _default_middlewares(self) -> dict[str, Any]:
-        return middlewares.MIDDLEWARES
+        return {**(middlewares.HTTPS if self._https else {}), **middlewares.MIDDLEWARES}
 
     @default("chains")
     def _default_chains(self) -> dict[str, Any]:
-        return middlewares.CHAINS
+        first = middlewares.HTTPS if self._https else ()
+        return {kind: (*first, *names) for kind, names in middlewares.CHAINS.items()}
+
+    @property
+    def _https(self) -> bool:
+        # The name of TLJH, and so ours.
+        return self.traefik_entrypoint == "https"
 
     @default("dynamic_config")
     def _load_dynamic_config(self) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def application(values: Settings, prefix: str, cockpit: aiohttp.ClientSession, r
         log=LOG,
         log_function=log_request,
         cookie_secret=kept_secret(values.state_dir / "plasma-cockpit-cookie.secret"),
-        xsrf_cookie_kwargs={"samesite": "Strict"},
+        xsrf_cookie_kwargs={"samesite": "Strict", "httponly": True},
         base_url=base_url,
         hub_prefix=url_path_join(base_url, "hub/"),
         service_prefix=prefix,

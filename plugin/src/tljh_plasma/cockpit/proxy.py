@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import hmac
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +17,7 @@ from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 from yarl import URL
 
+from .. import guard
 from ..service.base import HEADERS, NOT_LOGGED_IN, NOT_SAME_ORIGIN, CallbackHandler, PageHandler
 from ..service.errors import Refused
 from . import headers
@@ -38,6 +42,8 @@ ANSWER_HEADERS = {
 }
 # What Cockpit's own policy leaves open, beside it: browsers follow both.
 POLICY = "frame-ancestors 'self'; base-uri 'self'; form-action 'self'; object-src 'none'"
+# Where a visitor's own paths begin, behind the service's.
+OWN = re.compile(r"~[0-9a-f]+/")
 
 
 class Administrators(PageHandler):
@@ -105,10 +111,15 @@ class CockpitHandler(Administrators, WebSocketHandler):
     @property
     def _address(self) -> URL:
         # As it was written. The name in it is nobody's: the connection is to a Unix socket.
-        return URL(f"http://cockpit{self.request.uri}", encoded=True)
+        path = self.request.uri.removeprefix(self._root).removeprefix(self.settings["service_prefix"])
+        return URL(f"http://cockpit{self.settings['service_prefix']}{path}", encoded=True)
 
     def _sent(self) -> dict[str, str]:
-        return headers.for_cockpit(self.request.headers, self.request.host, self.request.remote_ip or "")
+        sent = headers.for_cockpit(self.request.headers, self.request.host, self.request.remote_ip or "")
+        if self.request.headers.get("Sec-Fetch-Mode") == "navigate":
+            # Pages are changed on their way.
+            sent.pop("Accept-Encoding", None)
+        return sent
 
     def set_default_headers(self) -> None:
         """Headers of answers of our own."""
@@ -122,10 +133,36 @@ class CockpitHandler(Administrators, WebSocketHandler):
         """Answers are Cockpit's, tags and all."""
 
     async def prepare(self) -> None:
-        """Nothing outside the service's path is asked for, however it is written."""
-        if not self.request.uri.startswith(self.settings["service_prefix"]):
+        """Nothing outside the service's path is asked for, however it is written.
+
+        Pages of user servers are on this origin: browsers send them what they ask for, and let them into Cockpit's
+        frames. So all of Cockpit is at a path that the visitor alone knows. It is told to documents that a person goes
+        to, which no other page can look into.
+        """
+        prefix = self.settings["service_prefix"]
+        if not self.request.uri.startswith(prefix):
             raise Refused(404)
         await super().prepare()
+        if self._finished or getattr(self, "_token_authenticated", False):
+            return
+        path = self.request.uri.removeprefix(prefix)
+        if path.startswith(self._own):
+            return
+        if not guard.for_a_person(self.request.headers) or self.request.method != "GET" or self._is_websocket:
+            raise Refused(403, NOT_SAME_ORIGIN)
+        self.redirect(f"{prefix}{self._own}{OWN.sub('', path, count=1)}")
+
+    @property
+    def _own(self) -> str:
+        """The first part of the visitor's own paths; another one after each login at the hub."""
+        secret = self.settings["cookie_secret"].encode()
+        return f"~{hmac.new(secret, self.hub_auth.get_token(self).encode(), hashlib.sha256).hexdigest()[:40]}/"
+
+    @property
+    def _root(self) -> str:
+        """Where the visitor's browser finds Cockpit."""
+        prefix = self.settings["service_prefix"]
+        return prefix if getattr(self, "_token_authenticated", False) else f"{prefix}{self._own}"
 
     @property
     def _is_websocket(self) -> bool:
@@ -156,7 +193,11 @@ class CockpitHandler(Administrators, WebSocketHandler):
                 self.request.method, self._address, headers=self._sent(), allow_redirects=False
             ) as answer:
                 self._begin(answer)
-                if self.request.method == "GET":
+                if self._is_page(answer):
+                    page = self._relocated(await answer.read())
+                    self.set_header("Content-Length", str(len(page)))
+                    self.write(page)
+                elif self.request.method == "GET":
                     async for piece in answer.content.iter_chunked(CHUNK):
                         self.write(piece)
                         # Until the browser has taken it, no more is read.
@@ -186,15 +227,42 @@ class CockpitHandler(Administrators, WebSocketHandler):
             if name.partition(" ")[0].lower() in headers.LOGINS[1:]:
                 self.add_header("WWW-Authenticate", name)
         for cookie in answer.headers.getall("Set-Cookie", []):
-            kept = headers.set_cookie(cookie, self.settings["service_prefix"])
+            kept = headers.set_cookie(cookie, self._root)
             if kept:
                 self.add_header("Set-Cookie", kept)
         for name, value in ANSWER_HEADERS.items():
             self.set_header(name, value)
-        for policy in [*answer.headers.getall("Content-Security-Policy", []), POLICY]:
+        for policy in [*answer.headers.getall("Content-Security-Policy", []), POLICY, self._own_policy()]:
             self.add_header("Content-Security-Policy", policy)
+        if "Location" in answer.headers:
+            self.set_header("Location", self._relocated(answer.headers["Location"].encode()).decode())
         if "Content-Length" in answer.headers:
             self.set_header("Content-Length", answer.headers["Content-Length"])
+
+    def _is_page(self, answer: aiohttp.ClientResponse) -> bool:
+        """Whether an answer is a whole page; one that is not compressed, as we asked for none that is."""
+        return (
+            self.request.method == "GET"
+            and answer.content_type == "text/html"
+            and "Content-Encoding" not in answer.headers
+            and answer.status != 304
+        )
+
+    def _relocated(self, text: bytes) -> bytes:
+        """Return a page or an address with the visitor's own path wherever it names the service's."""
+        shared, own = (path.strip("/").encode() for path in (self.settings["service_prefix"], self._root))
+        return re.sub(re.escape(shared) + rb"(?=[/\"'])|" + re.escape(shared) + rb"$", lambda _: own, text)
+
+    def _own_policy(self) -> str:
+        """Let pages connect to Cockpit and show its pages, and nothing else of the origin.
+
+        They keep in the origin's storage where they find each other, and pages of user servers can write to that.
+        """
+        host, prefix = self.request.host, self.settings["service_prefix"]
+        if not guard.HOST.fullmatch(host):
+            return "frame-ancestors 'self'"
+        here = f"https://{host}{prefix}"
+        return f"connect-src {here} wss://{host}{prefix}; frame-src {here}"
 
     def _silent(self, error: BaseException) -> Refused:
         self.log.error("Cockpit does not answer: %s", error or type(error).__name__)

@@ -145,6 +145,10 @@ def remove(prefix="/opt/tljh"):
     problems = []
     try:
         for image in left():
+            # A start that was under way when its owner was removed may have made one since.
+            filters = urllib.parse.quote(json.dumps({"ancestor": [image]}))
+            for found in json.loads(_docker("GET", f"/containers/json?all=1&filters={filters}")):
+                _docker("DELETE", f"/containers/{found['Id']}?force=1&v=1")
             _docker("DELETE", f"/images/{image}?force=1")
     except CommandExecutionError as exc:
         problems.append(str(exc))

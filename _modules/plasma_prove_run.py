@@ -79,6 +79,9 @@ def run(only=None, clean=False, prefix="/opt/tljh"):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise CommandExecutionError("Another run of plasma.prove is going on: let it finish.") from None
+        lock.truncate()
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
         with _Signals() as signals:
             removed = __salt__["plasma_prove_people.left"]() + __salt__["plasma_prove_environment.left"]()
             problems = _remove(prefix) if removed or clean else []
@@ -116,19 +119,25 @@ def _wanted(only):
 
 
 def _play(wanted, scene):
-    for attack in wanted:
-        if "begin" in attack:
-            attack["begin"](scene)
+    broken = {
+        attack["name"]: seen for attack in wanted if "begin" in attack and (seen := _tried(attack["begin"], scene)[1])
+    }
     found = []
     for attack in wanted:
         begun = time.monotonic()
-        try:
-            refused, seen = attack["play"](scene)
-        except (CommandExecutionError, OSError, ValueError, KeyError, http.client.HTTPException) as exc:
-            refused, seen = False, f"not played: {str(exc).rstrip('.') or type(exc).__name__}"
+        seen = broken.get(attack["name"])
+        refused, seen = (False, seen) if seen else _tried(attack["play"], scene)
         one = {"attack": attack["name"], "what": attack["what"], "expected": attack["expected"]}
         found.append({**one, "seen": seen, "refused": refused, "seconds": round(time.monotonic() - begun, 1)})
     return sorted(found, key=_by_name)
+
+
+def _tried(function, scene):
+    """Call a part of an attack; what it returned, or that it could not be played."""
+    try:
+        return function(scene) or (None, "")
+    except (CommandExecutionError, OSError, ValueError, KeyError, http.client.HTTPException) as exc:
+        return False, f"not played: {str(exc).rstrip('.') or type(exc).__name__}"
 
 
 def _by_name(one):

@@ -13,7 +13,7 @@ HUB = "/opt/tljh/config/jupyterhub_config.d/sabotage.py"
 IN_THE_HUB = {
     "A1.read": "import tljh_plasma.guard as g; g.for_a_person = lambda sent: True",
     "A1.answer": "c.PlasmaProxy.chains = {'user': (), 'hub': (), 'service': ()}",
-    "A4.start": "import tljh_plasma.privileged as p; p.Remembered.answer = lambda self, name: self is not p.accounts",
+    "A4.start": "import tljh_plasma.privileged as p; p.accounts._ask = p.reason = lambda name: ''",
     "A6.note": "import tljh_plasma.bounds as b, tljh_plasma.handlers as h; b.NOTE = h.NOTE = 10**9",
     "A7.guess": "import tljh_plasma.logins as l; l.Logins._refuse_guesses = lambda self, pair: None",
     "A8.login": "import tljh_plasma.limits as m; m.SMALL_BODY = 10**9",
@@ -21,7 +21,7 @@ IN_THE_HUB = {
 }
 # (attack, what root does, what undoes it)
 DOORS = "/etc/ssh/sshd_config.d/10-plasma.conf"
-CONTROL = "/run/systemd/system.control/jupyterhub.service.d"
+UNIT = "/run/systemd/system/jupyterhub.service.d"
 ON_THE_SERVER = (
     (
         "A2.key",
@@ -35,8 +35,8 @@ ON_THE_SERVER = (
     ),
     (
         "A8.memory",
-        "systemctl set-property --runtime jupyterhub.service MemoryMax=infinity",
-        f"rm -r {CONTROL} && systemctl daemon-reload",
+        f"mkdir -p {UNIT} && printf '[Service]\\nMemoryMax=infinity\\n' > {UNIT}/zz.conf && systemctl daemon-reload",
+        f"rm {UNIT}/zz.conf && systemctl daemon-reload",
     ),
 )
 LOOK = r"""
@@ -105,7 +105,7 @@ def test_what_a_killed_run_left_is_removed(server):
     running = server.site.start("plasma.prove")
     people = f"getent passwd | grep -c ^{PEOPLE}"
     wait_for(lambda: server.target.ssh(people, check=False).stdout.strip() == "2", timeout=60, what="throwaway people")
-    server.target.sudo("kill -9 $(fuser /run/plasma-prove.lock 2> /dev/null)")
+    server.target.sudo("kill -9 $(cat /run/plasma-prove.lock)")
     running.wait(timeout=60)
     assert looked(server) != before
     done = prove(server, "clean=True")

@@ -104,6 +104,21 @@ def test_an_attack_that_cannot_be_played_counts(world):
     assert (found["refused"], found["attacks"][0]["seen"]) == (False, "not played: ssh is not installed")
 
 
+def test_one_that_cannot_begin_counts_and_stops_no_other(world):
+    def broken(scene):
+        raise CommandExecutionError("the throwaway server did not start")
+
+    kept = world.attacks
+    world.attacks = lambda: [{**kept()[1], "begin": broken}, {**kept()[2], "begin": lambda scene: None}]
+    run.__salt__["plasma_prove_all.attacks"] = world.attacks
+    found = run.run()
+    assert [one["seen"] for one in found["attacks"]] == [
+        "not played: the throwaway server did not start",
+        "does not apply",
+    ]
+    assert found["refused"] is False
+
+
 def test_what_could_not_be_removed_counts(world):
     world.problems = ["userdel failed"]
     found = run.run()

@@ -8,7 +8,6 @@ import pytest
 import requests
 from support_cockpit import BIG, PREFIX, StandIn
 from support_hub import wait_until
-from tljh_plasma.service.base import HubLogin
 from tornado.httpclient import HTTPClientError
 
 PATHS = ("", "cockpit/login", "cockpit/@localhost/system/index.html", "cockpit/static/login.css", "ping", "a%2Fb")
@@ -18,11 +17,9 @@ FRAME = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    HubLogin.clear_instance()
     made = StandIn(tmp_path, monkeypatch)
     yield made
     made.close()
-    HubLogin.clear_instance()
 
 
 @pytest.fixture

@@ -56,22 +56,24 @@ fetch-backup: $(VENV)/.ready  ## bring the newest backup of a server here (ID=na
 	@$(PYTHON) -m tools.backups fetch $(ID) $(if $(ARCHIVE),--archive $(ARCHIVE))
 
 .PHONY: test lint docs test-unit test-render test-plugin test-next test-plugin-next test-e2e test-vm lane-hub lane-servers
-test: lint docs test-unit test-render  ## run every test
-	@# The rest waits more than it works: two at a time, and what one says stands between what the other says.
+test: $(VENV)/.ready  ## run every test
+	@# Two at a time, on two cores: what takes no server first, each said as a whole when it ends.
+	$(MAKE) --jobs=2 --output-sync=target lint docs test-render test-unit
+	@# The rest waits more than it works, and what one says stands between what the other says.
 	$(MAKE) --jobs=2 lane-servers lane-hub
 
-# Environments and the documentation's commands have servers of their own, and the fleet gets one.
-COURSES = $(sort $(wildcard tests/e2e/test_e*.py))
+# Environments and the documentation's commands have a server of their own, as has what plays the attacks; the fleet gets one.
+OWN_SERVERS = $(sort $(wildcard tests/e2e/test_e*.py)) tests/e2e/test_p_prove.py tests/e2e/test_1_setup.py
 FLEET = tests/e2e/test_k7_fleet.py
 
 lane-servers: $(VENV)/.ready
-	$(PYTEST) tests/e2e -m "not vm" $(COURSES:%=--ignore=%) --ignore=$(FLEET)
+	$(PYTEST) tests/e2e -m "not vm" $(OWN_SERVERS:%=--ignore=%) --ignore=$(FLEET)
 
 lane-hub: $(VENV)/.ready
 	$(MAKE) test-plugin
 	$(MAKE) test-next
 	$(MAKE) test-vm
-	$(PYTEST) $(COURSES) -m "not vm"
+	$(PYTEST) $(OWN_SERVERS) -m "not vm"
 	PLASMA_KEPT=first $(PYTEST) $(FLEET)
 
 lint: $(VENV)/.ready  ## ruff and salt-lint

@@ -11,6 +11,7 @@ from typing import Any
 import requests
 from aiohttp import WSMsgType, web
 from support_hub import free_port
+from tljh_plasma.service.base import HubLogin
 from tljh_plasma.settings import Settings
 from tornado.httpclient import HTTPRequest
 from tornado.netutil import bind_sockets
@@ -33,6 +34,8 @@ class StandIn:
     """
 
     def __init__(self, directory: Any, monkeypatch: Any) -> None:
+        # Of another hub, whose variables were others.
+        HubLogin.clear_instance()
         self.directory = directory
         self.people: dict[str, dict[str, Any]] = {}
         self.hub_fails = 0
@@ -105,6 +108,7 @@ class StandIn:
         self.run(end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+        HubLogin.clear_instance()
 
     # The hub.
 

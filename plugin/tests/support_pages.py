@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+import requests
 from playwright.sync_api import BrowserContext, Page
 from support_accounts import Person
+from support_attacks import LOOKS, TOOLS, keeper, together
 from support_hub import Hub
 
 from tests.support.browsing import TIMEOUT, sign_in
@@ -16,6 +22,7 @@ from tests.support.browsing import TIMEOUT, sign_in
 ENVIRONMENT = "plasmat-course"
 # What anybody can put into their own server: a handler that asks nobody for a login, and answers as its address says.
 EXTENSION = """
+from jupyter_server.files.handlers import FilesHandler
 from tornado import web, websocket
 
 
@@ -46,6 +53,13 @@ class Evil(websocket.WebSocketHandler):
 
 def _jupyter_server_extension_points():
     return [{"module": "evil"}]
+
+
+# Without the sandbox in which JupyterLab shows files.
+sandboxed = FilesHandler.content_security_policy
+FilesHandler.content_security_policy = property(
+    lambda self: "" if self.request.path.endswith("/open.html") else sandboxed.fget(self)
+)
 
 
 def _load_jupyter_server_extension(app):
@@ -106,12 +120,46 @@ class Lesson:
         page = self.open(path)
         try:
             return page.evaluate(
-                f"async v => {{ const sleep = t => new Promise(r => setTimeout(r, t)); {script} }}",
+                f"async v => {{ {TOOLS} {script} }}",
                 {"student": self.student.name, "teacher": self.teacher.name, **values},
             )
         finally:
-            for other in self.context.pages:
-                other.close()
+            self.leave()
+
+    def play_all(self, scripts: dict[str, str], path: str | None = None) -> dict[str, str]:
+        """Run scripts one after the other in one page; returns what each got hold of, by name."""
+        looks = self.address(body=f"<!DOCTYPE html><script>{LOOKS}</script>")
+        moves = self.address(body=f"<!DOCTYPE html><script>{keeper(looks)}</script>")
+        return self.play(together(scripts), path, redirect=self.address(to="/hub/token"), keeper=moves)
+
+    def leave(self) -> None:
+        """Close all windows."""
+        for other in self.context.pages:
+            other.close()
+
+    def asked(self, word: str) -> list[tuple[int, str]]:
+        """Status and person of each request to a page of the hub that has the word in its address, from its log."""
+        line = rf" (\d+) GET /hub/token\?asked={word}(?: -> \S+)? \(([^@)]*)@"
+        return [(int(status), name) for status, name in re.findall(line, self.hub.log())]
+
+    def put(self, name: str, text: str) -> str:
+        """Write a file by the student's API, and nothing else; returns its path."""
+        answer = requests.put(
+            f"{self.hub.url}/user/{self.student.name}/api/contents/{name}",
+            json={"type": "file", "format": "text", "content": text},
+            headers={"Authorization": f"token {self.hub.user_token(self.student.name)}"},
+            timeout=30,
+        )
+        assert answer.status_code in (200, 201), answer.text
+        return f"/user/{self.student.name}/files/{name}"
+
+    def enter(self, path: str) -> None:
+        """Let the administrator into the student's server, by a page of it that asks for that."""
+        page = self.open(path)
+        if "/oauth2/authorize" in page.url:
+            page.get_by_role("button", name="Authorize").click()
+        page.wait_for_url(f"**{path}")
+        page.close()
 
     def people(self) -> dict[str, Any]:
         """What must not change: who administers the hub, which tokens people have, which servers run."""
@@ -128,16 +176,28 @@ class Lesson:
         return found
 
 
-def begin(hub: Hub, browser: Any, accounts: Any, image: str) -> Lesson:
-    """Start the student's server and log the teacher in."""
-    student, teacher = accounts.add("student"), accounts.add("teacher")
-    plant(student)
-    answer = hub.spawn(student.name, image)
-    assert answer.status_code in (201, 202), answer.text
-    hub.add_user(teacher.name)
-    assert hub.api("PATCH", f"/users/{teacher.name}", json={"admin": True}).status_code == 200
-    context = browser.new_context()
-    page = context.new_page()
-    sign_in(page, hub.url, teacher.name, teacher.password)
-    page.close()
-    return Lesson(hub, student, teacher, context)
+@contextmanager
+def beginning(hubs: list[Hub], browser: Any, accounts: Any, image: str) -> Iterator[list[Lesson]]:
+    """At each hub, which is started if it does not run: a student's server, and an administrator who is logged in."""
+    pairs = [(hub, accounts.add("student"), accounts.add("teacher")) for hub in hubs]
+
+    def start(hub: Hub, student: Person, teacher: Person) -> None:
+        plant(student)
+        if not hub.processes:
+            hub.start()
+        answer = hub.spawn(student.name, image)
+        assert answer.status_code in (201, 202), answer.text
+        hub.add_user(teacher.name)
+        assert hub.api("PATCH", f"/users/{teacher.name}", json={"admin": True}).status_code == 200
+
+    with ThreadPoolExecutor() as side_by_side:
+        for started in [side_by_side.submit(start, *pair) for pair in pairs]:
+            started.result()
+    lessons = [Lesson(*pair, browser.new_context()) for pair in pairs]
+    for lesson in lessons:
+        page = lesson.context.new_page()
+        sign_in(page, lesson.hub.url, lesson.teacher.name, lesson.teacher.password)
+        page.close()
+    yield lessons
+    for lesson in lessons:
+        lesson.context.close()

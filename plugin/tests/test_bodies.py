@@ -106,7 +106,7 @@ def test_no_body_makes_a_handler_of_the_hub_fail(hub, accounts):
     hub.api("DELETE", "/groups/plasmat-fuzz")
 
 
-GOOD_NAMES = ("Lab 2", "a.b-c_d", "été", "漢字", "x" * 64)
+GOOD_NAMES = ("Lab 2.b-c_d", "漢字", "x" * 64)
 BAD_NAMES = (
     "a%3Fb",
     "a%23b",
@@ -114,8 +114,8 @@ BAD_NAMES = (
     "a%25b",
     "a%2Fb",
     "a%5Cb",
-    "..",
-    ".",
+    "...",
+    ".a",
     "%20a",
     "a%20",
     "a%0Ab",
@@ -165,5 +165,5 @@ def test_names_of_servers_work_or_are_refused_before_they_take_a_place(hub, acco
         hub.stop_server(person.name, name)
     assert places() == sorted(GOOD_NAMES)
     # A server that there is keeps its place through a start that is refused.
-    assert hub.spawn(person.name, "plasmat-none:1", "Lab 2", token).status_code == 400
+    assert hub.spawn(person.name, "plasmat-none:1", "Lab 2.b-c_d", token).status_code == 400
     assert places() == sorted(GOOD_NAMES)

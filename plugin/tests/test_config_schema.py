@@ -43,7 +43,10 @@ PROBLEMS = [
     ({"plasma.builder.timeout": 7200.0}, "plasma.builder.timeout must be an integer"),
     ({"plasma.builder": {"img": 1}}, "plasma.builder has no key img (there are image, parallel, timeout)"),
     ({"plasma.network.name": "bridge"}, "plasma.network.name must be lower-case letters, digits, _ and -"),
-    ({"plasma.network": {"subnet": "10.0.0.0/8"}}, "plasma.network has no key subnet (there are name)"),
+    (
+        {"plasma.network": {"subnet": "10.0.0.0/8"}},
+        "plasma.network has no key subnet (there are allow, builds, host_ports, name)",
+    ),
     ({"plasma.service_port": 512}, "plasma.service_port must be 511 or less"),
     ({"plasma.monitoring_url": "javascript:alert(1)"}, "plasma.monitoring_url must be an https:// or http:// URL"),
 ]

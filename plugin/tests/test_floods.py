@@ -59,14 +59,14 @@ def logs_in(hub, person) -> None:
     """They can, within a time that is generous for a busy machine."""
     took, (_, page) = seconds(hub.login, person.name, person.password)
     assert page.status_code == 200, page.text
-    assert took < 10
+    assert took < 20
 
 
 def test_unfinished_requests(flooded, person):
     with Unfinished(flooded.port, 1100):
         wait_until(lambda: "do not come to an end" in flooded.log(), 20, "the oldest make way")
         logs_in(flooded, person)
-        assert descriptors(flooded.pid) < 2 * limits.UNFINISHED
+        wait_until(lambda: descriptors(flooded.pid) < 2 * limits.UNFINISHED, 20, "descriptors")
 
 
 def test_unused_connections_of_a_server(flooded, gateway, person):

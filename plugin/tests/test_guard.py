@@ -100,6 +100,9 @@ class TestGuard(AsyncHTTPTestCase):
         answer = self.ask("/hub/home", {"X-Forwarded-Proto": "https"})
         assert (answer.code, answer.body.decode()) == (403, guard.OUTDATED)
         assert self.cookies("/hub/api/users", {"X-Forwarded-Proto": "https"}, TOKEN) == 0
+        # Nor do they say what a WebSocket is for, with HTTPS or without. The hub has none.
+        answer = self.ask("/hub/token", {"Upgrade": "WebSocket", "Connection": "Upgrade"})
+        assert (answer.code, answer.body.decode()) == (403, guard.OUTDATED)
         # Programs have no cookies.
         assert self.ask("/hub/login", {"X-Forwarded-Proto": "https", "Cookie": "x=y"}).code == 403
         answer = self.fetch("/hub/login", headers={"X-Forwarded-Proto": "https"})

@@ -6,12 +6,16 @@ Each attack is played twice by a real browser: on a hub without our protection, 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import requests
 from jupyterhub import apihandlers, handlers
-from support_hub import Hub
-from support_pages import begin
+from support_attacks import ASKED, HEADER_RULES, NEVER, READ, SECRET, SOCKETS, TOOLS, together
+from support_cockpit import PREFIX as COCKPIT
+from support_cockpit import StandIn
+from support_hub import Hub, container_name, wait_until
+from support_pages import beginning
 from tljh_plasma import guard, middlewares
 from tljh_plasma.service.app import PlasmaService
 from tornado import web
@@ -27,172 +31,182 @@ c.JupyterHub.tornado_settings = {"headers": {"Referrer-Policy": "same-origin"}}
 c.PlasmaProxy.middlewares = {"unused": {"headers": {"frameDeny": True}}}
 c.PlasmaProxy.chains = {"user": [], "hub": [], "service": []}
 """
+# Cockpit's service of a test, beside the hub's; it is told that all comes by HTTPS.
+ROUTE = f"""
+[http.routers.cockpit]
+rule = "PathPrefix(`{COCKPIT}`)"
+priority = 100000
+entryPoints = ["http"]
+service = "cockpit"
+middlewares = ["cockpit-https"]
+[http.middlewares.cockpit-https.headers.customRequestHeaders]
+X-Forwarded-Proto = "https"
+[[http.services.cockpit.loadBalancer.servers]]
+url = "http://{{}}"
+"""
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with new_browser() as started:
-        yield started
+def lessons(hub, docker_host, accounts, environment, tmp_path_factory):
+    """A student and an administrator on a hub as servers have it, and on one without the protection."""
+    bare = Hub(tmp_path_factory.mktemp("unprotected"), accounts.add("old").name)
+    (bare.prefix / "config" / "jupyterhub_config.d" / "unprotected.py").write_text(UNPROTECTED)
+    try:
+        with new_browser() as browser, beginning([hub, bare], browser, accounts, environment) as made:
+            yield made
+        hub.stop_server(made[0].student.name)
+    finally:
+        bare.stop()
+        bare.remove_containers(docker_host)
 
 
 @pytest.fixture(scope="module")
-def lesson(hub, browser, accounts, environment):
-    """On a hub as servers have it."""
-    made = begin(hub, browser, accounts, environment)
-    yield made
-    made.context.close()
-    hub.stop_server(made.student.name)
+def lesson(lessons):
+    """On the hub as servers have it."""
+    return lessons[0]
 
 
 @pytest.fixture(scope="module")
-def unprotected(docker_host, browser, accounts, environment, tmp_path_factory):
-    """On a hub without the protection."""
-    running = Hub(tmp_path_factory.mktemp("unprotected"), accounts.add("old").name)
-    (running.prefix / "config" / "jupyterhub_config.d" / "unprotected.py").write_text(UNPROTECTED)
-    running.start()
-    made = begin(running, browser, accounts, environment)
-    yield made
-    made.context.close()
-    running.stop()
-    running.remove_containers(docker_host)
+def unprotected(lessons):
+    """On the hub without the protection."""
+    return lessons[1]
 
 
-# What is in pages and answers, and nobody else's page may see.
-SECRET = re.compile(r'xsrf_token: "[^"]|name="_xsrf" value="[^"]|name="xsrf" content="[^"]|_xsrf=|"last_activity"')
-
-# Scripts that return whatever they can get hold of.
-READ = {
-    "fetch": "return await (await fetch('/hub/token')).text()",
-    "fetch with the referrer of a page of the hub": """
-        return await (await fetch('/hub/token', {referrer: '/hub/home', referrerPolicy: 'unsafe-url'})).text()""",
-    "fetch of the login page": "return await (await fetch('/hub/login')).text()",
-    "fetch without cookies": "return await (await fetch('/hub/login', {credentials: 'omit'})).text()",
-    "fetch of an error": "return await (await fetch('/hub/no-such-page')).text()",
-    "fetch of an error of the OAuth pages": """
-        return await (await fetch('/hub/api/oauth2/authorize?client_id=x', {headers: {'X-XSRFToken': 'x'}})).text()""",
-    "fetch by way of a redirect": "return await (await fetch(v.redirect)).text()",
-    "fetch of the API, which JupyterHub takes for a picture": """
-        return await (await fetch('/hub/api/users', {mode: 'no-cors'})).text()""",
-    "XMLHttpRequest": """
-        return await new Promise(resolve => {
-          const asked = new XMLHttpRequest();
-          asked.open('GET', '/hub/home');
-          asked.onload = () => resolve(asked.responseText);
-          asked.send();
-        })""",
-    "the cache": """
-        return await (await fetch('/hub/home', {cache: 'force-cache'})).text()""",
-    "a window": """
-        const opened = open('/hub/token');
-        for (let i = 0; i < 40 && !opened.closed; i++) {
-          await sleep(50);
-          try {
-            if (opened.location.pathname === '/hub/token' && opened.document.readyState === 'complete') {
-              return opened.document.documentElement.outerHTML;
-            }
-          } catch (error) { return String(error) }
-        }
-        return 'lost'""",
-    "a window that gets there by itself": """
-        const opened = open(location.href);
-        await new Promise(resolve => { opened.onload = resolve });
-        opened.location = '/hub/token';
-        for (let i = 0; i < 40 && !opened.closed; i++) {
-          await sleep(50);
-          try {
-            if (opened.location.pathname === '/hub/token' && opened.document.readyState === 'complete') {
-              return opened.document.documentElement.outerHTML;
-            }
-          } catch (error) { return String(error) }
-        }
-        return 'lost'""",
-}
-# What JupyterHub or the browser refuses as it is, and is to go on refusing; headers of the student's own may help.
-NEVER = {
-    "a frame": """
-        return await new Promise(resolve => {
-          const frame = document.createElement('iframe');
-          frame.src = '/hub/token';
-          frame.onload = () => { try { resolve(frame.contentDocument.documentElement.outerHTML) }
-                                 catch (error) { resolve(String(error)) } };
-          document.documentElement.append(frame);
-        })""",
-    "a frame of the student's that moves on": """
-        const frame = document.createElement('iframe');
-        frame.src = location.href;
-        document.documentElement.append(frame);
-        await new Promise(resolve => { frame.onload = resolve });
-        const arrived = new Promise(resolve => { frame.onload = resolve });
-        frame.contentWindow.location = '/hub/token';
-        await arrived;
-        try { return frame.contentDocument.documentElement.outerHTML } catch (error) { return String(error) }""",
-    "an object": """
-        const object = document.createElement('object');
-        object.data = '/hub/token';
-        object.type = 'text/html';
-        const over = new Promise(resolve => { object.onload = object.onerror = resolve });
-        document.documentElement.append(object);
-        await over;
-        try { return object.contentDocument.documentElement.outerHTML } catch (error) { return String(error) }""",
-    "cookies, at an address that is not the page's": "history.pushState({}, '', '/hub/home'); return document.cookie",
-    "a window, from a page that isolates itself as the hub does": READ["a window"],
-    "cookies": "return document.cookie",
-    "cookies of the service": "history.pushState({}, '', '/services/plasma/servers'); return document.cookie",
-    "a style sheet": """
-        const link = document.createElement('link');
-        Object.assign(link, {rel: 'stylesheet', href: '/hub/token'});
-        const over = new Promise(resolve => { link.onload = link.onerror = resolve });
-        document.head.append(link);
-        await over;
-        try { return [...link.sheet.cssRules].map(rule => rule.cssText).join() } catch (error) { return String(error) }
-        """,
-    "a module": """
-        try { return JSON.stringify((await import('/hub/api/users', {with: {type: 'json'}})).default) }
-        catch (error) { return String(error) }""",
-    "fetch of the API": "return await (await fetch('/hub/api/users')).text()",
-    "fetch of the API with a made-up token": """
-        return await (await fetch('/hub/api/users?_xsrf=x', {headers: {'X-XSRFToken': 'x'}})).text()""",
-    "fetch of the API with a made-up login": """
-        return await (await fetch('/hub/api/users', {headers: {Authorization: 'token x', 'X-XSRFToken': 'x'}})).text()
-        """,
-    "fetch of the service": "return await (await fetch('/services/plasma/api/servers')).text()",
-    "fetch of the service with a made-up token": """
-        return await (await fetch('/services/plasma/api/servers', {headers: {'X-XSRFToken': 'x'}})).text()""",
-    "events": """
-        return await new Promise(resolve => {
-          const source = new EventSource(`/hub/api/users/${v.student}/server/progress`);
-          source.onmessage = event => resolve('"last_activity"' + event.data);
-          source.onerror = () => { source.close(); resolve('') };
-        })""",
-    "a prefetched page": """
-        const link = document.createElement('link');
-        Object.assign(link, {rel: 'prefetch', href: '/hub/home'});
-        const over = new Promise(resolve => { link.onload = link.onerror = resolve });
-        document.head.append(link);
-        await over;
-        return await (await fetch('/hub/home', {cache: 'force-cache'})).text()""",
-}
-
-
-PAGES = {"a window, from a page that isolates itself as the hub does": ("Cross-Origin-Opener-Policy: same-origin",)}
-
-
-def got(lesson, name: str, script: str) -> str:
-    page = lesson.address(headers=PAGES.get(name, ()))
-    if name == "the cache":
-        # The administrator has been there.
-        lesson.open("/hub/home").close()
-    return lesson.play(script, page, redirect=lesson.address(to="/hub/token"))
+ISOLATED = "a window, from a page that isolates itself as the hub does"
 
 
 def test_pages_of_students_read_nothing_of_the_hub(lesson, unprotected):
-    for name, script in READ.items():
-        assert SECRET.search(got(unprotected, name, script)), f"{name}: not even without the protection"
-        found = got(lesson, name, script)
-        assert not SECRET.search(found), f"{name}: {found}"
-    for name, script in NEVER.items():
-        found = got(lesson, name, script)
-        assert not SECRET.search(found), f"{name}: {found}"
+    # The administrator has been there, for the cache.
+    for where in (lesson, unprotected):
+        where.open("/hub/home").close()
+    for name, found in unprotected.play_all(READ).items():
+        assert SECRET.search(found), f"{name}: not even without the protection: {found}"
+    found = lesson.play_all({**READ, **NEVER})
+    assert found.keys() == READ.keys() | NEVER.keys()
+    isolated = lesson.address(headers=("Cross-Origin-Opener-Policy: same-origin",))
+    found.update(lesson.play_all({ISOLATED: READ["a window"]}, isolated))
+    for name, text in found.items():
+        assert not SECRET.search(text), f"{name}: {text}"
+
+
+def test_what_browsers_fetch_by_themselves_is_no_page(lesson, unprotected):
+    """Prefetched and prerendered pages, events, WebSockets and downloads, as the hub's log has them."""
+    for where, works in ((unprotected, True), (lesson, False)):
+        rules = where.address(type="application/speculationrules+json", body=HEADER_RULES)
+        page = where.open(where.address(headers=(f'Speculation-Rules: "{rules}"',)))
+        with page.expect_download() as kept:
+            page.evaluate(f"() => {{ {TOOLS} {';'.join(ASKED.values())} }}")
+        if works:
+            assert SECRET.search(Path(kept.value.path()).read_text())
+        else:
+            assert kept.value.failure()
+        for word in ASKED:
+            wait_until(lambda where=where, word=word: where.asked(word), 30, f"request by {word}")
+            answers = where.asked(word)
+            if works:
+                assert (200, where.teacher.name) in answers, word
+            else:
+                assert {(status < 300, name) for status, name in answers} == {(False, "")}, (word, answers)
+        if works:
+            wait_until(lambda where=where: (200, where.teacher.name) in where.asked("header"), 30, "the header's rules")
+        where.leave()
+    # Read at all, these would have been asked for before the script ran.
+    assert lesson.asked("header") == []
+
+
+# In a page of its own, without the browser's tests in between.
+BY_ITSELF = ("fetch", "XMLHttpRequest", "a window", "a link of another target", "a form of another target")
+
+
+def test_a_file_that_is_only_written_reads_nothing_of_the_hub(lesson, unprotected):
+    """JupyterLab shows files in a sandbox; the student's own server need not."""
+    acts = f"async v => {{ {TOOLS} {together({name: READ[name] for name in BY_ITSELF})} }}"
+    text = f"<!DOCTYPE html><title>A lesson</title><body><script>found = ({acts})({{}})</script>"
+    for where, works in ((unprotected, True), (lesson, False)):
+        sandboxed = where.put("evil.html", text)
+        where.enter(sandboxed)
+        for path, succeeds in ((sandboxed, False), (where.put("open.html", text), works)):
+            page = where.open(path)
+            assert page.title() == "A lesson"
+            for name, found in page.evaluate("() => found").items():
+                assert bool(SECRET.search(found)) is succeeds, (path, name, found)
+            where.leave()
+
+
+def test_websockets_reach_nothing_that_is_not_the_pages(lesson, docker_host, accounts, environment):
+    """A browser sends cookies with them, and says nothing of the page."""
+    other = accounts.add("other")
+    assert lesson.hub.spawn(other.name, environment).status_code in (201, 202)
+    try:
+        own = [lesson.address(), f"/user/{lesson.student.name}/api/events/subscribe"]
+        theirs = [
+            f"/user/{other.name}/{path}"
+            for path in ("api/events/subscribe", "api/kernels/x/channels", "terminals/websocket/1")
+        ]
+        hubs = ["/hub/", "/hub/api/users", "/hub/api/users?_xsrf=x", "/services/plasma/api/servers"]
+        # Where the administrator has been, cookies open them: docs/security.md says so.
+        lesson.enter(lesson.put("evil.html", ""))
+        found = lesson.play(SOCKETS, paths=own + theirs + hubs)
+        assert found == {**dict.fromkeys(own, "opened"), **dict.fromkeys(theirs + hubs, "refused")}
+        log = docker_host.containers.get(container_name(other.name)).logs().decode()
+        for path in theirs:
+            assert f"403 GET {path}" in log, path
+    finally:
+        lesson.hub.stop_server(other.name)
+
+
+@pytest.fixture
+def cockpit(lesson, tmp_path, monkeypatch):
+    made = StandIn(tmp_path, monkeypatch)
+    route = lesson.hub.prefix / "state" / "rules" / "cockpit.toml"
+    route.write_text(ROUTE.format(made.host))
+    try:
+        address = f"{lesson.hub.url}{COCKPIT}"
+        wait_until(lambda: requests.get(address, timeout=5, allow_redirects=False).status_code != 404, 30, "the route")
+        yield made
+    finally:
+        route.unlink()
+        made.close()
+
+
+# Where a page could learn to what it was redirected.
+LEARN = """
+    const asked = v.cockpit + 'cockpit/@localhost/system/index.html', seen = [];
+    for (const options of [{}, {redirect: 'manual'}, {mode: 'no-cors'}]) {
+      try { const answer = await fetch(asked, options); seen.push(answer.url, await answer.text()) }
+      catch (error) { seen.push(String(error)) }
+    }
+    add('iframe', {src: asked});
+    const opened = open(asked);
+    click({target: 'cockpit', href: asked});
+    for (let i = 0; i < 10; i++) {
+      await sleep(50);
+      for (const find of [() => opened, () => open('', 'cockpit')]) {
+        try { const found = find(); seen.push(found.location.href, found.document.documentElement.outerHTML) }
+        catch (error) { seen.push(String(error)) }
+      }
+    }
+    seen.push(JSON.stringify(performance.getEntries()), document.cookie, JSON.stringify({...localStorage}));
+    return seen.join()"""
+
+
+def test_pages_of_students_get_nothing_of_cockpit(lesson, cockpit):
+    """Its WebSocket does everything that Cockpit can."""
+    admin = cockpit.person(admin=True)
+    name, _, value = cockpit.cookie(admin).partition("=")
+    lesson.context.add_cookies([{"name": name, "value": value, "url": f"{lesson.hub.url}{COCKPIT}"}])
+    own, others = cockpit.own(admin), cockpit.own(cockpit.person(admin=True))
+    guesses = [f"{COCKPIT}{begins}cockpit/socket" for begins in ("", others, "~0/", "~/", "./", "%7E0/")]
+    found = lesson.play(SOCKETS, paths=guesses, protocols=["cockpit1"])
+    assert found == dict.fromkeys(guesses, "refused")
+    assert cockpit.seen == []
+    found = lesson.play(LEARN, cockpit=COCKPIT)
+    assert own.strip("/") not in found
+    # The windows did get there, for the person.
+    wait_until(lambda: any(path.endswith("index.html") for _, path, _ in cockpit.seen), 30, "a window at Cockpit")
+    # Without the secret of the path, it would be open.
+    known = f"{COCKPIT}{own}cockpit/socket"
+    assert lesson.play(SOCKETS, paths=[known], protocols=["cockpit1"]) == {known: "opened"}
 
 
 # A1 of issue 13: from a visit to an administrator's token, and to an administrator more.
@@ -215,18 +229,20 @@ def test_a_visit_makes_nobody_an_administrator(lesson, unprotected):
 
 def test_a_service_worker_is_for_its_own_path(lesson, unprotected):
     script = """
-        try { return (await navigator.serviceWorker.register(v.worker, {scope: v.scope})).scope }
-        catch (error) { return String(error) }"""
-    headers = ("Service-Worker-Allowed: /",)
-    for scope in ("/", "/hub/", "/services/", "/user/"):
-        for where, works in ((unprotected, True), (lesson, False)):
-            worker = where.address("worker.js", headers, type="text/javascript", body="//")
-            found = where.play(script, worker=worker, scope=scope)
+        const register = async scope => {
+          try { return (await navigator.serviceWorker.register(v.worker, {scope})).scope }
+          catch (error) { return String(error) }
+        };
+        return await Promise.all(v.scopes.map(register))"""
+    scopes = ["/", "/hub/", "/services/", "/user/"]
+    for where, works in ((unprotected, True), (lesson, False)):
+        worker = where.address("worker.js", ("Service-Worker-Allowed: /",), type="text/javascript", body="//")
+        for scope, found in zip(scopes, where.play(script, worker=worker, scopes=scopes), strict=True):
             assert (found == f"{where.hub.origin}{scope}") is works, found
     # Its own path stays its own.
     worker = lesson.address("worker.js", type="text/javascript", body="//")
     own = f"/user/{lesson.student.name}/evil/"
-    assert lesson.play(script, worker=worker, scope=own) == f"{lesson.hub.origin}{own}"
+    assert lesson.play(script, worker=worker, scopes=[own]) == [f"{lesson.hub.origin}{own}"]
 
 
 def test_headers_that_reach_beyond_a_path_are_taken_away(lesson, unprotected):
@@ -249,8 +265,7 @@ def test_windows_have_no_hold_of_each_other(lesson, unprotected):
             "() => { try { return opener.document.documentElement.outerHTML } catch (error) { return String(error) } }"
         )
         assert bool(SECRET.search(found)) is works, found
-        for other in where.context.pages:
-            other.close()
+        where.leave()
 
 
 # Everything that changes something, as the programs say themselves.
@@ -283,16 +298,17 @@ def test_pages_of_students_change_nothing(lesson):
         const found = [];
         const forms = ['application/x-www-form-urlencoded', 'text/plain'];
         for (const [method, path] of v.asked) {
-          for (const [headers, query] of [
+          const ways = [
             [{}, ''], [{'X-XSRFToken': 'x'}, ''], [{}, '?_xsrf=x'],
             [{Authorization: 'token x', 'X-XSRFToken': 'x'}, ''],
-          ]) {
+          ];
+          await Promise.all(ways.map(async ([headers, query]) => {
             const answer = await fetch(path + query, {
               method, headers: {'Content-Type': 'application/json', ...headers}, body: '{"admin": true}',
               referrer: '/hub/home', referrerPolicy: 'unsafe-url',
             });
             found.push([method, path, answer.status, answer.url, await answer.text()]);
-          }
+          }));
           if (method !== 'POST') continue;
           await fetch(path, {method, mode: 'no-cors', body: 'x=y'});
           navigator.sendBeacon(path, 'x=y');

@@ -27,7 +27,9 @@ def teacher(hub, accounts):
     hub.add_user(person.name)
     assert hub.api("PATCH", f"/users/{person.name}", json={"admin": True}).status_code == 200
     session, _ = hub.login(person.name, person.password)
-    return SimpleNamespace(name=person.name, session=session, token=own_token(hub, person))
+    yield SimpleNamespace(name=person.name, session=session, token=own_token(hub, person))
+    # Other tests count the hub's administrators.
+    hub.api("DELETE", f"/users/{person.name}")
 
 
 @pytest.fixture(scope="module")

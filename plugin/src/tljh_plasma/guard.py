@@ -130,6 +130,9 @@ class Guard(OutputTransform):
             self.is_document = request.protocol != "https" or "Cookie" not in sent
         else:
             self.is_document = for_a_person(sent)
+        if sent.get("Upgrade", "").lower() == "websocket":
+            # Browsers open these with cookies, and say nothing of what they are for. The hub has none.
+            self.is_document = False
         if not self.is_document and not self._counts(request):
             sent.pop("Cookie", None)
             # Else JupyterHub would give whoever it does not know a new XSRF cookie in the place of the visitor's.

@@ -6,9 +6,12 @@ import re
 from typing import Any
 
 from jupyterhub import orm
+from jupyterhub.apihandlers.auth import OAuthTokenHandler, TokenAPIHandler
 from jupyterhub.apihandlers.base import APIHandler
 from jupyterhub.apihandlers.groups import GroupPropertiesAPIHandler
 from jupyterhub.apihandlers.hub import ShutdownAPIHandler
+from jupyterhub.apihandlers.proxy import ProxyAPIHandler
+from jupyterhub.apihandlers.shares import ServerShareAPIHandler, ServerShareCodeAPIHandler
 from jupyterhub.apihandlers.users import (
     ActivityAPIHandler,
     UserAPIHandler,
@@ -17,7 +20,7 @@ from jupyterhub.apihandlers.users import (
 )
 from jupyterhub.handlers.login import LogoutHandler
 from jupyterhub.handlers.pages import SpawnHandler
-from jupyterhub.scopes import needs_scope
+from jupyterhub.scopes import ScopeNotFound, _check_scopes_exist, needs_scope
 from tornado import web
 
 from . import bodies, sessions
@@ -84,6 +87,39 @@ class Activity(ActivityAPIHandler):
             super().post(user_name)
         except OverflowError as error:
             raise web.HTTPError(400, "There is no such time.") from error
+
+
+# Others that fail where something else comes than they expect.
+
+
+class Proxy(ProxyAPIHandler):
+    """JupyterHub's address for the proxy, which reads its bodies itself."""
+
+    @needs_scope("proxy")
+    async def patch(self) -> None:
+        """Say where the proxy is, in texts."""
+        if not all(isinstance(value, str) for value in (self.get_json_body() or {}).values()):
+            raise http_error(400, "Of the proxy, api_url and auth_token are texts.")
+        await super().patch()
+
+
+class FormerToken(TokenAPIHandler):
+    """An address of former releases of JupyterHub, which was only ever asked."""
+
+    async def post(self, token: str = "") -> None:
+        """Refuse."""
+        await super().post()
+
+
+class OAuthToken(OAuthTokenHandler):
+    """Where services and servers get their tokens, for a form."""
+
+    def post(self) -> None:
+        """Answer with a token."""
+        try:
+            super().post()
+        except ValueError as error:
+            raise http_error(400, "The request's body must be a form.") from error
 
 
 # Names of servers.
@@ -204,8 +240,12 @@ def _get_json_body(self: APIHandler) -> dict[str, Any] | None:
                 bodies.check_names(body)
             if making_token:
                 bodies.check_expiry(body)
+            if isinstance(self, (ServerShareAPIHandler, ServerShareCodeAPIHandler)):
+                _check_scopes_exist(body.get("scopes") or ())
         except bodies.Unusable as error:
             raise http_error(400, str(error)) from error
+        except ScopeNotFound as error:
+            raise http_error(400, "There is no such scope.") from error
     return _with_maker(self, body or {}) if making_token else body
 
 
@@ -230,6 +270,10 @@ def _with_maker(handler: APIHandler, body: dict[str, Any]) -> dict[str, Any]:
 
 HANDLERS = [
     (r"/logout", Logout),
+    (r"/api/proxy", Proxy),
+    (r"/api/authorizations/token", FormerToken),
+    (r"/api/authorizations/token/([^/]+)", FormerToken),
+    (r"/api/oauth2/token", OAuthToken),
     (r"/api/users/([^/]+)", Person),
     (r"/api/users/([^/]+)/activity", Activity),
     (r"/api/users/([^/]+)/server", Server),

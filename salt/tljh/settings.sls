@@ -50,12 +50,6 @@ hub-service-{{ unit }}:
     - require:
       - plasma_docker: docker-service
       - tljh_config: hub-settings
-{% if plasma.hub.provider == 'tljh' %}
-    # Where its installer has not run yet, it brings the unit and starts it: nothing would be left to do.
-    - onlyif:
-      - fun: service.available
-        name: {{ unit }}
-{% endif %}
     - require_in:
       - tljh_config: hub-ready
 {% endfor %}

@@ -170,6 +170,15 @@ def test_order_of_the_hub(site, pillar):
     assert order["preflight-packages-are-settled"] < first
 
 
+def test_a_dry_run_predicts_the_restarts(site):
+    """On a bare server the official installer brings the units, and their limits, which were there first, restart them:
+    a condition that looks for the units would hide that from a dry run."""
+    for chunk in site:
+        if chunk["state"] == "service":
+            assert {"file": f"hub-limits-{chunk['name']}"} in chunk["watch"]
+            assert not {"onlyif", "unless"} & chunk.keys()
+
+
 def test_order_of_people(site, pillar):
     """The hub is there before its administrators are named; whoever gets a limit has an account by then."""
     order = {id_: place for place, id_ in enumerate(_order(site))}

@@ -74,7 +74,7 @@ READ = {
         return await new Promise(resolve => {
           const asked = new XMLHttpRequest();
           asked.open('GET', '/hub/home');
-          asked.onload = () => resolve(asked.responseText);
+          asked.onloadend = () => resolve(asked.responseText);
           asked.send();
         })""",
     "the cache": """

@@ -22,7 +22,7 @@ from tests.support.browsing import TIMEOUT, sign_in
 ENVIRONMENT = "plasmat-course"
 # What anybody can put into their own server: a handler that asks nobody for a login, and answers as its address says.
 EXTENSION = """
-from jupyter_server.files.handlers import FilesHandler
+from jupyter_server.base.handlers import AuthenticatedFileHandler
 from tornado import web, websocket
 
 
@@ -56,8 +56,8 @@ def _jupyter_server_extension_points():
 
 
 # Without the sandbox in which JupyterLab shows files.
-sandboxed = FilesHandler.content_security_policy
-FilesHandler.content_security_policy = property(
+sandboxed = AuthenticatedFileHandler.content_security_policy
+AuthenticatedFileHandler.content_security_policy = property(
     lambda self: "" if self.request.path.endswith("/open.html") else sandboxed.fget(self)
 )
 

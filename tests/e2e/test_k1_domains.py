@@ -65,7 +65,10 @@ ATTACK = """async ({hub, victim, name}) => {
 @pytest.fixture(scope="module")
 def authority(kept_server, tmp_path_factory):
     """Pebble, which looks for records at the server's own name server."""
-    found = Authority(kept_server.target, tmp_path_factory.mktemp("acme-dns"), [], nameserver="127.0.0.1:53")
+    # Nothing here is about renewing.
+    found = Authority(
+        kept_server.target, tmp_path_factory.mktemp("acme-dns"), [], validity=86400, nameserver="127.0.0.1:53"
+    )
     yield found
     found.stop()
 

@@ -4,7 +4,7 @@ What users cost, beside an Ansible playbook that does the same: `make bench-peop
 Both work on the same throwaway server over the same shared SSH connection, and take turns; each makes users of its
 own. For each number of users: the first run, a run with nothing to do, and one with one user more. The server shares
 this machine's kernel, which may have no disk quotas: the playbook calls a `setquota` that does nothing there, and ours
-sets no limits. With --vm it is a virtual machine with real quotas on both sides; its emulated processor is slow.
+sets no limits. With --vm it has a kernel of its own, with real quotas on both sides; starting programs is slow there.
 
 Writes benchmarks/people.json; `python -m benchmarks.people_plot` draws it.
 """
@@ -105,7 +105,7 @@ def measure(target, counts: list[int], alone: list[int], rounds: dict[int, int],
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument("--vm", action="store_true", help="on a virtual machine, with real quotas (slow)")
+    parser.add_argument("--vm", action="store_true", help="on a kernel of its own, with real quotas (slow)")
     parser.add_argument("--counts", type=int, nargs="*", help="numbers of users for both sides")
     parser.add_argument("--alone", type=int, nargs="*", help="numbers of users for ours alone")
     arguments = parser.parse_args()

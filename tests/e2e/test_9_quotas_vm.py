@@ -17,11 +17,11 @@ pytestmark = pytest.mark.vm
 
 M = 1024 * 1024
 # As somebody wrote it: tabs, a comment, no newline at the end.
-MORE = "# homes\nLABEL=xhomes\t/srv/xfs xfs\tnoatime,nofail 0 0\n/dev/vdc   /srv/inside ext4 defaults   0 2"
+MORE = "# homes\nLABEL=xhomes\t/srv/xfs xfs\tnoatime,nofail 0 0\n/dev/ubdc   /srv/inside ext4 defaults   0 2"
 SETUP = f"""
 set -e
-mkfs.xfs -q -L xhomes /dev/vdb
-mkfs.ext4 -q -O quota /dev/vdc
+mkfs.xfs -q -L xhomes /dev/ubdb
+mkfs.ext4 -q -O quota /dev/ubdc
 mkdir -p /srv/xfs /srv/inside /srv/memory /srv/maths
 printf %s '{MORE}' >> /etc/fstab
 systemctl daemon-reload
@@ -47,7 +47,7 @@ PILLAR = {
 
 @pytest.fixture(scope="module")
 def vm(tmp_path_factory):
-    # What takes long to install in a machine that is emulated is there; quota itself is not.
+    # What takes long to install is there; quota itself is not.
     packages = ("apparmor", "busybox-static", "docker.io", "e2fsprogs", "xfsprogs")
     suite = os.environ.get("PLASMA_VM_SUITE", "bookworm")
     if suite != "bookworm":
@@ -84,10 +84,10 @@ def switched_on(vm, point):
 
 def test_the_file_system_of_the_homes_is_found(vm):
     found = vm.salt("plasma_quota.discover").value
-    assert (found["supported"], found["mount_point"], found["device"]) == (True, "/", "/dev/vda")
+    assert (found["supported"], found["mount_point"], found["device"]) == (True, "/", "/dev/ubda")
     assert (found["type"], found["kind"], found["on"]) == ("ext4", "journaled", False)
     assert found["fstab"] == "LABEL=rootfs / ext4 defaults,x-systemd.growfs 0 1"
-    assert "/home is on /: ext4 on /dev/vda, LABEL=rootfs" in found["reason"]
+    assert "/home is on /: ext4 on /dev/ubda, LABEL=rootfs" in found["reason"]
     assert "the packages quota" in found["missing"]
 
 
@@ -132,7 +132,7 @@ def test_people_see_what_they_use(vm):
     assert re.match(r"Disk quotas for user ada \(uid \d+\):", said[0])
     assert said[1].split()[:5] == ["Filesystem", "space", "quota", "limit", "grace"]
     device, space, soft, hard, grace, files, files_soft, files_hard = said[2].split()
-    assert (device, soft, hard, grace, files_soft, files_hard) == ("/dev/vda", "40960K", "61440K", "2days", "50", "60")
+    assert (device, soft, hard, grace, files_soft, files_hard) == ("/dev/ubda", "40960K", "61440K", "2days", "50", "60")
     assert space.endswith("K*")
 
 
@@ -173,7 +173,7 @@ def test_a_container_of_somebody_is_bound_by_their_quota(vm):
 
 def test_the_report_says_who_needs_to_know(vm):
     table = vm.salt("plasma_quota.report").value.splitlines()
-    assert re.fullmatch(r"/ \(/dev/vda\): \d+ users and 1 groups, 2 over a limit", table[0])
+    assert re.fullmatch(r"/ \(/dev/ubda\): \d+ users and 1 groups, 2 over a limit", table[0])
     assert [line.split()[:2] for line in table[2:4]] == [["X", "grace"], ["X", "ada"]]
     rows = vm.salt("plasma_quota.report", "output=json").value
     ada = next(row for row in rows if row["name"] == "ada")
@@ -186,7 +186,7 @@ def test_the_report_says_who_needs_to_know(vm):
 def test_a_device_that_holds_no_homes_is_refused(vm):
     said = vm.salt("plasma_quota.compare", "/home", "device=LABEL=xhomes")
     assert said.returncode != 0
-    assert "plasma.quotas.device is LABEL=xhomes (/dev/vdb), and /home is on /dev/vda, mounted on /" in said.stdout
+    assert "plasma.quotas.device is LABEL=xhomes (/dev/ubdb), and /home is on /dev/ubda, mounted on /" in said.stdout
 
 
 def test_a_file_system_in_memory_is_refused(vm):
@@ -226,7 +226,7 @@ def test_ext4_with_quotas_inside(vm):
     assert changes["user"] == {"old": "counting", "new": "on"}
     # The kernel switches these on at mount, which systemd's quotaon would take for an error.
     assert "/etc/systemd/system/quotaon.service.d/plasma.conf" in changes["boot"]["new"]
-    assert fstab(vm).endswith("\n/dev/vdc   /srv/inside ext4 defaults,usrquota,grpquota   0 2")
+    assert fstab(vm).endswith("\n/dev/ubdc   /srv/inside ext4 defaults,usrquota,grpquota   0 2")
     vm.target.sudo("install -d -o ada /srv/inside/ada")
     assert "Disk quota exceeded" in as_user(vm, "ada", "fallocate -l 70M /srv/inside/ada/file").stderr
 

@@ -56,6 +56,10 @@ class ContainerTarget(Target):
             f"{self.container}-containerd": "/var/lib/containerd",
         }
 
+    def image(self) -> str:
+        """Tag of the image it is made from."""
+        return base_image(self.suite)
+
     def exists(self) -> bool:
         """Whether the container is there, running or not."""
         return docker("container", "inspect", self.container, check=False).returncode == 0
@@ -73,7 +77,7 @@ class ContainerTarget(Target):
         self.key = paths.ssh_key()
         self.remember()
         if not self.exists():
-            docker(*self._run_arguments(base_image(self.suite)))
+            docker(*self._run_arguments(self.image()))
         elif not self.is_up():
             docker("start", self.container)
         self.host = self._inspect("{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")

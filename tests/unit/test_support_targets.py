@@ -161,19 +161,19 @@ def test_targets_are_remembered_across_processes():
 
 
 def test_a_new_object_learns_where_its_server_is():
-    VMTarget("two", host="127.0.0.1", port=40022, http_port=40080, key=Path("/k"), accelerator="tcg").remember()
+    VMTarget("two", host="192.0.2.2", port=40022, key=Path("/k"), memory=4096).remember()
     again = VMTarget("two")
     again.recall("host", "port", "key")
-    assert (again.host, again.port, again.key, again.http_port) == ("127.0.0.1", 40022, Path("/k"), 0)
+    assert (again.host, again.port, again.key, again.memory) == ("192.0.2.2", 40022, Path("/k"), 2048)
     nobody = VMTarget("three")
     nobody.recall("host")
     assert nobody.host == ""
 
 
 def test_clones_do_not_share_container_names(monkeypatch, tmp_path):
-    here = ContainerTarget("dev").container
+    here = {kind("dev").container for kind in registry.KINDS.values()}
     monkeypatch.setenv("PLASMA_STATE_DIR", str(tmp_path / "other"))
-    assert ContainerTarget("dev").container != here
+    assert here.isdisjoint(kind("dev").container for kind in registry.KINDS.values())
 
 
 def test_ssh_key_is_made_once_and_private():

@@ -180,7 +180,7 @@ def test_more_named_servers_than_allowed_are_refused_in_words(visit, url, built,
     expect(page.get_by_text("delete one before you add another")).to_be_visible()
     picture(page, "home-named-servers", pictures)
     page.goto(f"{url}/hub/spawn/{student.name}/three")
-    expect(page.get_by_text("already has the maximum of 2 named servers")).to_be_visible()
+    expect(page.get_by_text("has 2 named servers already")).to_be_visible()
     picture(page, "named-servers-limit", pictures)
     for server in ("one", "two"):
         person.stop(server)

@@ -94,6 +94,31 @@ def compare(settings, prefix="/opt/tljh", unset=()):
     return _masked(answer["changes"])
 
 
+def differing(settings, prefix="/opt/tljh", unset=()):
+    """
+    Return what ``compare`` does, without asking the installed plugin whether the settings are valid: for the dry run of
+    an upgrade, where they are meant for the plugin to come.
+
+    settings, prefix, unset
+        As for ``update``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' tljh_config.differing '{limits: {memory: 2G}}'
+    """
+    config = show(prefix)
+    changes = {}
+    for keys, new in [*_pairs(settings), *((key.split("."), None) for key in _listed(unset))]:
+        old = config
+        for key in keys:
+            old = old.get(key) if isinstance(old, dict) else None
+        if old != new:
+            changes[".".join(keys)] = {"old": old, "new": new}
+    return _masked(changes)
+
+
 def update(settings, prefix="/opt/tljh", unset=(), dry_run=False):
     """
     Set and unset any number of keys in one locked, validated and atomic write. The hub is not reloaded.

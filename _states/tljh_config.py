@@ -52,7 +52,9 @@ def managed(name, settings, unset=None, prefix="/opt/tljh", reload="auto", timeo
     try:
         if reload not in ("auto", "hub", "proxy", "none"):  # also said by a dry run
             raise SaltInvocationError(f"reload must be auto, hub, proxy or none, not {reload!r}.")
-        changes = __salt__["tljh_config.compare"](settings, prefix=prefix, unset=unset or ())
+        # In the dry run of an upgrade, the plugin that is installed judges settings of one that is to come.
+        compare = "differing" if __opts__["test"] and _plugin_to_come() else "compare"
+        changes = __salt__[f"tljh_config.{compare}"](settings, prefix=prefix, unset=unset or ())
         due = __salt__["tljh_config.due"](prefix=prefix) if reload != "none" and not changes else None
         if due:
             # An earlier run was interrupted between the write and the reload, or files of the hub were lost.
@@ -73,6 +75,11 @@ def managed(name, settings, unset=None, prefix="/opt/tljh", reload="auto", timeo
     except (CommandExecutionError, SaltInvocationError) as exc:
         ret.update(result=False, changes={}, comment=str(exc))
     return ret
+
+
+def _plugin_to_come():
+    """Whether a state of this dry run, before this one, would bring another plugin."""
+    return any(key.startswith("plasma_hub_|-") and done["result"] is None for key, done in __running__.items())
 
 
 def _closing(changes):

@@ -94,6 +94,18 @@ def test_nested_and_dotted_settings_mean_the_same(hub):
     assert hub.config_file.read_text() == text
 
 
+def test_what_the_installed_plugin_does_not_know_differs_too(hub):
+    for settings, unset in (({"limits.cpu": 2, "limits.memory": "1G"}, ["http.port", "no.such"]), ({"limits": {}}, [])):
+        assert tljh_config.differing(settings, hub.prefix, unset) == tljh_config.compare(settings, hub.prefix, unset)
+    newer = {"plasma": {"network": {"from_next_year": [], "password": "x"}}}
+    with pytest.raises(CommandExecutionError, match="from_next_year"):
+        tljh_config.compare(newer, hub.prefix)
+    assert tljh_config.differing(newer, hub.prefix) == {
+        "plasma.network.from_next_year": {"old": None, "new": []},
+        "plasma.network.password": {"old": None, "new": tljh_config.HIDDEN},
+    }
+
+
 def test_on_a_bare_server_everything_is_new(bare):
     changes = tljh_config.compare({"limits": {"cpu": 2}, "users.admin": [], "auth": {}}, bare.prefix, unset="http")
     assert changes == {

@@ -22,8 +22,16 @@ FAILED = {"ready": False, "seconds": 9, "version": None, "problem": "jupyterhub.
 @pytest.fixture
 def functions():
     """The execution functions, with the signatures of the real ones."""
-    found = {name: create_autospec(getattr(module, name)) for name in ("compare", "due", "apply", "ready")}
+    found = {name: create_autospec(getattr(module, name)) for name in ("compare", "differing", "due", "apply", "ready")}
     found["due"].return_value = None
+    return found
+
+
+@pytest.fixture(autouse=True)
+def running(monkeypatch):
+    """What came before this state in its run; Salt gives it to each state."""
+    found = {}
+    monkeypatch.setattr(tljh_config, "__running__", found, raising=False)
     return found
 
 
@@ -54,6 +62,18 @@ def test_other_settings_are_applied_or_predicted(test_mode, functions):
         assert ret["result"] is True
         assert ret["comment"] == "limits.cpu, limits.memory changed. The hub was reloaded in 4.2 seconds."
         functions["apply"].assert_called_once_with(SETTINGS, prefix="/srv/hub", unset="a.b", reload="hub", timeout=30)
+
+
+@pytest.mark.parametrize("to_come", [None, True])
+def test_settings_of_a_plugin_to_come_are_not_judged_by_the_one_that_is_there(test_mode, functions, running, to_come):
+    running["plasma_hub_|-hub-installed_|-/opt/tljh_|-installed"] = {"result": to_come}
+    functions["compare"].side_effect = CommandExecutionError("plasma.network has no key allow")
+    functions["differing"].return_value = CHANGES
+    ret = tljh_config.managed("settings", SETTINGS)
+    if test_mode and to_come is None:
+        assert (ret["result"], ret["changes"]) == (None, CHANGES)
+    else:
+        assert (ret["result"], ret["comment"]) == (False, "plasma.network has no key allow")
 
 
 @pytest.mark.parametrize(("other", "told"), [({}, True), ({"limits.memory": {"old": None, "new": "2G"}}, False)])

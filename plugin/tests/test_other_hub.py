@@ -32,7 +32,7 @@ def test_servers_under_a_path_are_culled_and_limited(other, accounts, environmen
         assert other.spawn(person.name, environment, server=server).status_code in (201, 202)
     refused = session.get(f"{other.url}/hub/spawn/{person.name}/three")
     assert refused.status_code == 400
-    assert "already has the maximum of 2 named servers" in refused.text
+    assert "has 2 named servers already" in refused.text
     token = other.user_token(person.name)
     headers = {"Authorization": f"token {token}"}
     status = requests.get(f"{other.url}/user/{person.name}/two/api/status", headers=headers, timeout=30)

@@ -248,5 +248,6 @@ def configure(c: Any) -> None:
     routes.prepare(values.state_dir / "rules" / "rules.toml", "https" if https else "http")
     theme.apply(c, values)
     # The hub can work with them.
-    kept.keep(values.config_file)
+    if values.config:
+        kept.keep(values.config_file)
     store.keep()

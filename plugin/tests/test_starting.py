@@ -133,3 +133,17 @@ def test_what_docker_says_becomes_a_sentence(error, status, words):
     assert words in failure.message
     assert str(error) in str(failure)
     assert str(error) not in failure.message
+
+
+@pytest.mark.docker
+def test_a_container_of_a_hub_that_lost_its_database_is_replaced(hub, accounts, environment, docker_host):
+    """It runs, and has the name and the files of the one to come."""
+    person = accounts.add("orphan")
+    hub.add_user(person.name)
+    name = container_name(person.name)
+    label = {"org.plasma.user": person.name}
+    old = docker_host.containers.run(environment, ["sleep", "600"], name=name, labels=label, detach=True)
+    assert hub.spawn(person.name, environment).status_code in (201, 202)
+    new = docker_host.containers.get(name)
+    assert (new.id != old.id, new.status) == (True, "running")
+    hub.stop_server(person.name)

@@ -175,6 +175,10 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             await self.in_thread(firewall.ensure, self.network_name, self.hub.port, FIREWALL_MAX_AGE, self.reach)
             self._look_after_the_firewall()
             self._notices = await asyncio.to_thread(self._refresh_notices, logging.WARNING)
+            if await self.get_object():
+                # Of a hub whose database is lost. Now, as its files go with it.
+                await self.remove_object()
+                self.object_id = ""
             image = await self._write_files(self.planned())
             await self._apply(self.planned(), image)
             await self._check_links([path for path, _ in image.volumes])

@@ -50,6 +50,7 @@ def make(accounts, tmp_path):
             **traits,
         )
         spawner.user_options = options
+        spawner.orm_spawner = SimpleNamespace(name="", user_options=options)
         return spawner
 
     _make.store = store
@@ -66,9 +67,12 @@ def test_a_cluster_runs_the_plan(make):
 
 def test_permissions_hold_there_too(make):
     make.store.set_groups({"maths:1": ["plasmat-nobodys"]})
+    refused = make({"image": "maths:1"})
     with pytest.raises(web.HTTPError) as caught:
-        asyncio.run(make({"image": "maths:1"}).start())
+        asyncio.run(refused.start())
     assert caught.value.status_code == 403
+    # Nothing of what was asked for is kept.
+    assert refused.orm_spawner.user_options == {}
     with pytest.raises(web.HTTPError) as caught:
         asyncio.run(make({"image": "biology:1"}, open_by_default=False).start())
     assert caught.value.status_code == 403

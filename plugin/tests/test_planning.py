@@ -50,7 +50,7 @@ def make(accounts, tmp_path):
             **traits,
         )
         spawner.user_options = options
-        spawner.orm_spawner = SimpleNamespace(name="", user_options=options)
+        spawner.orm_spawner = SimpleNamespace(name="", server=None, user_options=options)
         return spawner
 
     _make.store = store

@@ -111,6 +111,11 @@ _COMMON = {
     "shared_data": "/srv/course-data",
     "permissions": {"default": "closed"},
     "enter_servers": ["%assistants"],
+    "network": {
+        "allow": ["10.1.2.0/24:5432"],
+        "host_ports": [5432],
+        "builds": ["10.1.3.4", "git.example.org:443"],
+    },
     "builder": {"image": "registry.example.org:5000/r2d:2025.12.0", "parallel": 3, "timeout": 3600},
     "monitoring_url": "https://monitoring.example.org/d/plasma?from=now-1h",
     "utils": {

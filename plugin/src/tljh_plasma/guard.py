@@ -136,7 +136,8 @@ class Guard(OutputTransform):
         if not self.is_document and not self._counts(request):
             sent.pop("Cookie", None)
             # Else JupyterHub would give whoever it does not know a new XSRF cookie in the place of the visitor's.
-            sent["Sec-Fetch-Mode"] = "cors"
+            if sent.get("Sec-Fetch-Mode") != "websocket":
+                sent["Sec-Fetch-Mode"] = "cors"
 
     def _counts(self, request: HTTPServerRequest) -> bool:
         """Whether the cookies of a request that is for no document count. Its token is still to be checked."""

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import requests
 
@@ -193,7 +194,7 @@ class Hub:
         if response.status_code == 202:
 
             def ready() -> bool:
-                model = self.api("GET", f"/users/{name}").json()["servers"].get(server)
+                model = self.api("GET", f"/users/{name}").json()["servers"].get(unquote(server))
                 if model is None:
                     raise AssertionError(f"server of {name} did not start:\n{self.log()[-6000:]}")
                 return model["ready"]

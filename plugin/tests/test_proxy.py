@@ -29,6 +29,8 @@ def make_proxy(path, entry_point: str = "http") -> PlasmaProxy:
     c.TraefikProxy.should_start = False
     c.TraefikProxy.traefik_entrypoint = entry_point
     c.TraefikProxy.traefik_api_password = "x" * 64
+    # It begins to start at once, which takes a loop; runs of other tests leave none.
+    asyncio.set_event_loop(asyncio.new_event_loop())
     return Started(config=c, public_url="http://127.0.0.1", traefik_api_url="http://127.0.0.1:8099")
 
 

@@ -8,6 +8,7 @@ the scene before the first attack.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import http.client
 import json
@@ -47,6 +48,27 @@ def attacks():
     return [attack["name"] for attack in sorted(_attacks(), key=_number)]
 
 
+@contextlib.contextmanager
+def _alone():
+    """Hold the lock of a run, which is a file with its pid; raises where another one is going on."""
+    going_on = CommandExecutionError("Another run of plasma.prove is going on: let it finish.")
+    with open(os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "r+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # One that has just ended took the file away.
+            if os.stat(LOCK).st_ino != os.fstat(lock.fileno()).st_ino:
+                raise going_on
+        except OSError:
+            raise going_on from None
+        lock.truncate()
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        try:
+            yield
+        finally:
+            os.unlink(LOCK)
+
+
 def _attacks():
     return [attack for module in ATTACKS for attack in __salt__[f"plasma_prove_{module}.attacks"]()]
 
@@ -74,29 +96,21 @@ def run(only=None, clean=False, prefix="/opt/tljh"):
     """
     wanted = _wanted(only)
     started = time.monotonic()
-    with open(os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "r+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise CommandExecutionError("Another run of plasma.prove is going on: let it finish.") from None
-        lock.truncate()
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        with _Signals() as signals:
-            removed = __salt__["plasma_prove_people.left"]() + __salt__["plasma_prove_environment.left"]()
-            problems = _remove(prefix) if removed or clean else []
-            found = []
-            if not clean:
-                if problems:
-                    raise CommandExecutionError(f"What an earlier run left cannot be removed: {' '.join(problems)}")
-                scene = _Scene(prefix)
-                try:
-                    scene.people()
-                    found = _play(wanted, scene)
-                finally:
-                    # The end of a run is not interrupted by a second Ctrl-C.
-                    signals.ignore()
-                    problems = _remove(prefix)
+    with _alone(), _Signals() as signals:
+        removed = __salt__["plasma_prove_people.left"]() + __salt__["plasma_prove_environment.left"]()
+        problems = _remove(prefix) if removed or clean else []
+        found = []
+        if not clean:
+            if problems:
+                raise CommandExecutionError(f"What an earlier run left cannot be removed: {' '.join(problems)}")
+            scene = _Scene(prefix)
+            try:
+                scene.people()
+                found = _play(wanted, scene)
+            finally:
+                # The end of a run is not interrupted by a second Ctrl-C.
+                signals.ignore()
+                problems = _remove(prefix)
     return {
         "refused": all(one["refused"] is not False for one in found) and not problems,
         "attacks": found,

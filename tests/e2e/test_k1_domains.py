@@ -293,5 +293,6 @@ def test_back_to_one_name(kept, one_origin, visit):
     assert set(kept.site.apply("https").changed[ENABLED]) == {"plasma.user_domains"}
     page = visit("mallory")
     page.goto(f"https://{HUB}/user/mallory/lab")
-    page.locator(".jp-LauncherCard").first.wait_for()
+    # JupyterLab opens the notebook of before in the place of its launcher.
+    page.locator("#jp-main-dock-panel").wait_for()
     assert page.url.startswith(f"https://{HUB}/user/mallory/lab")

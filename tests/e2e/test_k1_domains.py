@@ -288,11 +288,16 @@ def test_a_wildcard_certificate_by_a_dns_challenge(kept, one_origin, names, auth
 
 
 def test_back_to_one_name(kept, one_origin, visit):
-    """Servers that were started with names of their own are reached on the hub's."""
+    """Servers that start then are reached on the hub's name."""
     kept.with_pillar(https={**WILDCARD, "user_domains": False})
     assert set(kept.site.apply("https").changed[ENABLED]) == {"plasma.user_domains"}
     page = visit("mallory")
-    page.goto(f"https://{HUB}/user/mallory/lab")
+    # One that was started with a name of its own asks the hub to lead back there: it has to be started again.
+    kept.target.sudo("docker rm -f jupyter-mallory")
+    page.goto(f"https://{HUB}/hub/spawn")
+    page.get_by_label("python-course", exact=True).check()
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_url("**/user/*/lab**", timeout=120_000)
     # JupyterLab opens the notebook of before in the place of its launcher.
     page.locator("#jp-main-dock-panel").wait_for()
     assert page.url.startswith(f"https://{HUB}/user/mallory/lab")

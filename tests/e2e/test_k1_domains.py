@@ -294,6 +294,7 @@ def test_back_to_one_name(kept, one_origin, visit):
     page = visit("mallory")
     # One that was started with a name of its own asks the hub to lead back there: it has to be started again.
     kept.target.sudo("docker rm -f jupyter-mallory")
+    page.goto(f"https://{HUB}/hub/home")  # where the hub looks whether it runs
     page.goto(f"https://{HUB}/hub/spawn")
     page.get_by_label("python-course", exact=True).check()
     page.get_by_role("button", name="Start").click()

@@ -124,8 +124,8 @@ def one_origin(kept_server, names, people, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def chromium(kept_server):
-    with browsing.browser(f"--host-resolver-rules=MAP *.example.org {kept_server.target.host}") as started:
+def chromium(kept_server, browser):
+    with browsing.another(browser, f"--host-resolver-rules=MAP *.example.org {kept_server.target.host}") as started:
         yield started
 
 

@@ -184,7 +184,7 @@ def migrates_and_dies(tree):
     """JupyterHub 6, whose database has other tables, with a configuration that ends it after the migration."""
     tree.lock(requirement(tree.directory / "plugin/next/requirements.txt", "jupyterhub"))
     tree.plugin_version("9.9.9")
-    tree.edit("plugin/src/tljh_plasma/config_hook.py", "    Store(values.database).upgrade()\n", BROKEN_ROLE)
+    tree.edit("plugin/src/tljh_plasma/config_hook.py", "    store.upgrade()\n", "    store.upgrade()\n" + BROKEN_ROLE)
     return "no:such:scope"
 
 

@@ -134,4 +134,4 @@ class NameServer:
 
     def stop(self) -> None:
         self.target.ssh("sudo tee /etc/resolv.conf >/dev/null", input=self.before)
-        self.target.sudo("systemctl stop named", check=False)
+        self.target.sudo("systemctl disable --quiet --now named", check=False)

@@ -22,13 +22,21 @@ SERIOUS = ("serious", "critical")
 
 
 @contextmanager
-def browser(*arguments: str) -> Iterator[Browser]:
-    """Debian's chromium, without a window; with more arguments of its own."""
+def browser() -> Iterator[Browser]:
+    """Debian's chromium, without a window. Playwright runs once in a process: see ``another``."""
     ensure_packages(["chromium"])
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS, *arguments])
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield started
         started.close()
+
+
+@contextmanager
+def another(running: Browser, *arguments: str) -> Iterator[Browser]:
+    """One more chromium, with arguments of its own."""
+    started = running.browser_type.launch(executable_path=CHROMIUM, args=[*ARGUMENTS, *arguments])
+    yield started
+    started.close()
 
 
 @contextmanager

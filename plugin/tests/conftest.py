@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -93,8 +94,8 @@ def accounts():
 @pytest.fixture(scope="session")
 def shared_data():
     """The directory of shared data: root's, as are all above it, which pytest's own directories are not."""
-    path = Path(f"/srv/plasmat-data-{os.getpid()}")
-    path.mkdir(mode=0o755)
+    path = Path(tempfile.mkdtemp(prefix="plasmat-data-", dir="/srv"))
+    path.chmod(0o755)
     yield path
     shutil.rmtree(path)
 

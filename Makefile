@@ -6,7 +6,9 @@ PLUGIN_VENV := .venv-plugin
 NEXT_VENV := .venv-plugin-next
 BENCH_VENV := .venv-bench
 DOCS_VENV := .venv-docs
-PYTEST := $(PYTHON) -m pytest
+PYTEST := $(PYTHON) -m pytest -p tests.timing
+# Programs that are started some thousand times are compiled once, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help
@@ -55,26 +57,12 @@ backups: $(VENV)/.ready  ## list the backups on a server (ID=name-in-roster)
 fetch-backup: $(VENV)/.ready  ## bring the newest backup of a server here (ID=name-in-roster ARCHIVE=name)
 	@$(PYTHON) -m tools.backups fetch $(ID) $(if $(ARCHIVE),--archive $(ARCHIVE))
 
-.PHONY: test lint docs test-unit test-render test-plugin test-next test-plugin-next test-e2e test-vm lane-hub lane-servers
-test: $(VENV)/.ready  ## run every test
-	@# Two at a time, on two cores: what takes no server first, each said as a whole when it ends.
-	$(MAKE) --jobs=2 --output-sync=target lint docs test-render test-unit
-	@# The rest waits more than it works, and what one says stands between what the other says.
-	$(MAKE) --jobs=2 lane-servers lane-hub
-
-# Environments and the documentation's commands have a server of their own, as has what plays the attacks; the fleet gets one.
-OWN_SERVERS = $(sort $(wildcard tests/e2e/test_e*.py)) tests/e2e/test_p_prove.py tests/e2e/test_1_setup.py
-FLEET = tests/e2e/test_k7_fleet.py
-
-lane-servers: $(VENV)/.ready
-	$(PYTEST) tests/e2e -m "not vm" $(OWN_SERVERS:%=--ignore=%) --ignore=$(FLEET)
-
-lane-hub: $(VENV)/.ready
-	$(MAKE) test-plugin
-	$(MAKE) test-next
-	$(MAKE) test-vm
-	$(PYTEST) $(OWN_SERVERS) -m "not vm"
-	PLASMA_KEPT=first $(PYTEST) $(FLEET)
+.PHONY: test lint docs test-unit test-render test-plugin test-next test-plugin-next test-e2e test-vm
+# JOBS: how many parts run at the same time. On two cores three: much of what they do is waiting.
+JOBS = 3
+test: $(VENV)/.ready $(PLUGIN_VENV)/.ready $(NEXT_VENV)/.ready $(DOCS_VENV)/.ready /usr/bin/dot  ## run every test, and say where the time went
+	$(PYTHON) -m tests.support engine
+	$(PYTHON) -m tests.suite --jobs=$(JOBS)
 
 lint: $(VENV)/.ready  ## ruff and salt-lint
 	$(VENV)/bin/ruff check .
@@ -98,12 +86,12 @@ test-render: $(VENV)/.ready  ## every state under every supported system's grain
 	$(PYTEST) tests/render
 
 test-plugin: $(VENV)/.ready $(PLUGIN_VENV)/.ready  ## the hub's plugin, with a real Docker engine
-	host=$$($(PYTHON) -m tests.support engine) && DOCKER_HOST=$$host $(PLUGIN_VENV)/bin/python -m pytest plugin/tests
+	host=$$($(PYTHON) -m tests.support engine) && DOCKER_HOST=$$host $(PLUGIN_VENV)/bin/python -m pytest -p tests.timing plugin/tests
 
 # What meets JupyterHub, without the tests that take long for other reasons.
 NEXT_TESTS = auth disk_quota form gone_accounts guard hook notices operators package pages planning proxy standalone_hub theme
 next_pytest = host=$$($(PYTHON) -m tests.support engine) && \
-	DOCKER_HOST=$$host PYTHONPATH=plugin/next $(NEXT_VENV)/bin/python -m pytest -p known_failures
+	DOCKER_HOST=$$host PYTHONPATH=plugin/next $(NEXT_VENV)/bin/python -m pytest -p tests.timing -p known_failures
 
 test-next: $(VENV)/.ready $(NEXT_VENV)/.ready  ## the part of the plugin's tests that meets JupyterHub, on its next release
 	$(next_pytest) $(NEXT_TESTS:%=plugin/tests/test_%.py)
@@ -111,8 +99,8 @@ test-next: $(VENV)/.ready $(NEXT_VENV)/.ready  ## the part of the plugin's tests
 test-plugin-next: $(VENV)/.ready $(NEXT_VENV)/.ready  ## all of the plugin's tests on JupyterHub 6; writes plugin/next/report.md
 	$(next_pytest) plugin/tests
 
-test-e2e: $(VENV)/.ready  ## salt-ssh over real SSH against a throwaway server (PLASMA_TLJH_SOURCE=dir for the real TLJH)
-	$(PYTEST) tests/e2e -m "not vm"
+test-e2e: $(VENV)/.ready  ## salt-ssh over real SSH against throwaway servers (T="backup https": these files; PLASMA_TLJH_SOURCE=dir: the real TLJH)
+	$(PYTEST) $(if $(T),$(or $(wildcard $(T:%=tests/e2e/test_*%*.py)),$(error no file of tests/e2e is about $(T))),tests/e2e) -m "not vm"
 
 test-vm: $(VENV)/.ready  ## a throwaway server with a kernel of its own
 	$(PYTEST) tests/e2e -m vm

@@ -1,0 +1,180 @@
+"""
+The whole suite: several parts at a time, the one that takes longest first; at the end, where the time went.
+
+    python -m tests.suite [--jobs=3] [--list] [PART...]
+
+A part is a process with tests that share servers. What it prints comes line by line, with its name in front.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support.paths import REPOSITORY
+
+E2E = REPOSITORY / "tests" / "e2e"
+# Files that have servers of their own, as have the documentation's commands and environments.
+OWN = ("1_setup", "5_interruptions", "8_users", "e2_docs", "p_prove", "k7_fleet")
+SHARED = {"courses": ("e1_environments", "e2_environment_sources")}
+PYTEST = (sys.executable, "-m", "pytest", "-p", "tests.timing")
+# Seconds on two cores; only the order hangs on it.
+SECONDS = {
+    "plugin": 2000,
+    "e2e-hub": 2000,
+    "e2e-kept": 1900,
+    "e2e-courses": 900,
+    "e2e-fleet": 500,
+    "next": 350,
+    "unit": 300,
+}
+
+
+@dataclass
+class Part:
+    """Tests that run one after another, in a process of their own."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    returncode: int | None = None
+    wall: float = 0
+    cpu: float = 0
+    tests: dict[str, float] = field(default_factory=dict)
+    setups: dict[str, float] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """How long it may take."""
+        return SECONDS.get(self.name, 200)
+
+
+def parts() -> list[Part]:
+    """All parts, from the files that there are."""
+    made = [Part(name, ["make", "--no-print-directory", name]) for name in ("lint", "docs")]
+    made += [Part(name, [*PYTEST, f"tests/{name}"]) for name in ("unit", "render")]
+    for name in ("plugin", "next"):
+        # Each has a network of its own on the engine, with a firewall of its own.
+        made.append(Part(name, ["make", "--no-print-directory", f"test-{name}"], {"PLASMA_TEST_NETWORK": f"p-{name}"}))
+    made.append(Part("vm", [*PYTEST, "tests/e2e", "-m", "vm"]))
+    files = {path.stem.removeprefix("test_"): str(path) for path in sorted(E2E.glob("test_*.py"))}
+    taken = {name: [files.pop(name)] for name in OWN}
+    taken |= {group: [files.pop(name) for name in names] for group, names in SHARED.items()}
+    taken["kept"] = [files.pop(name) for name in list(files) if name.startswith("k")]
+    taken["hub"] = list(files.values())
+    for name, chosen in taken.items():
+        title = name.partition("_")[2] or name
+        environment = {"PLASMA_KEPT": "first"} if title == "fleet" else {}
+        made.append(Part(f"e2e-{title}", [*PYTEST, *chosen, "-m", "not vm"], environment))
+    return sorted(made, key=lambda part: -part.seconds)
+
+
+class Runner:
+    """Runs parts, a few at a time."""
+
+    def __init__(self, waiting: list[Part], directory: Path) -> None:
+        self.waiting, self.directory, self.lock = list(waiting), directory, threading.Lock()
+
+    def say(self, part: Part, text: str) -> None:
+        with self.lock:
+            print(f"[{part.name}] {text}", flush=True)
+
+    def work(self) -> None:
+        """Run one part after another until none is left."""
+        while True:
+            with self.lock:
+                if not self.waiting:
+                    return
+                part = self.waiting.pop(0)
+            self.run(part)
+
+    def run(self, part: Part) -> None:
+        times = self.directory / f"{part.name}.json"
+        environment = {**os.environ, **part.environment, "PLASMA_TIMES": str(times)}
+        started = time.monotonic()
+        self.say(part, "begins")
+        process = subprocess.Popen(
+            part.command, cwd=REPOSITORY, env=environment, text=True, errors="replace",
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        for line in process.stdout:
+            if line.startswith(("FAILED ", "ERROR ")):
+                part.failures.append(line.rstrip())
+            self.say(part, line.rstrip())
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = part.returncode = os.waitstatus_to_exitcode(status)
+        part.wall, part.cpu = time.monotonic() - started, usage.ru_utime + usage.ru_stime
+        if times.exists():
+            found = json.loads(times.read_text(encoding="utf-8"))
+            part.tests, part.setups = found["tests"], found["setups"]
+        self.say(part, f"ends after {minutes(part.wall)}, exit code {part.returncode}")
+
+
+def minutes(seconds: float) -> str:
+    """Minutes and seconds."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+
+
+def table(done: list[Part], wall: float) -> list[str]:
+    """Where the time went: by part, by file, by test."""
+    lines = ["", f"{'part':<16} {'wall':>7} {'cpu here':>8} {'tests':>6}"]
+    for part in sorted(done, key=lambda part: -part.wall):
+        lines.append(f"{part.name:<16} {minutes(part.wall):>7} {minutes(part.cpu):>8} {len(part.tests) or '':>6}")
+    lines.append(f"{'together':<16} {minutes(wall):>7}")
+    files, numbers, setups = Counter(), Counter(), Counter()
+    for part in done:
+        for test, seconds in part.tests.items():
+            file = test.partition("::")[0]
+            files[file] += seconds
+            numbers[file] += 1
+            setups[file] += part.setups.get(test, 0)
+    lines += ["", f"{'file':<52} {'wall':>7} {'setup':>7} {'tests':>6}"]
+    for file, seconds in files.most_common(40):
+        lines.append(f"{file:<52} {minutes(seconds):>7} {minutes(setups[file]):>7} {numbers[file]:>6}")
+    lines += ["", "seconds  test"]
+    tests = Counter({test: seconds for part in done for test, seconds in part.tests.items()})
+    lines += [f"{seconds:7.1f}  {test}" for test, seconds in tests.most_common(25)]
+    return lines
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the parts that were asked for; returns how many of them failed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.suite", description="The whole suite, or parts of it.")
+    parser.add_argument("--jobs", type=int, default=3, help="how many parts run at the same time")
+    parser.add_argument("--list", action="store_true", help="print the names of the parts")
+    parser.add_argument("part", nargs="*", help="names of parts")
+    arguments = parser.parse_args(argv)
+    known = parts()
+    if unknown := set(arguments.part) - {part.name for part in known}:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    chosen = [part for part in known if not arguments.part or part.name in arguments.part]
+    if arguments.list:
+        print("\n".join(part.name for part in chosen))
+        return 0
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="plasma-times-") as directory:
+        runner = Runner(chosen, Path(directory))
+        workers = [threading.Thread(target=runner.work) for _ in range(arguments.jobs)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    print("\n".join(table(chosen, time.monotonic() - started)))
+    failed = [part for part in chosen if part.returncode]
+    for part in failed:
+        print(f"\n{part.name} failed (exit code {part.returncode})", *part.failures, sep="\n  ")
+    return len(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

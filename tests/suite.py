@@ -23,19 +23,29 @@ from pathlib import Path
 from tests.support.paths import REPOSITORY
 
 E2E = REPOSITORY / "tests" / "e2e"
-# Files that have servers of their own, as have the documentation's commands and environments.
-OWN = ("1_setup", "5_interruptions", "8_users", "e2_docs", "p_prove", "k7_fleet")
-SHARED = {"courses": ("e1_environments", "e2_environment_sources")}
 PYTEST = (sys.executable, "-m", "pytest", "-p", "tests.timing")
-# Seconds on two cores; only the order hangs on it.
+# Servers start from a snapshot of the one that this deploys.
+DEPLOYS = "e2e-deploy"
+# Those files begin with servers on which there is nothing.
+BARE = ("deploy", "refusals", "setup", "users", "quotas", "interruptions", "kernel", "quotas_kernel")
+# Seconds, of those that take long; only the order hangs on it.
 SECONDS = {
+    DEPLOYS: 9999,
     "plugin": 2000,
-    "e2e-hub": 2000,
-    "e2e-kept": 1900,
-    "e2e-courses": 900,
-    "e2e-fleet": 500,
     "next": 350,
     "unit": 300,
+    "e2e-users": 600,
+    "e2e-interruptions": 500,
+    "e2e-environments": 500,
+    "e2e-admins": 500,
+    "e2e-upgrade": 500,
+    "e2e-uninstall": 500,
+    "e2e-status": 600,
+    "e2e-faults": 500,
+    "e2e-docs": 400,
+    "e2e-teaching": 300,
+    "e2e-fleet": 500,
+    "e2e-domains": 400,
 }
 
 
@@ -46,6 +56,7 @@ class Part:
     name: str
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
+    after: str = ""
     returncode: int | None = None
     wall: float = 0
     cpu: float = 0
@@ -66,16 +77,10 @@ def parts() -> list[Part]:
     for name in ("plugin", "next"):
         # Each has a network of its own on the engine, with a firewall of its own.
         made.append(Part(name, ["make", "--no-print-directory", f"test-{name}"], {"PLASMA_TEST_NETWORK": f"p-{name}"}))
-    made.append(Part("vm", [*PYTEST, "tests/e2e", "-m", "vm"]))
-    files = {path.stem.removeprefix("test_"): str(path) for path in sorted(E2E.glob("test_*.py"))}
-    taken = {name: [files.pop(name)] for name in OWN}
-    taken |= {group: [files.pop(name) for name in names] for group, names in SHARED.items()}
-    taken["kept"] = [files.pop(name) for name in list(files) if name.startswith("k")]
-    taken["hub"] = list(files.values())
-    for name, chosen in taken.items():
-        title = name.partition("_")[2] or name
-        environment = {"PLASMA_KEPT": "first"} if title == "fleet" else {}
-        made.append(Part(f"e2e-{title}", [*PYTEST, *chosen, "-m", "not vm"], environment))
+    for file in sorted(E2E.glob("test_*.py")):
+        subject = file.stem.removeprefix("test_")
+        after = "" if subject in BARE else DEPLOYS
+        made.append(Part(f"e2e-{subject}", [*PYTEST, str(file.relative_to(REPOSITORY))], after=after))
     return sorted(made, key=lambda part: -part.seconds)
 
 
@@ -83,7 +88,8 @@ class Runner:
     """Runs parts, a few at a time."""
 
     def __init__(self, waiting: list[Part], directory: Path) -> None:
-        self.waiting, self.directory, self.lock = list(waiting), directory, threading.Lock()
+        self.waiting, self.running, self.directory = list(waiting), [], directory
+        self.lock = threading.Condition(threading.RLock())
 
     def say(self, part: Part, text: str) -> None:
         with self.lock:
@@ -91,12 +97,23 @@ class Runner:
 
     def work(self) -> None:
         """Run one part after another until none is left."""
-        while True:
-            with self.lock:
-                if not self.waiting:
-                    return
-                part = self.waiting.pop(0)
+        while part := self.next():
             self.run(part)
+            with self.lock:
+                self.running.remove(part.name)
+                self.lock.notify_all()
+
+    def next(self) -> Part | None:
+        """The first part that waits for nothing; None when there is none left."""
+        with self.lock:
+            while self.waiting:
+                unfinished = {*self.running, *(part.name for part in self.waiting)}
+                if part := next((part for part in self.waiting if part.after not in unfinished), None):
+                    self.waiting.remove(part)
+                    self.running.append(part.name)
+                    return part
+                self.lock.wait()
+        return None
 
     def run(self, part: Part) -> None:
         times = self.directory / f"{part.name}.json"

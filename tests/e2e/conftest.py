@@ -1,8 +1,9 @@
 """
-One throwaway server for the whole suite, deployed over SSH as an operator does it.
+A throwaway server for each file of tests, which starts from a snapshot of one that was deployed over SSH as an operator
+does it: the tests of deployment (test_deploy.py) begin with a bare one.
 
 PLASMA_TLJH_SOURCE=directory runs everything against the official installer from that source. PLASMA_KEEP=1 leaves the
-servers up afterwards.
+servers up afterwards, and PLASMA_KEPT=name takes that one, as it is, if it is up already.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+import requests
 
-from tests.support import browsing
+from tests.support import browsing, paths, snapshot
 from tests.support.container import ContainerTarget
 from tests.support.engine import ensure_engine
 from tests.support.environment_image import environment_image, load_into
 from tests.support.git_repository import bridge_address
 from tests.support.hub import HubUser
-from tests.support.site import Result, Site
+from tests.support.images import image_id
+from tests.support.shell import wait_for
+from tests.support.site import Site
 from tests.support.tljh import local_source, stage, tljh_pillar
 
 PROVIDER = "tljh" if os.environ.get("PLASMA_TLJH_SOURCE") else "pypi"
@@ -51,22 +54,60 @@ def fresh_target(name: str) -> ContainerTarget:
     return target
 
 
-@pytest.fixture(scope="session")
-def target():
-    target = fresh_target("e2e")
+def snapshot_tag() -> str:
+    """The image of a server that has this tree."""
+    return snapshot.image_of(site_pillar())
+
+
+def deployed_image(tmp_path_factory) -> str:
+    """The image of a deployed server, which whoever comes first makes."""
+    tag = snapshot_tag()
+    with paths.lock("snapshot"):
+        if not image_id(tag):
+            origin = fresh_target("origin")
+            first = Site(origin, tmp_path_factory.mktemp("origin"), site_pillar()).apply()
+            assert not first.failed, "\n".join(f"{key}: {comment}" for key, comment in first.failed.items())
+            snapshot.take(origin, tag)
+            origin.down()
+    return tag
+
+
+@pytest.fixture(scope="module")
+def target(request, tmp_path_factory):
+    """A deployed server of this file's own."""
+    ensure_engine()
+    target = ContainerTarget(os.environ.get("PLASMA_KEPT") or server_name(request.module))
+    if not (os.environ.get("PLASMA_KEPT") and target.is_up()):
+        target.down()
+        target.snapshot = deployed_image(tmp_path_factory)
+    target.up()
+    wait_for(lambda: hub_answers(target), timeout=120, what=f"the hub of {target.name}")
     yield target
     if not os.environ.get("PLASMA_KEEP"):
         target.down()
 
 
-@pytest.fixture(scope="session")
+def server_name(module) -> str:
+    """The host name of the server of a file of tests."""
+    return module.__name__.rpartition(".")[2].replace("test_", "e2e-").replace("_", "-")
+
+
+def hub_answers(target) -> bool:
+    """Whether its login page is there."""
+    try:
+        return requests.get(f"http://{target.host}/hub/login", timeout=5).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+@pytest.fixture(scope="module")
 def site(target, tmp_path_factory):
     return Site(target, tmp_path_factory.mktemp("site"), site_pillar())
 
 
 @dataclass
 class Kept:
-    """A second server, for what lasts years: its capabilities are switched on and off again."""
+    """A server whose capabilities are switched on and off again."""
 
     target: ContainerTarget
     site: Site
@@ -76,36 +117,10 @@ class Kept:
         self.site.set_pillar({**site_pillar(), **keys})
 
 
-@contextlib.contextmanager
-def deployed(name: str, tmp_path_factory) -> Iterator[Kept]:
-    """A server of its own, deployed once. PLASMA_KEPT=name takes that one, as it is, if it is up already."""
-    name = os.environ.get("PLASMA_KEPT", name)
-    target = ContainerTarget(name)
-    ensure_engine()
-    if not (os.environ.get("PLASMA_KEPT") and target.is_up()):
-        target = fresh_target(name)
-    else:
-        target.up()
-    server = Kept(target, Site(target, tmp_path_factory.mktemp(name), site_pillar()))
-    first = server.site.apply()
-    assert not first.failed, "\n".join(f"{key}: {comment}" for key, comment in first.failed.items())
-    yield server
-    if not os.environ.get("PLASMA_KEEP"):
-        target.down()
-
-
-@pytest.fixture(scope="session")
-def kept_server(tmp_path_factory):
-    """One server for all of `kept`."""
-    with deployed("kept", tmp_path_factory) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def courses_server(tmp_path_factory):
-    """One server for environments, whose tests run beside those of the others."""
-    with deployed("courses", tmp_path_factory) as server:
-        yield server
+@pytest.fixture(scope="module")
+def kept_server(target, site):
+    """The same server with what changes its pillar."""
+    return Kept(target, site)
 
 
 @pytest.fixture
@@ -121,25 +136,6 @@ def pillar(site):
     before = site.pillar
     yield lambda **keys: site.set_pillar({**before, **keys})
     site.set_pillar(before)
-
-
-@dataclass
-class Deployment:
-    """The first runs of the site on a bare server."""
-
-    predicted: Result
-    first: Result
-    second: Result
-    after: Result
-
-
-@pytest.fixture(scope="session")
-def deployment(site) -> Deployment:
-    """A dry run, the first apply, the second, and a dry run after them."""
-    predicted = site.apply("test=True")
-    first = site.apply()
-    assert not first.failed, "\n".join(f"{key}: {comment}" for key, comment in first.failed.items())
-    return Deployment(predicted, first, site.apply(), site.apply("test=True"))
 
 
 @dataclass
@@ -162,15 +158,15 @@ def make_account(target, name: str, *options: str) -> Account:
     return Account(name, password, int(entry[2]), int(entry[3]), entry[5])
 
 
-@pytest.fixture(scope="session")
-def course(target, deployment) -> str:
+@pytest.fixture(scope="module")
+def course(target) -> str:
     """The name of an environment image on the server."""
     image = environment_image()
     load_into(target, image)
     return image
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def plain(target, course) -> str:
     """The same image without limits of its own: those of pillar apply."""
     image = environment_image("plain-course:2026", mem_limit="", cpu_limit="")
@@ -178,20 +174,20 @@ def plain(target, course) -> str:
     return image
 
 
-@pytest.fixture(scope="session")
-def ada(target, deployment) -> Account:
+@pytest.fixture(scope="module")
+def ada(target) -> Account:
     # A primary group of another number: what takes the uid for the gid shows.
     target.sudo("groupadd --gid 4200 course-a")
     return make_account(target, "ada", "--gid", "course-a")
 
 
-@pytest.fixture(scope="session")
-def grace(target, deployment) -> Account:
+@pytest.fixture(scope="module")
+def grace(target) -> Account:
     return make_account(target, "grace")
 
 
-@pytest.fixture(scope="session")
-def teacher(target, deployment) -> Account:
+@pytest.fixture(scope="module")
+def teacher(target) -> Account:
     """The administrator of the hub that pillar names."""
     return make_account(target, "teacher")
 
@@ -226,7 +222,7 @@ def pictures(tmp_path_factory):
     return tmp_path_factory.mktemp("pictures")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def url(target) -> str:
     return f"http://{target.host}"
 

@@ -12,7 +12,7 @@ from tests.support.target import Target, check_name
 
 PIP_CACHE_VOLUME = "plasma-throwaway-pip-cache"
 LABEL = "plasma.throwaway"
-BOOT_TIMEOUT = 90
+BOOT_TIMEOUT = 300  # seconds, on a busy machine
 
 # Runs before systemd. Docker mounts /proc/sys read-only, but Docker 26 and later, when nested, sets the sysctls of its
 # bridge: only /proc/sys/net, which is the container's own, becomes writable; the rest is the machine's.
@@ -21,7 +21,16 @@ mount -t proc proc /mnt
 mount --bind /mnt/sys/net /proc/sys/net
 umount /mnt
 {cgroups}
+# The first start of what was made of a snapshot: another machine, with the same files.
+if [ -e {snapshot} ]; then
+    rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id
+    : > /etc/machine-id
+    tar -C / --xattrs '--xattrs-include=*' --numeric-owner -xpf {snapshot}
+    rm {snapshot}
+fi
 exec /lib/systemd/systemd"""
+# Where a snapshot (tests.support.snapshot) has what Docker keeps in volumes.
+SNAPSHOT = "/snapshot.tar"
 # On the unified hierarchy Docker mounts the container's own part read-only; systemd needs to write there.
 WRITABLE_CGROUPS = "mount -o remount,rw /sys/fs/cgroup"
 # systemd 256 and later refuse a machine with the old cgroup hierarchy unless asked twice.
@@ -34,12 +43,14 @@ class ContainerTarget(Target):
     A Debian server in a container.
 
     ``suite``: the Debian release. ``pip_cache``: share root's pip cache between targets, so that repeated installations
-    download once. up(), down() and exists() are idempotent; the host name is the target's name.
+    download once. ``snapshot``: image of another server to start from, in place of a bare one. up(), down() and
+    exists() are idempotent; the host name is the target's name.
     """
 
     kind: str = "container"
     suite: str = "bookworm"
     pip_cache: bool = True
+    snapshot: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -58,7 +69,7 @@ class ContainerTarget(Target):
 
     def image(self) -> str:
         """Tag of the image it is made from."""
-        return base_image(self.suite)
+        return self.snapshot or base_image(self.suite)
 
     def exists(self) -> bool:
         """Whether the container is there, running or not."""
@@ -107,11 +118,11 @@ class ContainerTarget(Target):
             arguments += ["--volume", f"{PIP_CACHE_VOLUME}:/root/.cache/pip"]
         if docker("info", "--format", "{{.CgroupVersion}}").stdout.strip() == "2":
             arguments += ["--cgroupns", "private"]
-            init = INIT.format(cgroups=WRITABLE_CGROUPS)
+            init = INIT.format(cgroups=WRITABLE_CGROUPS, snapshot=SNAPSHOT)
         else:
             arguments += ["--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"]
             arguments += ["--env", f"SYSTEMD_PROC_CMDLINE={OLD_CGROUPS}"]
-            init = INIT.format(cgroups=":")
+            init = INIT.format(cgroups=":", snapshot=SNAPSHOT)
         return [*arguments, image, "sh", "-c", init]
 
     def wait_for_boot(self) -> str:

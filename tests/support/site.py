@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 
 import yaml
 
+from tests.support import paths
+from tests.support.images import cache_key
 from tests.support.paths import REPOSITORY
 
 SALT_SSH = pathlib.Path(sys.executable).parent / "salt-ssh"
+
+
+def thin() -> pathlib.Path:
+    """The directory of what salt-ssh sends of Salt, which takes each new controller some seconds to pack."""
+    versions = [importlib.metadata.version("salt"), sys.version, (REPOSITORY / "requirements-dev.txt").read_bytes()]
+    made = paths.cache_dir() / f"thin-{cache_key(*versions)}" / "thin"
+    with paths.lock("thin"):
+        if not made.exists():
+            pack = "import sys, salt.utils.thin; salt.utils.thin.gen_thin(sys.argv[1])"
+            with tempfile.TemporaryDirectory(prefix="thin-", dir=paths.cache_dir()) as scratch:
+                subprocess.run([sys.executable, "-c", pack, scratch], check=True)
+                shutil.copytree(scratch, made.parent)
+    return made
 
 
 @dataclass
@@ -94,6 +111,7 @@ class Site:
         roster = {target.name: target.roster_entry() for target in (self.target, *self.others)}
         (self.directory / "roster").write_text(yaml.safe_dump(roster), encoding="utf-8")
         shutil.copy(REPOSITORY / "pillar" / "top.sls", self.directory / "pillar" / "top.sls")
+        shutil.copytree(thin(), self.directory / "salt" / "cache" / "thin", dirs_exist_ok=True)
         self.set_pillar(self.pillar)
 
     def use_tree(self, directory: pathlib.Path = REPOSITORY) -> None:

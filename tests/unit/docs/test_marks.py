@@ -1,4 +1,4 @@
-"""Commands that tests/e2e/test_e2_docs.py does not run say why."""
+"""Commands that tests/e2e/test_docs.py does not run say why."""
 
 from __future__ import annotations
 
@@ -38,4 +38,4 @@ def test_marks_stand_above_blocks():
 def test_most_commands_are_run():
     commands = [(command, block.not_run) for _, block in BLOCKS for command in block.commands]
     # The end-to-end test does those of a page as well that say so.
-    assert sum(not said or "tests/e2e/test_e2_docs.py does it" in said for _, said in commands) > 45
+    assert sum(not said or "tests/e2e/test_docs.py does it" in said for _, said in commands) > 45

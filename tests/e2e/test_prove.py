@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.conftest import deployed
 from tests.support.shell import wait_for
 
 PEOPLE = "plasma-prove-"
@@ -59,9 +58,8 @@ END
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with deployed("prove", tmp_path_factory) as server:
-        yield server
+def server(kept_server):
+    return kept_server
 
 
 def looked(server):

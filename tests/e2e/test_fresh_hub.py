@@ -10,7 +10,7 @@ from tests.support.browsing import picture
 
 
 @pytest.fixture(scope="module")
-def student(target, deployment):
+def student(target):
     return make_account(target, "newcomer")
 
 

@@ -2,9 +2,54 @@
 
 from __future__ import annotations
 
+import os
 import urllib.request
+from dataclasses import dataclass
 
-from tests.e2e.conftest import PROVIDER
+import pytest
+
+from tests.e2e.conftest import PROVIDER, fresh_target, hub_answers, snapshot_tag
+from tests.support import paths, snapshot
+from tests.support.images import image_id
+from tests.support.shell import wait_for
+from tests.support.site import Result
+
+
+@pytest.fixture(scope="module")
+def target():
+    """A bare one."""
+    target = fresh_target("e2e-deploy")
+    yield target
+    if not os.environ.get("PLASMA_KEEP"):
+        target.down()
+
+
+@dataclass
+class Deployment:
+    """The first runs of the site on a bare server."""
+
+    predicted: Result
+    first: Result
+    login_page: bytes
+    second: Result
+    after: Result
+
+
+@pytest.fixture(scope="module")
+def deployment(target, site) -> Deployment:
+    """A dry run, the first apply, the second, and a dry run after them; other files start from what has come of it."""
+    predicted = site.apply("test=True")
+    first = site.apply()
+    assert not first.failed, "\n".join(f"{key}: {comment}" for key, comment in first.failed.items())
+    with urllib.request.urlopen(f"http://{target.host}/hub/login", timeout=10) as answer:
+        page = answer.read()
+    done = Deployment(predicted, first, page, site.apply(), site.apply("test=True"))
+    tag = snapshot_tag()
+    with paths.lock("snapshot"):
+        if not image_id(tag):
+            snapshot.take(target, tag)
+            wait_for(lambda: hub_answers(target), timeout=120, what="the hub")
+    return done
 
 
 def test_the_first_apply_succeeds(deployment):
@@ -29,10 +74,8 @@ def test_a_dry_run_afterwards_predicts_nothing(deployment):
     assert all(state["result"] is True for state in deployment.after.states.values())
 
 
-def test_the_hub_answers_when_the_apply_returns(deployment, url):
-    with urllib.request.urlopen(f"{url}/hub/login", timeout=10) as answer:
-        assert answer.status == 200
-        assert b"password" in answer.read()
+def test_the_hub_answers_when_the_apply_returns(deployment):
+    assert b"password" in deployment.login_page
 
 
 def test_the_layout_is_the_one_of_tljh(deployment, target):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pytest
 import yaml
 
+from tests.e2e.conftest import fresh_target
 from tests.support.paths import REPOSITORY
 from tests.support.site import SALT_SSH
 
@@ -15,6 +17,15 @@ SNAPSHOT = (
     "sudo dpkg-query -W -f '${Package} ${Version} ${Status}\\n' | sort | md5sum; "
     "ls -la /etc/docker /opt /usr/local/bin /etc/apt/sources.list.d /etc/systemd/system 2>&1 || true"
 )
+
+
+@pytest.fixture(scope="module")
+def target():
+    """A bare one."""
+    target = fresh_target("e2e-refusals")
+    yield target
+    if not os.environ.get("PLASMA_KEEP"):
+        target.down()
 
 
 @pytest.fixture

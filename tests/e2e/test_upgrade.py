@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from tests.e2e.conftest import PROVIDER, make_account
-from tests.e2e.test_5_interruptions import KILL, POINTS, cut, running
+from tests.e2e.test_interruptions import KILL, POINTS, cut, running
 from tests.support.environment_image import environment_image, load_into
 from tests.support.hub import HubUser
 from tests.support.paths import REPOSITORY

@@ -26,19 +26,19 @@ NAME = "statistics"
 
 
 @pytest.fixture(scope="module")
-def student(target, deployment):
+def student(target):
     """A member of the class, by a supplementary group."""
     target.sudo("groupadd --force maths")
     return make_account(target, "noether", "--groups", "maths")
 
 
 @pytest.fixture(scope="module")
-def outsider(target, deployment):
+def outsider(target):
     return make_account(target, "visitor")
 
 
 @pytest.fixture(scope="module")
-def repositories(target, deployment, course, tmp_path_factory):
+def repositories(target, course, tmp_path_factory):
     """The address of two repositories, and a builder on the server that has no registry to take it from."""
     load_into(target, builder_image())
     directory = tmp_path_factory.mktemp("repositories")

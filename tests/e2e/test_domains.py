@@ -9,7 +9,7 @@ import ssl
 import pytest
 
 from tests.e2e.conftest import make_account
-from tests.e2e.test_k1_https import ENABLED, shown
+from tests.e2e.test_https import ENABLED, shown
 from tests.support import browsing
 from tests.support.acme import DIRECTORY, URL, Authority, NameServer, make_certificate
 from tests.support.environment_image import environment_image, load_into

@@ -18,8 +18,8 @@ def follow(site, wait):
     )
 
 
-def test_it_shows_the_states_of_an_apply(deployment, site):
-    follower = follow(site, 60)
+def test_it_shows_the_states_of_an_apply(site):
+    follower = follow(site, 180)
     result = site.apply()
     output, _ = follower.communicate(timeout=60)
     assert follower.returncode == 0, output
@@ -30,7 +30,7 @@ def test_it_shows_the_states_of_an_apply(deployment, site):
     assert "done hub-ready" in output
 
 
-def test_it_says_when_nothing_runs(deployment, site):
+def test_it_says_when_nothing_runs(site):
     follower = follow(site, 1)
     output, _ = follower.communicate(timeout=60)
     assert follower.returncode == 3

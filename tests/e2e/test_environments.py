@@ -18,8 +18,8 @@ from tests.support.shell import SupportError, wait_for
 
 
 @pytest.fixture(scope="module")
-def course(courses_server, tmp_path_factory):
-    with course_of(courses_server, tmp_path_factory.mktemp("repositories")) as found:
+def course(kept_server, tmp_path_factory):
+    with course_of(kept_server, tmp_path_factory.mktemp("repositories")) as found:
         yield found
 
 

@@ -50,7 +50,7 @@ DARK = """async () => {
 
 
 @pytest.fixture(scope="module")
-def hoarder(target, deployment):
+def hoarder(target):
     return make_account(target, "hoarder")
 
 

@@ -55,7 +55,7 @@ def test_a_changed_log_driver_restarts_docker_and_keeps_the_server(running_serve
     assert "started" in running_server.status()
 
 
-def test_docker_settings_of_somebody_else_are_kept(deployment, target, site, pillar):
+def test_docker_settings_of_somebody_else_are_kept(target, site, pillar):
     target.sudo(
         "python3 -c \"import json; p='/etc/docker/daemon.json'; d=json.load(open(p)); d['max-concurrent-uploads']=3; "
         "json.dump(d, open(p,'w'))\""
@@ -88,7 +88,7 @@ def test_a_changed_limit_reloads_the_hub_once_and_reaches_the_next_server(target
     assert memory[2] == "100000"
 
 
-def test_a_reload_that_fails_restores_the_configuration(site, target, pillar, deployment, url):
+def test_a_reload_that_fails_restores_the_configuration(site, target, pillar, url):
     config = target.sudo("cat /opt/tljh/config/config.yaml").stdout
     # Breaks the hub as soon as the limit is another one, as a mistake in somebody's own configuration can.
     target.ssh(
@@ -110,7 +110,7 @@ def test_a_reload_that_fails_restores_the_configuration(site, target, pillar, de
     assert site.salt("tljh_config.ready").value["ready"]
 
 
-def test_comments_and_foreign_keys_survive(site, target, pillar, deployment):
+def test_comments_and_foreign_keys_survive(site, target, pillar):
     text = target.sudo("cat /opt/tljh/config/config.yaml").stdout
     target.ssh(
         "sudo tee /opt/tljh/config/config.yaml >/dev/null",
@@ -124,7 +124,7 @@ def test_comments_and_foreign_keys_survive(site, target, pillar, deployment):
     assert "timeout: 1800" in after
 
 
-def test_a_changed_plugin_is_predicted_and_taken_over(site, target, deployment):
+def test_a_changed_plugin_is_predicted_and_taken_over(site, target):
     """A file that differs in both copies on the server: they are of an older release than this tree."""
     site.apply("tljh")
     files = (
@@ -141,7 +141,7 @@ def test_a_changed_plugin_is_predicted_and_taken_over(site, target, deployment):
     assert site.apply("tljh").changed == {}
 
 
-def test_a_moved_package_is_put_back(site, target, deployment):
+def test_a_moved_package_is_put_back(site, target):
     target.sudo("/opt/tljh/hub/bin/python3 -m pip install -q --no-deps escapism==1.0.1")
     result = site.apply("tljh")
     assert not result.failed

@@ -15,12 +15,12 @@ ADMINS = "admins-managed|admins-managed"
 
 
 @pytest.fixture(scope="module")
-def colleague(target, deployment):
+def colleague(target):
     return make_account(target, "colleague")
 
 
 @pytest.fixture(scope="module")
-def before(site, deployment, teacher):
+def before(site, teacher):
     """What earlier tests may have left behind is settled."""
     assert not site.apply("admins").failed
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.conftest import deployed, site_pillar
+from tests.e2e.conftest import site_pillar
 from tests.support.builder_image import builder_image
 from tests.support.environment_image import environment_image, load_into
 from tests.support.git_repository import ENVIRONMENT, Repository, bridge_address, dockerfile, serve
@@ -61,12 +61,11 @@ PAGES = [page for page in pages() if steps(page)]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with deployed("docs", tmp_path_factory) as server:
-        file = server.site.directory / "pillar" / "students.csv"
-        file.touch(mode=0o600)
-        file.write_text(CLASS, encoding="utf-8")
-        yield server
+def server(kept_server):
+    file = kept_server.site.directory / "pillar" / "students.csv"
+    file.touch(mode=0o600)
+    file.write_text(CLASS, encoding="utf-8")
+    return kept_server
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +103,7 @@ def test_a_command_that_fails_is_seen(server):
 
 
 COURSE = Page(REPOSITORY / "docs" / "course.md")
-IN_ITS_OWN_WAY = "tests/e2e/test_e2_docs.py does it"
+IN_ITS_OWN_WAY = "tests/e2e/test_docs.py does it"
 
 
 class Class:

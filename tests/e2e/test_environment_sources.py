@@ -28,8 +28,8 @@ print(json.dumps([type(pack).__name__, f"{pack.r_version} of {date}" if date els
 
 
 @pytest.fixture(scope="module")
-def course(courses_server, tmp_path_factory):
-    with course_of(courses_server, tmp_path_factory.mktemp("repositories")) as found:
+def course(kept_server, tmp_path_factory):
+    with course_of(kept_server, tmp_path_factory.mktemp("repositories")) as found:
         yield found
 
 

@@ -90,7 +90,7 @@ def test_others_homes_are_not_there(target, course, login, ada, grace):
 
 
 @pytest.mark.parametrize("name", ["root", "games", "nobody", "nosuchuser"])
-def test_who_is_no_user_of_the_system_does_not_get_in(url, target, deployment, grace, name):
+def test_who_is_no_user_of_the_system_does_not_get_in(url, target, grace, name):
     if name == "games":
         # A system account that somebody gave a password.
         target.ssh("sudo chpasswd", input=f"games:{grace.password}\n")

@@ -169,14 +169,16 @@ class Outside:
 def assert_open(results: dict[str, str]) -> None:
     """Every one answered."""
     assert results
-    assert {target: said for target, said in results.items() if said != "open"} == {}
+    closed = {target: said for target, said in results.items() if said != "open"}
+    assert not closed, closed
 
 
 def assert_closed(results: dict[str, str]) -> None:
     """No one answered; a TCP port says so at once."""
     assert results
     wanted = {"tcp": "refused", "udp": ""}
-    assert {target: said for target, said in results.items() if said == "open" or wanted[target[:3]] not in said} == {}
+    others = {target: said for target, said in results.items() if said == "open" or wanted[target[:3]] not in said}
+    assert not others, others
 
 
 WEB = 8888

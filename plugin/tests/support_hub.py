@@ -97,6 +97,9 @@ class Hub:
             f"c.PlasmaSpawner.notices_dir = {str(prefix / 'notices')!r}\n"
             f"c.PlasmaSpawner.files_dir = {str(prefix / 'files')!r}\n"
             "c.JupyterHub.log_level = 10\n"
+            # A busy machine takes its time to start a server.
+            "c.Spawner.http_timeout = 180\n"
+            "c.Spawner.start_timeout = 240\n"
         )
 
     @property
@@ -199,7 +202,7 @@ class Hub:
                     raise AssertionError(f"server of {name} did not start:\n{self.log()[-6000:]}")
                 return model["ready"]
 
-            wait_until(ready, 120, f"server of {name}")
+            wait_until(ready, 250, f"server of {name}")
         return response
 
     def stop_server(self, name: str, server: str = "") -> None:

@@ -148,35 +148,46 @@ class Outside:
     def __init__(self, name: str) -> None:
         self.name = name
         self.link = f"v{name[-8:]}"
+        # What a run that was killed left.
+        self.remove()
         ip("netns", "add", name)
-        ip("link", "add", self.link, "type", "veth", "peer", "name", "eth0", "netns", name)
+        try:
+            self._connect()
+        except BaseException:
+            self.remove()
+            raise
+
+    def _connect(self) -> None:
+        ip("link", "add", self.link, "type", "veth", "peer", "name", "eth0", "netns", self.name)
         ip("addr", "add", f"{self.HOST}/24", "dev", self.link)
         ip("link", "set", self.link, "up")
-        ip("-n", name, "addr", "add", f"{INTERNET}/24", "dev", "eth0")
-        ip("-n", name, "link", "set", "eth0", "up")
-        ip("-n", name, "link", "set", "lo", "up")
-        ip("-n", name, "route", "add", "default", "via", self.HOST)
+        ip("-n", self.name, "addr", "add", f"{INTERNET}/24", "dev", "eth0")
+        ip("-n", self.name, "link", "set", "eth0", "up")
+        ip("-n", self.name, "link", "set", "lo", "up")
+        ip("-n", self.name, "route", "add", "default", "via", self.HOST)
         for address in METADATA:
-            ip("-n", name, "addr", "add", f"{address}/32", "dev", "lo")
+            ip("-n", self.name, "addr", "add", f"{address}/32", "dev", "lo")
             ip("route", "add", f"{address}/32", "via", INTERNET)
 
     def remove(self) -> None:
-        """Remove the namespace; the link and its routes go with it."""
-        ip("link", "del", self.link)
-        ip("netns", "del", self.name)
+        """Remove the namespace if it is there; the link and its routes go with it."""
+        for command in (["link", "del", self.link], ["netns", "del", self.name]):
+            subprocess.run(["ip", *command], check=False, stderr=subprocess.DEVNULL)
 
 
 def assert_open(results: dict[str, str]) -> None:
     """Every one answered."""
     assert results
-    assert {target: said for target, said in results.items() if said != "open"} == {}
+    closed = {target: said for target, said in results.items() if said != "open"}
+    assert not closed, closed
 
 
 def assert_closed(results: dict[str, str]) -> None:
     """No one answered; a TCP port says so at once."""
     assert results
     wanted = {"tcp": "refused", "udp": ""}
-    assert {target: said for target, said in results.items() if said == "open" or wanted[target[:3]] not in said} == {}
+    others = {target: said for target, said in results.items() if said == "open" or wanted[target[:3]] not in said}
+    assert not others, others
 
 
 WEB = 8888

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make ac
 @pytest.fixture
 def place(accounts):
     """A directory of root's outside /tmp, where trusted paths can be."""
-    path = Path(f"/srv/plasmat-{os.getpid()}")
-    path.mkdir(mode=0o755)
+    path = Path(tempfile.mkdtemp(prefix="plasmat-", dir="/srv"))
+    path.chmod(0o755)
     yield path
     shutil.rmtree(path)
 

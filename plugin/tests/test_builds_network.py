@@ -8,12 +8,15 @@ import json
 import os
 import secrets
 import socket
+import subprocess
+import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote
 
 import pytest
+from docker.errors import NotFound
 from support_builds import until, wait_for_line
 from support_hub import NETWORK, free_port
 from support_network import (
@@ -27,6 +30,7 @@ from support_network import (
     assert_open,
     from_container,
     ip,
+    iptables,
 )
 from tljh_plasma import build_network, firewall, firewall_rules, network
 
@@ -137,42 +141,100 @@ def test_a16_a_step_reaches_the_internet_alone(bench, outside, monkeypatch):
     with targets(outside) as (forbidden, world):
         with monkeypatch.context() as patched:
             unprotected(patched)
-            firewall.release(network.connect().inspect_network(build_network.name_for(NETWORK)))
+            client, name = network.connect(), build_network.name_for(NETWORK)
+            network.ensure_network(client, name)
+            firewall.remove(client.inspect_network(name))
             assert_open(build(bench, *forbidden, world))
         seen = build(bench, *forbidden, world)
         assert_open({world: seen.pop(world)})
         assert_closed(seen)
 
 
+@contextmanager
+def others(bench):
+    """A factory of containers on the engine's own network, which are not ours."""
+    made = []
+
+    def start():
+        made.append(bench.client.containers.run(bench.environment, ["600"], entrypoint=["sleep"], detach=True))
+        made[-1].reload()
+        return made[-1]
+
+    yield start
+    for container in made:
+        with suppress(NotFound):
+            container.remove(force=True)
+
+
+def test_a16_an_address_that_is_used_again_opens_nothing(bench, outside):
+    """The engine gives that of a container that ended to the next one: a step of a build, for one."""
+    client = network.connect()
+    shared = client.inspect_network(network.SHARED)
+    chains = firewall_rules.chain_names(network.bridge_of(shared))
+    with targets(outside) as (forbidden, world), others(bench) as start:
+        try:
+            former = start()
+            firewall.ensure(client, network.SHARED, None)
+            assert_open(from_container(former, *forbidden, world))
+            used = address(former)
+            former.remove(force=True)
+            # Others on this engine may end meanwhile, too, and leave lower ones.
+            later = next(one for one in (start() for _ in range(20)) if address(one) == used)
+            for chain in chains:
+                iptables("-I", chain, "-s", f"{used}/32", "-j", "RETURN")
+            assert_open(from_container(later, *forbidden, world))
+            for chain in chains:
+                iptables("-D", chain, "-s", f"{used}/32", "-j", "RETURN")
+            seen = from_container(later, *forbidden, world)
+            assert_open({world: seen.pop(world)})
+            assert_closed(seen)
+            firewall.ensure(client, network.SHARED, None)
+            assert_open(from_container(later, *forbidden, world))
+        finally:
+            firewall.release(shared)
+
+
+RELEASE = """
+from tljh_plasma import firewall, network
+firewall.release(network.connect().inspect_network(network.SHARED))
+"""
+
+
+def test_a16_another_hub_without_builds_leaves_the_rules(docker_host):
+    """On a machine of developers there may be two: the last one that builds takes them away."""
+    client = network.connect()
+    shared = client.inspect_network(network.SHARED)
+    chain = firewall_rules.chain_names(network.bridge_of(shared))[0]
+    firewall.ensure(client, network.SHARED, None)
+    subprocess.run([sys.executable, "-c", RELEASE], check=True)
+    assert chain in firewall.tables("iptables").rules()
+    firewall.release(shared)
+    assert chain not in firewall.tables("iptables").rules()
+
+
 def test_a16_a_step_of_buildkit_reaches_the_internet_alone(bench, outside):
     """It runs on the engine's own network; containers of others there go on as before, also those that come later."""
     shared = network.connect().inspect_network(network.SHARED)
     kit = BuildKit(bench.client, bench.environment)
-    others = [bench.client.containers.run(bench.environment, ["600"], entrypoint=["sleep"], detach=True)]
     request = bench.request(bench.repository(slow(600)))
 
-    async def scenario(forbidden, world):
+    async def scenario(start, forbidden, world):
+        earlier = start()
         async with bench.builder() as builder:
             await builder.submit(request)
             await wait_for_line(builder, request.image, "slow step 1")
             seen = await asyncio.to_thread(kit.run, *forbidden, world)
             assert_open({world: seen.pop(world)})
             assert_closed(seen)
-            others.append(bench.client.containers.run(bench.environment, ["600"], entrypoint=["sleep"], detach=True))
-            for other in others:
-                other.reload()
-                mark = f"-s {address(other)}/32 -j RETURN"
+            for other in (earlier, start()):
+                mark = f"-s {address(other)}/32 -m physdev"
                 await until(lambda mark=mark: mark in str(firewall.tables("iptables").rules()), "the other's rule")
                 assert_open(await asyncio.to_thread(from_container, other, *forbidden, world))
             await builder.cancel(request.image)
             chain = firewall_rules.chain_names(network.bridge_of(shared))[0]
             await until(lambda: chain not in firewall.tables("iptables").rules(), "the end of the rules")
 
-    try:
-        with targets(outside) as (forbidden, world):
-            firewall.release(shared)
-            assert_open(kit.run(*forbidden, world))
-            asyncio.run(scenario(forbidden, world))
-    finally:
-        for other in others:
-            other.remove(force=True)
+    with targets(outside) as (forbidden, world), others(bench) as start:
+        firewall.release(shared)
+        assert_open(kit.run(*forbidden, world))
+        asyncio.run(scenario(start, forbidden, world))

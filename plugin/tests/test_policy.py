@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -158,7 +159,8 @@ def test_environments_limits_come_before_the_defaults():
 def test_shared_data_is_mounted_read_only_only_when_it_is_roots():
     home = policy.Mount("/data/home/alice", "/home/alice", read_only=False)
     assert policy.mounts_of(ALICE, "") == ((home,), ())
-    place = Path(f"/srv/plasmat-shared-{os.getpid()}")
+    place = Path(tempfile.mkdtemp(prefix="plasmat-shared-", dir="/srv"))
+    place.rmdir()
     mounts, notes = policy.mounts_of(ALICE, str(place))
     assert mounts == (home,)
     assert "No such file" in notes[0]

@@ -20,7 +20,7 @@ from .build_container import BuildFailed
 from .reach import INTERNET, Reach
 from .settings import DEFAULT_NETWORK_NAME
 
-# Seconds between two looks. Containers that others start meanwhile are under the rules for so long.
+# Seconds between two looks. Containers that others start meanwhile are under the rules for that long.
 INTERVAL = 2
 
 log = logging.getLogger(__name__)

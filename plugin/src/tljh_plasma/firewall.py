@@ -37,13 +37,15 @@ from typing import Any
 
 from .firewall_rules import chain_names, forward_rules, host_rules, hubs_of, reject, shared_rules
 from .iptables import Rules, Tables, ToolError
-from .network import bridge_of, gateway_address, is_shared
+from .network import bridge_of, gateway_address, is_shared, ports_of
 from .reach import INTERNET, Reach
 
 # Without it packets between two containers of one bridge pass no rule at all, Docker's own included.
 BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 IPV6_SETTINGS = Path("/proc/sys/net/ipv6/conf")
 LOCK = Path("/run/plasma-firewall.lock")
+# Held by every hub that needs the rules on the engine's own network: the last one takes them away.
+SHARED_LOCK = Path("/run/plasma-firewall-shared.lock")
 # Of the tools: what the system's administrator chose, then those for kernels without nftables, then those that need no
 # module loaded by hand (the hub's unit may not; the kernel does it by itself for nftables). Rules of both are in force.
 VARIANTS = ("", "-legacy", "-nft")
@@ -125,15 +127,25 @@ _checked: dict[tuple[str, int | None], float] = {}
 @contextmanager
 def _lock() -> Iterator[None]:
     """Keep the hubs of this machine, and the threads of one, from overwriting one another's rules."""
-    try:
-        descriptor = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise FirewallError(f"{LOCK} cannot be opened ({error.strerror}): make /run writable for the hub.") from error
+    descriptor = _open(LOCK)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
+
+
+@functools.cache
+def _open_shared_lock() -> int:
+    """Open the lock once: it is this process that holds it, until it ends or calls ``release``."""
+    return _open(SHARED_LOCK)
+
+
+def _open(lock: Path) -> int:
+    try:
+        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise FirewallError(f"{lock} cannot be opened ({error.strerror}): make /run writable for the hub.") from error
 
 
 def _has_ipv6(bridge: str) -> bool:
@@ -296,6 +308,9 @@ def ensure(
     if not _is_root() or (checked is not None and time.monotonic() - checked < max_age):
         return
     network = client.inspect_network(name)
+    if is_shared(network):
+        fcntl.flock(_open_shared_lock(), fcntl.LOCK_SH)
+        network["Ports"] = ports_of(client, network)
     if not is_protected(network, hub_port, reach):
         protect(network, hub_port, reach)
         log.info("Firewall: the host is closed to the network %s but for port %s", name, hub_port)
@@ -303,7 +318,7 @@ def ensure(
 
 
 def release(network: dict[str, Any]) -> None:
-    """Take the rules of a network away if this host has any and the hub runs as root. Cheap where there are none.
+    """Take the rules of the engine's own network away, unless another hub needs them. Cheap where there are none.
 
     Args:
         network: what Docker says of the network.
@@ -313,12 +328,23 @@ def release(network: dict[str, Any]) -> None:
     """
     if not _is_root():
         return
+    lock = _open_shared_lock()
     try:
-        there = chain_names(bridge_of(network))[0] in tables("iptables").rules()
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _has_chains(network):
+            remove(network)
+    except BlockingIOError:
+        pass
+    finally:
+        fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+def _has_chains(network: dict[str, Any]) -> bool:
+    try:
+        return chain_names(bridge_of(network))[0] in tables("iptables").rules()
     except ToolError:
-        there = True
-    if there:
-        remove(network)
+        # Removing will fail too, and say why.
+        return True
 
 
 def remove(network: dict[str, Any]) -> None:

@@ -91,13 +91,20 @@ def _allowed(reach: Reach) -> list[str]:
 def shared_rules(network: dict[str, Any], name: str) -> list[str]:
     """Rules, before the others, for a bridge that is not ours alone: what the containers of others do passes.
 
-    The engine lists the steps of its builds too, under a name that is no container's id.
+    They are known by their port of the bridge (see ``network.ports_of``), too: a step of a build may get the address
+    of one that has just ended. IPv6 has no such match where the kernel does not filter it within a bridge.
+
+    Args:
+        network: what Docker says of the network, with "Ports".
+        name: "iptables" or "ip6tables".
     """
     found = []
-    for key, attached in sorted((network.get("Containers") or {}).items()):
-        address = (attached.get("IPv4Address" if name == "iptables" else "IPv6Address") or "").partition("/")[0]
-        if address and re.fullmatch(r"[0-9a-f]{64}", key):
-            found.append(f"-s {address}/{32 if name == 'iptables' else 128} -j RETURN")
+    for container, port in sorted(network["Ports"].items()):
+        attached = network["Containers"][container]
+        if name == "iptables" and (address := (attached.get("IPv4Address") or "").partition("/")[0]):
+            found.append(f"-s {address}/32 -m physdev --physdev-in {port} -j RETURN")
+        elif name == "ip6tables" and (address := (attached.get("IPv6Address") or "").partition("/")[0]):
+            found.append(f"-s {address}/128 -j RETURN")
     if name == "ip6tables":
         # Neighbours find each other with it.
         found.append("-p ipv6-icmp -j RETURN")

@@ -7,9 +7,12 @@ What containers reach of the host itself is the business of ``firewall``, which 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ipaddress
+import re
 import time
+from pathlib import Path
 from typing import Any
 
 from .settings import DEFAULT_NETWORK_NAME
@@ -25,6 +28,7 @@ MAKING = 5
 LABEL = "org.plasma.network"
 # The engine's own network, in which containers are that name none.
 SHARED = "bridge"
+LINKS = Path("/sys/class/net")
 
 
 class NetworkError(Exception):
@@ -104,6 +108,37 @@ def bridge_of(network: dict[str, Any]) -> str:
 def is_shared(network: dict[str, Any]) -> bool:
     """Whether a network, from its description, is the engine's own, with containers of anybody's."""
     return network.get("Name") == SHARED
+
+
+def ports_of(client: Any, network: dict[str, Any]) -> dict[str, str]:
+    """Return the bridge's port of each running container of a network, by the container's id.
+
+    The engine gives the address of a container that ended to the next one at once; the name of a port is never used
+    again.
+
+    Args:
+        client: a docker-py API client.
+        network: what Docker says of the network.
+    """
+    import docker
+
+    # The two ends of the link know each other's number, which containers get from the same row as the host.
+    ends = {}
+    for port in (LINKS / bridge_of(network) / "brif").glob("*"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            ends[(LINKS / port.name / "iflink").read_text().strip()] = port.name
+    ports = {}
+    for container in network.get("Containers") or {}:
+        # Steps of BuildKit's are listed under a name that is no container's id.
+        if not re.fullmatch(r"[0-9a-f]{64}", container):
+            continue
+        with contextlib.suppress(OSError, docker.errors.NotFound):
+            pid = client.inspect_container(container)["State"]["Pid"]
+            # Lines such as "12   eth0   1  0  33330000..."; engines name what they plug in eth0, eth1, ...
+            own = re.findall(r"^(\d+)\s+eth\d+\s", Path(f"/proc/{pid}/net/dev_mcast").read_text(), re.MULTILINE)
+            for number in ends.keys() & own:
+                ports[container] = ends[number]
+    return ports
 
 
 def has_shared(client: Any) -> bool:

@@ -22,6 +22,7 @@ import threading
 import time
 import venv
 
+import _modules.tljh_service as tljh_service
 from tests.support.paths import REPOSITORY
 
 HUB, PROXY = "jupyterhub.service", "traefik.service"
@@ -99,6 +100,30 @@ print("\\n".join(f"\\x1b[33m{{unit}}\\x1b[0m line {{number}}" for number in rang
 """
 
 
+class Clock:
+    """The time that ``tljh_service`` slept, and a little for each look at it: a busy machine reaches no deadline."""
+
+    def __init__(self):
+        self.now = 0.0
+        self._due = []
+
+    def monotonic(self):
+        self.now += 0.01
+        return self.now
+
+    def after(self, seconds, action):
+        """Call *action* in the first sleep that ends *seconds* or more from now."""
+        self._due.append((self.now + seconds, action))
+
+    def sleep(self, seconds):
+        time.sleep(seconds)
+        self.now += seconds
+        for when, action in [*self._due]:
+            if when <= self.now:
+                self._due.remove((when, action))
+                action()
+
+
 class StandInHub:
     """A server with a hub below *directory*; ``prefix`` is what the modules take."""
 
@@ -112,6 +137,8 @@ class StandInHub:
         names = {"python": sys.executable, "state": str(self._state), "config": str(self.config_file)}
         self.program(self.programs / "systemctl", SYSTEMCTL.format(**names, hub=HUB, proxy=PROXY))
         self.program(self.programs / "journalctl", JOURNALCTL.format(**names))
+        self.clock = Clock()
+        monkeypatch.setattr(tljh_service, "time", self.clock)
         monkeypatch.setenv("PATH", f"{self.programs}{os.pathsep}{os.environ['PATH']}")
         unit = {
             "LoadState": "loaded",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 
 import pytest
 import salt.modules.cmdmod as cmdmod
@@ -287,10 +286,9 @@ def test_when_the_reload_fails_the_previous_file_is_restored_and_reloaded(hub, s
     previous = hub.config_file.read_text()
     key = next(iter(settings))
     hub.set(poison={unit: ["cpu: 7", "192.0.2.7"]}, when_poisoned=way)
-    begin = time.monotonic()
     with pytest.raises(CommandExecutionError) as error:
         tljh_config.apply(settings, prefix=hub.prefix, timeout=3)
-    assert time.monotonic() - begin < 20
+    assert hub.clock.now < 7
     sentence, *journal = str(error.value).splitlines()
     assert sentence.startswith(f"The hub did not come up with the new {key} ({unit} ")
     assert sentence.endswith("; the previous configuration was restored, the hub is back.")

@@ -22,6 +22,15 @@ class Echo(web.RequestHandler):
     get = post
 
 
+class Download(web.RequestHandler):
+    """A large file."""
+
+    async def get(self) -> None:
+        for _ in range(1000):
+            self.write(b"0" * 65536)
+            await self.flush()
+
+
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """One address is the proxy's, and there is little room."""
@@ -61,7 +70,7 @@ class Client:
 @asynccontextmanager
 async def serving():
     """The server, and what connects to it from an address."""
-    server = limits.LimitedServer(web.Application([(".*", Echo)]), xheaders=True)
+    server = limits.LimitedServer(web.Application([("/download", Download), (".*", Echo)]), xheaders=True)
     server.listen(0, address="127.0.0.1")
     port = next(iter(server._sockets.values())).getsockname()[1]
     clients: list[Client] = []
@@ -186,6 +195,27 @@ def test_where_all_connections_are_taken_the_most_idle_makes_way():
         assert (await newcomer.answer())[0] == 200
         assert (await flood[0].answer())[0] == 0
         assert first.waits
+
+    run(play)
+
+
+# A client, and what it may call itself with IPv6: each machine has as many addresses as it likes.
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::{}"])
+def test_answers_that_nobody_reads_make_way(address):
+    """Each of them is a descriptor until its client has read it, and a client need not."""
+
+    async def play(server, connect):
+        server.most = 6
+        for client in ("192.0.2.7", "192.0.2.7", *(address.format(number) for number in range(1, 21))):
+            reader = await connect()
+            reader.send("GET", "/download", X_Real_Ip=client)
+            # The answer has begun.
+            await asyncio.wait_for(reader.reader.readuntil(b"\r\n\r\n"), 10)
+        assert len(server._open) == server.most
+        newcomer = await connect()
+        newcomer.send("GET", "/", X_Real_Ip="192.0.2.8")
+        assert await newcomer.answer() == (200, "192.0.2.8 0")
+        assert [one.client for one in server._open.values() if one.answering].count("192.0.2.7") == 2
 
     run(play)
 

@@ -11,6 +11,7 @@ complete, or connections that come through the proxy.
 
 from __future__ import annotations
 
+import heapq
 import logging
 import re
 import resource
@@ -24,6 +25,8 @@ from tornado import gen, httputil
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
+
+from .logins import network
 
 LOG = logging.getLogger("tornado.general")
 
@@ -50,6 +53,8 @@ UNFINISHED = 128
 UNFINISHED_BYTES = 64 * 1024 * 1024
 # Connections in all: each is a descriptor, and some are needed for other things.
 CONNECTIONS = 4096
+# Where there is no more room, so many parts of them make way at a time: to choose takes milliseconds.
+DROPPED = 64
 DESCRIPTORS = 16384
 SPARE_DESCRIPTORS = 256
 
@@ -142,28 +147,38 @@ class LimitedServer(HTTPServer):
                 return
             self._direct[peer] += 1
         if len(self._open) >= self.most:
-            self._drop_connection()
+            self._make_room()
         self._open[stream] = connection
         super().handle_stream(stream, address)
 
     def on_close(self, server_conn: Any) -> None:
         """Forget a connection."""
         super().on_close(server_conn)
-        connection = self._open.pop(server_conn.stream, None)
+        self._forget(server_conn.stream)
+
+    def _forget(self, stream: Any) -> None:
+        connection = self._open.pop(stream, None)
         if connection and not connection.proxied:
             self._direct[connection.peer] -= 1
             if self._direct[connection.peer] <= 0:
                 del self._direct[connection.peer]
 
-    def _drop_connection(self) -> None:
-        """Close the oldest of those that wait for their client, of the client that has most of them."""
-        waiting = {stream: one for stream, one in self._open.items() if not one.answering}
-        if not waiting:
-            return
-        self._say(f"{len(self._open)} connections are open: the ones that have been silent for longest make way")
-        client, _ = Counter(one.client for one in waiting.values()).most_common(1)[0]
-        stream = min((s for s, one in waiting.items() if one.client == client), key=lambda s: waiting[s].since)
-        stream.close()
+    def _make_room(self) -> None:
+        """Close some connections of the client that has most of them: the oldest that wait for it, if any do.
+
+        Else it has answers under way in all of them, and may just not read them.
+        """
+        self._say(f"{len(self._open)} connections are open: the oldest of whoever has most of them make way")
+        client, _ = Counter(one.client for one in self._open.values()).most_common(1)[0]
+        theirs = [
+            (one.answering, one.since, number, stream)
+            for number, (stream, one) in enumerate(self._open.items())
+            if one.client == client
+        ]
+        for *_, stream in heapq.nsmallest(max(1, self.most // DROPPED), theirs):
+            # At once: it counts until its end is seen, otherwise, and many may come before that.
+            self._forget(stream)
+            stream.close()
 
     # Requests.
 
@@ -268,7 +283,7 @@ class _Request(httputil.HTTPMessageDelegate):
         """Refuse what is too large by its own word; everything else begins."""
         if self.connection.proxied:
             named = headers.get("X-Real-Ip") or headers.get("X-Forwarded-For", "").rpartition(",")[2]
-            self.connection.client = named.strip()[:64] or self.connection.peer
+            self.connection.client = network(named.strip()[:64]) or self.connection.peer
         else:
             for name in FORWARDED:
                 headers.pop(name, None)

@@ -246,6 +246,14 @@ def test_a_service_worker_is_for_its_own_path(lesson, unprotected):
     worker = lesson.address("worker.js", type="text/javascript", body="//")
     own = f"/user/{lesson.student.name}/evil/"
     assert lesson.play(script, worker=worker, scopes=[own]) == [f"{lesson.hub.origin}{own}"]
+    # At the server's own path, without the slash at its end, it would be for the servers of everybody.
+    for where, works in ((unprotected, True), (lesson, False)):
+        worker = f"/user/{where.student.name}?type=text/javascript&body=//"
+        (found,) = where.play(script, worker=worker, scopes=["/user/"])
+        assert (found == f"{where.hub.origin}/user/") is works, found
+    # Which leads to the server, as it did before.
+    answer = requests.get(f"{lesson.hub.url}/user/{lesson.student.name}?x=y", timeout=30, allow_redirects=False)
+    assert answer.headers["Location"] == f"{lesson.hub.url}/user/{lesson.student.name}/?x=y"
 
 
 def test_headers_that_reach_beyond_a_path_are_taken_away(lesson, unprotected):

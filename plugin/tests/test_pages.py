@@ -205,6 +205,10 @@ def test_pages_of_students_get_nothing_of_cockpit(lesson, cockpit):
     assert cockpit.seen == []
     found = lesson.play(LEARN, cockpit=COCKPIT)
     assert own.strip("/") not in found
+    page = lesson.open(f"{COCKPIT}cockpit/@localhost/system/index.html")
+    assert own in page.url
+    page.goto(f"{lesson.hub.url}{lesson.address()}")
+    assert own.strip("/") not in page.evaluate(f"() => {{ {BEFORE} }}")
     # The windows did get there, for the person.
     wait_until(lambda: any(path.endswith("index.html") for _, path, _ in cockpit.seen), 30, "a window at Cockpit")
     # Without the secret of the path, it would be open.
@@ -254,6 +258,22 @@ def test_a_service_worker_is_for_its_own_path(lesson, unprotected):
     # Which leads to the server, as it did before.
     answer = requests.get(f"{lesson.hub.url}/user/{lesson.student.name}?x=y", timeout=30, allow_redirects=False)
     assert answer.headers["Location"] == f"{lesson.hub.url}/user/{lesson.student.name}/?x=y"
+
+
+# Where the visitor was before, in the same window.
+BEFORE = "return JSON.stringify([navigation.entries().map(one => one.url), navigation.activation.from?.url])"
+
+
+def test_a_page_does_not_learn_where_the_visitor_was(lesson, unprotected):
+    for where, works in ((unprotected, True), (lesson, False)):
+        page = where.open("/hub/token?asked=history")
+        page.goto(f"{where.hub.url}/services/plasma/servers?asked=history")
+        page.goto(f"{where.hub.url}{where.address()}")
+        found = page.evaluate(f"() => {{ {BEFORE} }}")
+        assert ("token?asked=history" in found) is works, found
+        where.leave()
+    # The service's headers are its own.
+    assert "asked=history" not in found
 
 
 def test_headers_that_reach_beyond_a_path_are_taken_away(lesson, unprotected):

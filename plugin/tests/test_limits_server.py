@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -20,6 +21,17 @@ class Echo(web.RequestHandler):
         self.write(f"{self.request.remote_ip} {len(self.request.body)}")
 
     get = post
+
+
+class Page(web.RequestHandler):
+    """Takes its time, as making a page does, and says which number it has."""
+
+    made = 0
+
+    def get(self) -> None:
+        time.sleep(0.005)
+        Page.made += 1
+        self.write(str(Page.made))
 
 
 class Download(web.RequestHandler):
@@ -70,7 +82,9 @@ class Client:
 @asynccontextmanager
 async def serving():
     """The server, and what connects to it from an address."""
-    server = limits.LimitedServer(web.Application([("/download", Download), (".*", Echo)]), xheaders=True)
+    server = limits.LimitedServer(
+        web.Application([("/download", Download), ("/page", Page), (".*", Echo)]), xheaders=True
+    )
     server.listen(0, address="127.0.0.1")
     port = next(iter(server._sockets.values())).getsockname()[1]
     clients: list[Client] = []
@@ -216,6 +230,32 @@ def test_answers_that_nobody_reads_make_way(address):
         newcomer.send("GET", "/", X_Real_Ip="192.0.2.8")
         assert await newcomer.answer() == (200, "192.0.2.8 0")
         assert [one.client for one in server._open.values() if one.answering].count("192.0.2.7") == 2
+
+    run(play)
+
+
+def test_clients_take_turns():
+    """Whoever asks for a thousand pages at once waits for them, and nobody else does."""
+
+    async def play(server, connect):
+        Page.made = 0
+        flood = [await connect() for _ in range(40)]
+        other = await connect()
+        for client in flood:
+            client.send("GET", "/page", X_Real_Ip="192.0.2.1")
+        other.send("GET", "/page", X_Real_Ip="192.0.2.7")
+        status, number = await other.answer()
+        assert status == 200 and int(number) < 5, number
+        assert sorted([int((await one.answer())[1]) for one in flood])[-1] == 41
+        # One that has left gets none.
+        for client in flood:
+            client.send("GET", "/page", X_Real_Ip="192.0.2.1")
+        await settle(lambda: len(server._ready) > 0)
+        for client in flood:
+            client.writer.transport.abort()
+        other.send("GET", "/page", X_Real_Ip="192.0.2.7")
+        assert int((await other.answer())[1]) < 60
+        await settle(lambda: not server._ready)
 
     run(play)
 

@@ -6,7 +6,7 @@ do: where there is no more room, the request that has been unfinished for longes
 client that has most of them. A browser's request is complete within milliseconds, so it is never the one.
 
 Many people may share one address, as a classroom behind one router does: no limit here counts requests that are
-complete, or connections that come through the proxy.
+complete, or connections that come through the proxy. But addresses take turns: each gets one answer, and then the next.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import logging
 import re
 import resource
 import time
-from collections import Counter
+from collections import Counter, OrderedDict, deque
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,8 @@ class LimitedServer(HTTPServer):
         self._direct: Counter[str] = Counter()
         # In the order in which they began.
         self._unfinished: dict[_Request, None] = {}
+        # Complete ones that are to be answered, by client; the one whose turn is next first.
+        self._ready: OrderedDict[str, deque[_Request]] = OrderedDict()
         self._said: dict[str, float] = {}
 
     # Connections.
@@ -209,6 +211,26 @@ class LimitedServer(HTTPServer):
     def end(self, request: _Request) -> None:
         """A request is complete, or its connection is gone."""
         self._unfinished.pop(request, None)
+
+    def ready(self, request: _Request) -> None:
+        """Answer a complete request when its client's turn comes: so nobody waits for what others ask."""
+        if not self._ready:
+            IOLoop.current().add_callback(self._turn)
+        self._ready.setdefault(request.connection.client, deque()).append(request)
+
+    def _turn(self) -> None:
+        request = None
+        # Who has left meanwhile takes up no turn.
+        while self._ready and (request is None or request.is_gone):
+            client, waiting = self._ready.popitem(last=False)
+            request = waiting.popleft()
+            if waiting:
+                self._ready[client] = waiting
+        if self._ready:
+            # Before the answer, which may fail.
+            IOLoop.current().add_callback(self._turn)
+        if request and not request.is_gone:
+            request.answer()
 
     def _say(self, text: str) -> None:
         """Write a line to the log, and not again soon."""
@@ -298,7 +320,8 @@ class _Request(httputil.HTTPMessageDelegate):
         # A piece of a chunked body is read in parts, so it is never larger than what is counted here.
         self._conn.set_max_body_size(max(self._most * 2, LARGE_BODY))
         self._begun = True
-        self.server.begin(self)
+        if length != "0" or "Transfer-Encoding" in headers:
+            self.server.begin(self)
         began = self._inner.headers_received(start_line, headers)
         if began is not None:
             await began
@@ -319,6 +342,15 @@ class _Request(httputil.HTTPMessageDelegate):
         """All is there."""
         self.server.end(self)
         self.connection.answering = True
+        self.server.ready(self)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client has left."""
+        return self._stream.closed()
+
+    def answer(self) -> None:
+        """Let the application answer."""
         self._inner.finish()
 
     def on_connection_close(self) -> None:

@@ -28,8 +28,9 @@ BLOCK = 1024 * 1024
 LARGEST_MANIFEST = 64 * BLOCK
 # People may nest directories without end; what is deeper could not be unpacked (PATH_MAX is 4096).
 DEEPEST, LONGEST = 200, 3500
-# A file may be larger than any disk and hold nothing (truncate -s 100T): such are left out.
-LARGE, HOLES = 2**30, 16
+# A file may be larger than any disk and hold nothing (truncate -s 100T): such are left out. Nor do many of them, or
+# many names of one file, make a home in an archive larger than so many times what it takes on the disk, and a little.
+LARGE, HOLES, NAMES, FEW = 2**30, 16, 4, 2**26
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ESTALE}
 
 
@@ -73,6 +74,39 @@ class _Homes:
         return {"members": self.members, "sha256": self.digest.hexdigest(), "bytes": self.bytes}
 
 
+class Room:
+    """What of a home is worth its room: what it takes on the disk, and not much more for holes and further names.
+
+    Attributes:
+        home: whose it is.
+        there: bytes on the disk.
+        copies: bytes of files that were taken under another name before.
+    """
+
+    def __init__(self, home: str) -> None:
+        self.home, self.there, self.copies = home, 0, 0
+        self._holes = 0
+        self._files: set[tuple[int, int]] = set()
+
+    def takes(self, status: os.stat_result) -> bool:
+        """Whether there is room for one more file."""
+        there = 512 * status.st_blocks
+        if status.st_size > LARGE and status.st_size > HOLES * there:
+            return False
+        file, copy = (status.st_dev, status.st_ino), 0
+        if file in self._files:
+            there, copy = 0, there
+        holes = max(0, status.st_size - there - copy)
+        if holes and self._holes + holes > LARGE + HOLES * (self.there + there):
+            return False
+        if copy and self.copies + copy > FEW + NAMES * self.there:
+            return False
+        if status.st_nlink > 1:
+            self._files.add(file)
+        self.there, self.copies, self._holes = self.there + there, self.copies + copy, self._holes + holes
+        return True
+
+
 class Writer:
     """Writes one archive, member by member; nothing is kept in memory of homes but their names and sizes."""
 
@@ -83,7 +117,8 @@ class Writer:
         )
         self.members: dict[str, dict[str, Any]] = {}
         self.homes = _Homes()
-        self.left_out = 0  # what is nested too deeply, or nearly nothing but holes
+        self.left_out = 0  # what is nested too deeply, nearly nothing but holes, or one name too many of a file
+        self._room = Room("")
 
     def _add(self, info: tarfile.TarInfo, file: BinaryIO | None = None) -> None:
         if file is not None:
@@ -175,10 +210,13 @@ class Writer:
             return
         with open(opened, "rb", closefd=True) if stat.S_ISREG(status.st_mode) else _closing(opened) as file:
             if stat.S_ISREG(status.st_mode):
-                if status.st_size > LARGE and status.st_size > HOLES * 512 * status.st_blocks:
-                    self.left_out += 1
-                else:
+                home = "/".join(name.split("/")[:2])
+                if home != self._room.home:
+                    self._room = Room(home)
+                if self._room.takes(status):
                     self.opened(name, file)
+                else:
+                    self.left_out += 1
             elif stat.S_ISDIR(status.st_mode) and status.st_dev == device:
                 self._directory(opened, name, device, skip)
 

@@ -173,6 +173,30 @@ def test_names_of_one_file_fill_no_archive(world):
     assert {"homes/ada/again.txt", "homes/ada/notes.txt"} <= set(inside(path))
 
 
+HOLD = """
+import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+for path in sys.argv[1:]:
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("held", flush=True)
+signal.pause()
+"""
+
+
+def test_a_lease_of_a_file_holds_up_nothing(world):
+    """Its owner may refuse everybody else the file, root included, for 45 seconds at a time."""
+    held = [world.homes / "ada" / name for name in ("held", "too")]
+    with subprocess.Popen(["/usr/bin/python3", "-c", HOLD, *held], stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            path = world.archive("--homes")
+        finally:
+            holder.kill()
+    assert world.run("verify", path)["left_out"] == 2
+    assert "homes/ada/notes.txt" in inside(path)
+
+
 def test_files_of_nothing_do_not_keep_an_archive_from_its_end():
     """Each of them a little too small to be left out for itself."""
     room = archive.Room("homes/ada")

@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import tarfile
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,8 @@ DEEPEST, LONGEST = 200, 3500
 # A file may be larger than any disk and hold nothing (truncate -s 100T): such are left out. Nor do many of them, or
 # many names of one file, make a home in an archive larger than so many times what it takes on the disk, and a little.
 LARGE, HOLES, NAMES, FEW = 2**30, 16, 4, 2**26
+# Seconds in which whoever has leases of files in a home gives them back (fcntl(2), F_SETLEASE), for all of them.
+PATIENCE = 10
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ESTALE}
 
 
@@ -85,7 +88,7 @@ class Room:
 
     def __init__(self, home: str) -> None:
         self.home, self.there, self.copies = home, 0, 0
-        self._holes = 0
+        self._holes, self._patience = 0, PATIENCE
         self._files: set[tuple[int, int]] = set()
 
     def takes(self, status: os.stat_result) -> bool:
@@ -106,6 +109,18 @@ class Room:
         self.there, self.copies, self._holes = self.there + there, self.copies + copy, self._holes + holes
         return True
 
+    def open(self, entry: str, handle: int) -> int:
+        """Open a file or a directory; BlockingIOError where somebody keeps a lease of it."""
+        while True:
+            try:
+                return os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle)
+            except BlockingIOError:
+                # This has told them that it is wanted.
+                if self._patience <= 0:
+                    raise
+                time.sleep(0.1)
+                self._patience -= 0.1
+
 
 class Writer:
     """Writes one archive, member by member; nothing is kept in memory of homes but their names and sizes."""
@@ -117,7 +132,8 @@ class Writer:
         )
         self.members: dict[str, dict[str, Any]] = {}
         self.homes = _Homes()
-        self.left_out = 0  # what is nested too deeply, nearly nothing but holes, or one name too many of a file
+        # What is nested too deeply, nearly nothing but holes, one name too many of a file, or held by a lease.
+        self.left_out = 0
         self._room = Room("")
 
     def _add(self, info: tarfile.TarInfo, file: BinaryIO | None = None) -> None:
@@ -191,16 +207,22 @@ class Writer:
 
     def _one(self, handle: int, entry: str, name: str, device: int, skip: Callable[[str], bool]) -> None:
         opened = None
+        home = "/".join(name.split("/")[:2])
+        if home != self._room.home:
+            self._room = Room(home)
         try:
             status = os.stat(entry, dir_fd=handle, follow_symlinks=False)
             if stat.S_ISLNK(status.st_mode):
                 info = self._info(name, status, tarfile.SYMTYPE)
                 info.linkname = os.readlink(entry, dir_fd=handle)
             elif stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode):
-                opened = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle)
+                opened = self._room.open(entry, handle)
                 status = os.fstat(opened)
             else:
                 return
+        except BlockingIOError:
+            self.left_out += 1
+            return
         except OSError as error:
             if error.errno in _GONE:  # it went, or became something else, in this moment
                 return
@@ -210,9 +232,6 @@ class Writer:
             return
         with open(opened, "rb", closefd=True) if stat.S_ISREG(status.st_mode) else _closing(opened) as file:
             if stat.S_ISREG(status.st_mode):
-                home = "/".join(name.split("/")[:2])
-                if home != self._room.home:
-                    self._room = Room(home)
                 if self._room.takes(status):
                     self.opened(name, file)
                 else:

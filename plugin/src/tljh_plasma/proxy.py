@@ -80,9 +80,9 @@ class PlasmaProxy(TraefikFileProviderProxy):
                     http[key].update(traefik["http"][key])
 
     def _set_slash(self, config: dict[str, Any]) -> None:
-        """Let no server answer at the path that has the paths of all servers beside it."""
+        """Let no server answer at the path that has the paths of all servers beside it, unless each has a host."""
         routers = config["http"]["routers"]
-        if middlewares.SLASH not in self.middlewares:
+        if self.hub_url or middlewares.SLASH not in self.middlewares:
             routers.pop(middlewares.SLASH, None)
             return
         base_url = getattr(self.app, "base_url", "/")

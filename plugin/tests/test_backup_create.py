@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import io
 import os
 import signal
 import sqlite3
@@ -195,6 +197,23 @@ def test_a_lease_of_a_file_holds_up_nothing(world):
             holder.kill()
     assert world.run("verify", path)["left_out"] == 2
     assert "homes/ada/notes.txt" in inside(path)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOTCONN])
+def test_a_mount_of_somebodys_is_left_out(world, monkeypatch, number):
+    """Whoever has a shell may mount what root may not look into."""
+    (world.homes / "ada/mount").mkdir()
+    stat_of = os.stat
+
+    def refuse(path, **options):
+        if path == "mount":
+            raise OSError(number, os.strerror(number))
+        return stat_of(path, **options)
+
+    monkeypatch.setattr(archive.os, "stat", refuse)
+    writer = archive.Writer(io.BytesIO())
+    writer.tree(world.homes, "homes")
+    assert (writer.left_out, writer.homes.members) == (1, 2)
 
 
 def test_files_of_nothing_do_not_keep_an_archive_from_its_end():

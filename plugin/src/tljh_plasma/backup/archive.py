@@ -34,6 +34,8 @@ DEEPEST, LONGEST = 200, 3500
 LARGE, HOLES, NAMES, FEW = 2**30, 16, 4, 2**26
 # Seconds in which whoever has leases of files in a home gives them back (fcntl(2), F_SETLEASE), for all of them.
 PATIENCE = 10
+# What root is told of a file system that somebody mounted in their home (fuse(8)), whose program runs or is gone.
+_FOREIGN = {errno.EACCES, errno.ENOTCONN}
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ESTALE}
 
 
@@ -211,7 +213,13 @@ class Writer:
         if home != self._room.home:
             self._room = Room(home)
         try:
-            status = os.stat(entry, dir_fd=handle, follow_symlinks=False)
+            try:
+                status = os.stat(entry, dir_fd=handle, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in _FOREIGN:
+                    raise
+                self.left_out += 1
+                return
             if stat.S_ISLNK(status.st_mode):
                 info = self._info(name, status, tarfile.SYMTYPE)
                 info.linkname = os.readlink(entry, dir_fd=handle)

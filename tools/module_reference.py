@@ -44,6 +44,7 @@ KINDS = (
         "_states", "State modules", "They compare with what is wanted, and call the execution modules where it differs."
     ),
     Kind("_wrapper", "Wrappers of salt-ssh", "They run on the controller, in place of the module of the same name."),
+    Kind("_roster", "Rosters", "They run on the controller, and say where servers are and how salt-ssh comes to them."),
     Kind("_output", "Outputters", "They write on the terminal what a function returned."),
     Kind("_pillar", "External pillar", "It runs on the controller: checks and completes the pillar, hashes passwords."),
     Kind(

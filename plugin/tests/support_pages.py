@@ -63,7 +63,9 @@ AuthenticatedFileHandler.content_security_policy = property(
 
 
 def _load_jupyter_server_extension(app):
-    app.web_app.add_handlers(".*", [(app.base_url + "evil/(.*)", Evil)])
+    # And at the server's own path, without the slash at its end.
+    own = app.base_url.rstrip("/") + "()"
+    app.web_app.add_handlers(".*", [(app.base_url + "evil/(.*)", Evil), (own, Evil)])
 """
 CONFIG = """
 import pathlib, sys

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import io
 import os
 import signal
 import sqlite3
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from support_backup import COMMAND, World
+from tljh_plasma.backup import archive
 
 
 @pytest.fixture
@@ -153,6 +156,74 @@ def test_homes_as_they_are(world, tmp_path):
     with open(ours + b"/\xff\xfe") as file:
         assert file.read() == "bytes"
     subprocess.run(["rm", "-rf", home / "o", tmp_path / "out"], check=True)
+
+
+def test_names_of_one_file_fill_no_archive(world):
+    """Further names cost their owner nothing, and the room of a file each in an archive."""
+    size = 20 * 2**20
+    for number in range(2):
+        home = world.homes / f"{number}"
+        home.mkdir()
+        (home / "0").write_bytes(os.urandom(size))
+        for name in range(1, 30_000):
+            os.link(home / "0", home / f"{name}")
+    # Some names of a file are as good as others: those of packages and environments are.
+    (world.homes / "ada/again.txt").hardlink_to(world.homes / "ada/notes.txt")
+    path = world.archive("--homes")
+    sizes = world.run("verify", path)["homes"]
+    assert all(5 * size <= sizes[home] < 10 * size for home in ("0", "1"))
+    assert {"homes/ada/again.txt", "homes/ada/notes.txt"} <= set(inside(path))
+
+
+HOLD = """
+import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+for path in sys.argv[1:]:
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("held", flush=True)
+signal.pause()
+"""
+
+
+def test_a_lease_of_a_file_holds_up_nothing(world):
+    """Its owner may refuse everybody else the file, root included, for 45 seconds at a time."""
+    held = [world.homes / "ada" / name for name in ("held", "too")]
+    with subprocess.Popen(["/usr/bin/python3", "-c", HOLD, *held], stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            path = world.archive("--homes")
+        finally:
+            holder.kill()
+    assert world.run("verify", path)["left_out"] == 2
+    assert "homes/ada/notes.txt" in inside(path)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOTCONN])
+def test_a_mount_of_somebodys_is_left_out(world, monkeypatch, number):
+    """Whoever has a shell may mount what root may not look into."""
+    (world.homes / "ada/mount").mkdir()
+    stat_of = os.stat
+
+    def refuse(path, **options):
+        if path == "mount":
+            raise OSError(number, os.strerror(number))
+        return stat_of(path, **options)
+
+    monkeypatch.setattr(archive.os, "stat", refuse)
+    writer = archive.Writer(io.BytesIO())
+    writer.tree(world.homes, "homes")
+    assert (writer.left_out, writer.homes.members) == (1, 2)
+
+
+def test_files_of_nothing_do_not_keep_an_archive_from_its_end():
+    """Each of them a little too small to be left out for itself."""
+    room = archive.Room("homes/ada")
+    hollow = os.stat_result((0o100600, 1, 1, 1, 0, 0, 2**30, 0, 0, 0), {"st_blocks": 0})
+    assert [room.takes(hollow) for _ in range(3)] == [True, False, False]
+    whole = os.stat_result((0o100600, 2, 1, 1, 0, 0, 2**30, 0, 0, 0), {"st_blocks": 2**21})
+    assert room.takes(whole)
+    assert [room.takes(hollow) for _ in range(20)] == [True] * 16 + [False] * 4
 
 
 def test_what_becomes_a_link_meanwhile_is_not_followed(world, tmp_path):

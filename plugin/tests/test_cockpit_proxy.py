@@ -200,7 +200,7 @@ def test_answers_have_the_headers_of_the_hubs_services(world, admin):
     headers = world.get("", admin).headers
     assert headers["X-Frame-Options"] == "SAMEORIGIN"
     assert headers["X-Content-Type-Options"] == "nosniff"
-    assert headers["Referrer-Policy"] == "strict-origin"
+    assert headers["Referrer-Policy"] == "origin"
     assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert headers["Cache-Control"] == "no-store"
     assert headers["Content-Type"] == "text/html; charset=utf-8"

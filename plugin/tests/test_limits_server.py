@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -20,6 +21,26 @@ class Echo(web.RequestHandler):
         self.write(f"{self.request.remote_ip} {len(self.request.body)}")
 
     get = post
+
+
+class Page(web.RequestHandler):
+    """Takes its time, as making a page does, and says which number it has."""
+
+    made = 0
+
+    def get(self) -> None:
+        time.sleep(0.005)
+        Page.made += 1
+        self.write(str(Page.made))
+
+
+class Download(web.RequestHandler):
+    """A large file."""
+
+    async def get(self) -> None:
+        for _ in range(1000):
+            self.write(b"0" * 65536)
+            await self.flush()
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +82,9 @@ class Client:
 @asynccontextmanager
 async def serving():
     """The server, and what connects to it from an address."""
-    server = limits.LimitedServer(web.Application([(".*", Echo)]), xheaders=True)
+    server = limits.LimitedServer(
+        web.Application([("/download", Download), ("/page", Page), (".*", Echo)]), xheaders=True
+    )
     server.listen(0, address="127.0.0.1")
     port = next(iter(server._sockets.values())).getsockname()[1]
     clients: list[Client] = []
@@ -186,6 +209,53 @@ def test_where_all_connections_are_taken_the_most_idle_makes_way():
         assert (await newcomer.answer())[0] == 200
         assert (await flood[0].answer())[0] == 0
         assert first.waits
+
+    run(play)
+
+
+# A client, and what it may call itself with IPv6: each machine has as many addresses as it likes.
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::{}"])
+def test_answers_that_nobody_reads_make_way(address):
+    """Each of them is a descriptor until its client has read it, and a client need not."""
+
+    async def play(server, connect):
+        server.most = 6
+        for client in ("192.0.2.7", "192.0.2.7", *(address.format(number) for number in range(1, 21))):
+            reader = await connect()
+            reader.send("GET", "/download", X_Real_Ip=client)
+            # The answer has begun.
+            await asyncio.wait_for(reader.reader.readuntil(b"\r\n\r\n"), 10)
+        assert len(server._open) == server.most
+        newcomer = await connect()
+        newcomer.send("GET", "/", X_Real_Ip="192.0.2.8")
+        assert await newcomer.answer() == (200, "192.0.2.8 0")
+        assert [one.client for one in server._open.values() if one.answering].count("192.0.2.7") == 2
+
+    run(play)
+
+
+def test_clients_take_turns():
+    """Whoever asks for a thousand pages at once waits for them, and nobody else does."""
+
+    async def play(server, connect):
+        Page.made = 0
+        flood = [await connect() for _ in range(40)]
+        other = await connect()
+        for client in flood:
+            client.send("GET", "/page", X_Real_Ip="192.0.2.1")
+        other.send("GET", "/page", X_Real_Ip="192.0.2.7")
+        status, number = await other.answer()
+        assert status == 200 and int(number) < 5, number
+        assert sorted([int((await one.answer())[1]) for one in flood])[-1] == 41
+        # One that has left gets none.
+        for client in flood:
+            client.send("GET", "/page", X_Real_Ip="192.0.2.1")
+        await settle(lambda: len(server._ready) > 0)
+        for client in flood:
+            client.writer.transport.abort()
+        other.send("GET", "/page", X_Real_Ip="192.0.2.7")
+        assert int((await other.answer())[1]) < 60
+        await settle(lambda: not server._ready)
 
     run(play)
 

@@ -205,6 +205,10 @@ def test_pages_of_students_get_nothing_of_cockpit(lesson, cockpit):
     assert cockpit.seen == []
     found = lesson.play(LEARN, cockpit=COCKPIT)
     assert own.strip("/") not in found
+    page = lesson.open(f"{COCKPIT}cockpit/@localhost/system/index.html")
+    assert own in page.url
+    page.goto(f"{lesson.hub.url}{lesson.address()}")
+    assert own.strip("/") not in page.evaluate(f"() => {{ {BEFORE} }}")
     # The windows did get there, for the person.
     wait_until(lambda: any(path.endswith("index.html") for _, path, _ in cockpit.seen), 30, "a window at Cockpit")
     # Without the secret of the path, it would be open.
@@ -246,6 +250,30 @@ def test_a_service_worker_is_for_its_own_path(lesson, unprotected):
     worker = lesson.address("worker.js", type="text/javascript", body="//")
     own = f"/user/{lesson.student.name}/evil/"
     assert lesson.play(script, worker=worker, scopes=[own]) == [f"{lesson.hub.origin}{own}"]
+    # At the server's own path, without the slash at its end, it would be for the servers of everybody.
+    for where, works in ((unprotected, True), (lesson, False)):
+        worker = f"/user/{where.student.name}?type=text/javascript&body=//"
+        (found,) = where.play(script, worker=worker, scopes=["/user/"])
+        assert (found == f"{where.hub.origin}/user/") is works, found
+    # Which leads to the server, as it did before.
+    answer = requests.get(f"{lesson.hub.url}/user/{lesson.student.name}?x=y", timeout=30, allow_redirects=False)
+    assert answer.headers["Location"] == f"{lesson.hub.url}/user/{lesson.student.name}/?x=y"
+
+
+# Where the visitor was before, in the same window.
+BEFORE = "return JSON.stringify([navigation.entries().map(one => one.url), navigation.activation.from?.url])"
+
+
+def test_a_page_does_not_learn_where_the_visitor_was(lesson, unprotected):
+    for where, works in ((unprotected, True), (lesson, False)):
+        page = where.open("/hub/token?asked=history")
+        page.goto(f"{where.hub.url}/services/plasma/servers?asked=history")
+        page.goto(f"{where.hub.url}{where.address()}")
+        found = page.evaluate(f"() => {{ {BEFORE} }}")
+        assert ("token?asked=history" in found) is works, found
+        where.leave()
+    # The service's headers are its own.
+    assert "asked=history" not in found
 
 
 def test_headers_that_reach_beyond_a_path_are_taken_away(lesson, unprotected):

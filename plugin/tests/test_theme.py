@@ -132,7 +132,7 @@ def check_page(site, answer, page) -> None:
 
 def check_headers(answer) -> None:
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.headers["Referrer-Policy"] == "strict-origin"
+    assert answer.headers["Referrer-Policy"] == "origin"
     assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["X-Frame-Options"] == "DENY"

@@ -289,3 +289,33 @@ def test_whom_pillar_lets_in_has_limits_and_no_way_to_others(world):
         assert world.student.by_key("true").returncode == 0
     finally:
         target.sudo("rm /etc/ssh/sshd_config.d/90-broken.conf")
+
+
+# What Salt runs as root, in the place of a program of its own.
+EVIL = "import os; open('/root/k9-was-here', 'w').write(str(os.getuid()))"
+
+
+def test_salt_runs_nothing_that_somebody_put_where_it_goes(world):
+    """Its directory has a name that is known, and holds a checksum that anybody can compute."""
+    target, site = world.kept.target, world.kept.site
+    assert site.salt("test.ping").value is True
+    (there,) = target.sudo("ls -d /var/tmp/.*_salt /var/lib/.*_salt 2>/dev/null", check=False).stdout.split()
+    checksum = target.sudo(["cat", f"{there}/code-checksum"]).stdout.strip()
+    # As for an operator who comes from a machine of another name, or after it was tidied away.
+    target.sudo(["rm", "-r", there])
+    name = os.path.basename(there)
+    put = (
+        f"mkdir -m 777 $0/{name} && cd $0/{name} && mkdir py3 && echo {checksum} > code-checksum "
+        f"&& echo py3:3:0 > supported-versions && echo {shlex.quote(EVIL)} > salt-call"
+    )
+    try:
+        done = {
+            place: target.sudo(["runuser", "-u", STUDENT, "--", "sh", "-c", put, place], check=False).returncode
+            for place in ("/var/tmp", "/var/lib")
+        }
+        assert done["/var/tmp"] == 0
+        assert site.salt("test.ping").value is True
+        assert target.sudo("test -e /root/k9-was-here", check=False).returncode != 0
+        assert done["/var/lib"] != 0
+    finally:
+        target.sudo(f"rm -rf /var/tmp/{name} /root/k9-was-here")

@@ -69,10 +69,10 @@ def test_the_token_of_a_private_repository_is_nowhere(course):
     assert MARKER not in inspected.stdout
     assert MARKER not in course.target.sudo("docker ps --all --quiet | xargs -r docker inspect").stdout
     sent = course.target.sudo(
-        "tar --extract --to-stdout --file $(echo /var/tmp/.*_salt/salt_state.tgz) pillar.json"
+        "tar --extract --to-stdout --file $(echo /var/lib/.*_salt/salt_state.tgz) pillar.json"
     ).stdout
     assert MARKER in sent
-    assert course.target.sudo("find /var/tmp -name salt_state.tgz -perm /077").stdout == ""
+    assert course.target.sudo("find /var/lib/.*_salt -name salt_state.tgz -perm /077").stdout == ""
     # On the controller: caches and logs.
     cached = subprocess.run(
         ["grep", "-rlsa", MARKER, str(course.site.directory / "salt")], capture_output=True, text=True, check=False

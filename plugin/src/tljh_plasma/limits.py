@@ -6,16 +6,17 @@ do: where there is no more room, the request that has been unfinished for longes
 client that has most of them. A browser's request is complete within milliseconds, so it is never the one.
 
 Many people may share one address, as a classroom behind one router does: no limit here counts requests that are
-complete, or connections that come through the proxy.
+complete, or connections that come through the proxy. But addresses take turns: each gets one answer, and then the next.
 """
 
 from __future__ import annotations
 
+import heapq
 import logging
 import re
 import resource
 import time
-from collections import Counter
+from collections import Counter, OrderedDict, deque
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from tornado import gen, httputil
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
+
+from .logins import network
 
 LOG = logging.getLogger("tornado.general")
 
@@ -50,6 +53,8 @@ UNFINISHED = 128
 UNFINISHED_BYTES = 64 * 1024 * 1024
 # Connections in all: each is a descriptor, and some are needed for other things.
 CONNECTIONS = 4096
+# Where there is no more room, so many parts of them make way at a time: to choose takes milliseconds.
+DROPPED = 64
 DESCRIPTORS = 16384
 SPARE_DESCRIPTORS = 256
 
@@ -127,6 +132,8 @@ class LimitedServer(HTTPServer):
         self._direct: Counter[str] = Counter()
         # In the order in which they began.
         self._unfinished: dict[_Request, None] = {}
+        # Complete ones that are to be answered, by client; the one whose turn is next first.
+        self._ready: OrderedDict[str, deque[_Request]] = OrderedDict()
         self._said: dict[str, float] = {}
 
     # Connections.
@@ -142,28 +149,38 @@ class LimitedServer(HTTPServer):
                 return
             self._direct[peer] += 1
         if len(self._open) >= self.most:
-            self._drop_connection()
+            self._make_room()
         self._open[stream] = connection
         super().handle_stream(stream, address)
 
     def on_close(self, server_conn: Any) -> None:
         """Forget a connection."""
         super().on_close(server_conn)
-        connection = self._open.pop(server_conn.stream, None)
+        self._forget(server_conn.stream)
+
+    def _forget(self, stream: Any) -> None:
+        connection = self._open.pop(stream, None)
         if connection and not connection.proxied:
             self._direct[connection.peer] -= 1
             if self._direct[connection.peer] <= 0:
                 del self._direct[connection.peer]
 
-    def _drop_connection(self) -> None:
-        """Close the oldest of those that wait for their client, of the client that has most of them."""
-        waiting = {stream: one for stream, one in self._open.items() if not one.answering}
-        if not waiting:
-            return
-        self._say(f"{len(self._open)} connections are open: the ones that have been silent for longest make way")
-        client, _ = Counter(one.client for one in waiting.values()).most_common(1)[0]
-        stream = min((s for s, one in waiting.items() if one.client == client), key=lambda s: waiting[s].since)
-        stream.close()
+    def _make_room(self) -> None:
+        """Close some connections of the client that has most of them: the oldest that wait for it, if any do.
+
+        Else it has answers under way in all of them, and may just not read them.
+        """
+        self._say(f"{len(self._open)} connections are open: the oldest of whoever has most of them make way")
+        client, _ = Counter(one.client for one in self._open.values()).most_common(1)[0]
+        theirs = [
+            (one.answering, one.since, number, stream)
+            for number, (stream, one) in enumerate(self._open.items())
+            if one.client == client
+        ]
+        for *_, stream in heapq.nsmallest(max(1, self.most // DROPPED), theirs):
+            # At once: it counts until its end is seen, otherwise, and many may come before that.
+            self._forget(stream)
+            stream.close()
 
     # Requests.
 
@@ -194,6 +211,26 @@ class LimitedServer(HTTPServer):
     def end(self, request: _Request) -> None:
         """A request is complete, or its connection is gone."""
         self._unfinished.pop(request, None)
+
+    def ready(self, request: _Request) -> None:
+        """Answer a complete request when its client's turn comes: so nobody waits for what others ask."""
+        if not self._ready:
+            IOLoop.current().add_callback(self._turn)
+        self._ready.setdefault(request.connection.client, deque()).append(request)
+
+    def _turn(self) -> None:
+        request = None
+        # Who has left meanwhile takes up no turn.
+        while self._ready and (request is None or request.is_gone):
+            client, waiting = self._ready.popitem(last=False)
+            request = waiting.popleft()
+            if waiting:
+                self._ready[client] = waiting
+        if self._ready:
+            # Before the answer, which may fail.
+            IOLoop.current().add_callback(self._turn)
+        if request and not request.is_gone:
+            request.answer()
 
     def _say(self, text: str) -> None:
         """Write a line to the log, and not again soon."""
@@ -268,7 +305,7 @@ class _Request(httputil.HTTPMessageDelegate):
         """Refuse what is too large by its own word; everything else begins."""
         if self.connection.proxied:
             named = headers.get("X-Real-Ip") or headers.get("X-Forwarded-For", "").rpartition(",")[2]
-            self.connection.client = named.strip()[:64] or self.connection.peer
+            self.connection.client = network(named.strip()[:64]) or self.connection.peer
         else:
             for name in FORWARDED:
                 headers.pop(name, None)
@@ -283,7 +320,8 @@ class _Request(httputil.HTTPMessageDelegate):
         # A piece of a chunked body is read in parts, so it is never larger than what is counted here.
         self._conn.set_max_body_size(max(self._most * 2, LARGE_BODY))
         self._begun = True
-        self.server.begin(self)
+        if length != "0" or "Transfer-Encoding" in headers:
+            self.server.begin(self)
         began = self._inner.headers_received(start_line, headers)
         if began is not None:
             await began
@@ -304,6 +342,15 @@ class _Request(httputil.HTTPMessageDelegate):
         """All is there."""
         self.server.end(self)
         self.connection.answering = True
+        self.server.ready(self)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client has left."""
+        return self._stream.closed()
+
+    def answer(self) -> None:
+        """Let the application answer."""
         self._inner.finish()
 
     def on_connection_close(self) -> None:

@@ -53,9 +53,14 @@ BEYOND_A_PATH = (
     "Activate-Storage-Access",
 )
 
+# JupyterHub leads /user/NAME to that person's server, and not only what is below it. A service worker is for the
+# directory that its script is in: one at that path for the servers of everybody. So browsers are sent to /user/NAME/.
+SLASH = "plasma-slash"
+
 # By name: each is written as Traefik spells it. An empty header is one that is taken away.
 MIDDLEWARES: dict[str, dict[str, Any]] = {
     "plasma-own-path": {"headers": {"customResponseHeaders": dict.fromkeys(BEYOND_A_PATH, "")}},
+    SLASH: {"redirectRegex": {"regex": r"^([^?]*[^/?])(\?.*)?$", "replacement": "${1}/${2}"}},
 }
 
 # In the order in which requests pass them.

@@ -6,6 +6,7 @@ does not know, and so never meets one. That holds while the proxy runs on throug
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -48,6 +49,7 @@ class PlasmaProxy(TraefikFileProviderProxy):
         config = super()._load_dynamic_config()
         self._move_routes(config)
         self._set_middlewares(config)
+        self._set_slash(config)
         self._set_elsewhere(config)
         return config
 
@@ -76,6 +78,22 @@ class PlasmaProxy(TraefikFileProviderProxy):
                 routes.update(jupyterhub["routes"])
                 for key in ("routers", "services"):
                     http[key].update(traefik["http"][key])
+
+    def _set_slash(self, config: dict[str, Any]) -> None:
+        """Let no server answer at the path that has the paths of all servers beside it, unless each has a host."""
+        routers = config["http"]["routers"]
+        if self.hub_url or middlewares.SLASH not in self.middlewares:
+            routers.pop(middlewares.SLASH, None)
+            return
+        base_url = getattr(self.app, "base_url", "/")
+        routers[middlewares.SLASH] = {
+            "rule": f"PathRegexp(`^{re.escape(base_url)}user/[^/]+$`)",
+            # Traefik's own are the lengths of rules.
+            "priority": 1_000_000,
+            "entryPoints": [self.traefik_entrypoint],
+            "middlewares": [*(middlewares.HTTPS if self._https else ()), middlewares.SLASH],
+            "service": "noop@internal",
+        }
 
     def _set_elsewhere(self, config: dict[str, Any]) -> None:
         """Lead what no server answers for to the hub's host: the hub's pages are nowhere else.

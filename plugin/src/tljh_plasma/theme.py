@@ -30,8 +30,9 @@ SERVICE_TEMPLATES = (TEMPLATES / "service", TEMPLATES)
 # adds.
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
-    # Addresses of the hub name people and may hold tokens: neither other sites nor user servers need to know them.
-    "Referrer-Policy": "strict-origin",
+    # Addresses of the hub name people and may hold tokens: neither other sites nor user servers need to know them. With
+    # this value browsers keep them out of what a page can read of the history of its window, too.
+    "Referrer-Policy": "origin",
     "X-Frame-Options": "DENY",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }

@@ -28,7 +28,7 @@ from typing import Any
 
 import contents
 import extract
-from archive import ABOUT, DEEPEST, FORMAT, NAME, TOOL, ArchiveError, Writer, about, read
+from archive import ABOUT, DEEPEST, FORMAT, NAME, TOOL, ArchiveError, Room, Writer, about, read
 
 REASONS = ("manual", "scheduled", "upgrade", "uninstall", "restore")
 SPARE = 64 * 1024 * 1024  # what a disk must have free after an archive
@@ -203,17 +203,19 @@ def _check_room(options: argparse.Namespace, prefix: Path, place: Path) -> None:
 
 def _size(folder: Path) -> int:
     """Bytes on the disk of the files below a directory, as deep as archives go: os.walk may be led too deep."""
-    total, left = 0, [(str(folder), 0)]
+    total, left, room = 0, [(str(folder), 0)], Room("")
     while left:
         path, depth = left.pop()
+        if depth == 1:
+            total, room = total + room.there + room.copies, Room(path)
         with contextlib.suppress(OSError), os.scandir(path) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     if depth < DEEPEST:
                         left.append((entry.path, depth + 1))
                 else:
-                    total += entry.stat(follow_symlinks=False).st_blocks * 512
-    return total
+                    room.takes(entry.stat(follow_symlinks=False))
+    return total + room.there + room.copies
 
 
 def listed(place: Path) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import tarfile
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,8 +29,13 @@ BLOCK = 1024 * 1024
 LARGEST_MANIFEST = 64 * BLOCK
 # People may nest directories without end; what is deeper could not be unpacked (PATH_MAX is 4096).
 DEEPEST, LONGEST = 200, 3500
-# A file may be larger than any disk and hold nothing (truncate -s 100T): such are left out.
-LARGE, HOLES = 2**30, 16
+# A file may be larger than any disk and hold nothing (truncate -s 100T): such are left out. Nor do many of them, or
+# many names of one file, make a home in an archive larger than so many times what it takes on the disk, and a little.
+LARGE, HOLES, NAMES, FEW = 2**30, 16, 4, 2**26
+# Seconds in which whoever has leases of files in a home gives them back (fcntl(2), F_SETLEASE), for all of them.
+PATIENCE = 10
+# What root is told of a file system that somebody mounted in their home (fuse(8)), whose program runs or is gone.
+_FOREIGN = {errno.EACCES, errno.ENOTCONN}
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ESTALE}
 
 
@@ -73,6 +79,51 @@ class _Homes:
         return {"members": self.members, "sha256": self.digest.hexdigest(), "bytes": self.bytes}
 
 
+class Room:
+    """What of a home is worth its room: what it takes on the disk, and not much more for holes and further names.
+
+    Attributes:
+        home: whose it is.
+        there: bytes on the disk.
+        copies: bytes of files that were taken under another name before.
+    """
+
+    def __init__(self, home: str) -> None:
+        self.home, self.there, self.copies = home, 0, 0
+        self._holes, self._patience = 0, PATIENCE
+        self._files: set[tuple[int, int]] = set()
+
+    def takes(self, status: os.stat_result) -> bool:
+        """Whether there is room for one more file."""
+        there = 512 * status.st_blocks
+        if status.st_size > LARGE and status.st_size > HOLES * there:
+            return False
+        file, copy = (status.st_dev, status.st_ino), 0
+        if file in self._files:
+            there, copy = 0, there
+        holes = max(0, status.st_size - there - copy)
+        if holes and self._holes + holes > LARGE + HOLES * (self.there + there):
+            return False
+        if copy and self.copies + copy > FEW + NAMES * self.there:
+            return False
+        if status.st_nlink > 1:
+            self._files.add(file)
+        self.there, self.copies, self._holes = self.there + there, self.copies + copy, self._holes + holes
+        return True
+
+    def open(self, entry: str, handle: int) -> int:
+        """Open a file or a directory; BlockingIOError where somebody keeps a lease of it."""
+        while True:
+            try:
+                return os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle)
+            except BlockingIOError:
+                # This has told them that it is wanted.
+                if self._patience <= 0:
+                    raise
+                time.sleep(0.1)
+                self._patience -= 0.1
+
+
 class Writer:
     """Writes one archive, member by member; nothing is kept in memory of homes but their names and sizes."""
 
@@ -83,7 +134,9 @@ class Writer:
         )
         self.members: dict[str, dict[str, Any]] = {}
         self.homes = _Homes()
-        self.left_out = 0  # what is nested too deeply, or nearly nothing but holes
+        # What is nested too deeply, nearly nothing but holes, one name too many of a file, or held by a lease.
+        self.left_out = 0
+        self._room = Room("")
 
     def _add(self, info: tarfile.TarInfo, file: BinaryIO | None = None) -> None:
         if file is not None:
@@ -156,16 +209,28 @@ class Writer:
 
     def _one(self, handle: int, entry: str, name: str, device: int, skip: Callable[[str], bool]) -> None:
         opened = None
+        home = "/".join(name.split("/")[:2])
+        if home != self._room.home:
+            self._room = Room(home)
         try:
-            status = os.stat(entry, dir_fd=handle, follow_symlinks=False)
+            try:
+                status = os.stat(entry, dir_fd=handle, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in _FOREIGN:
+                    raise
+                self.left_out += 1
+                return
             if stat.S_ISLNK(status.st_mode):
                 info = self._info(name, status, tarfile.SYMTYPE)
                 info.linkname = os.readlink(entry, dir_fd=handle)
             elif stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode):
-                opened = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle)
+                opened = self._room.open(entry, handle)
                 status = os.fstat(opened)
             else:
                 return
+        except BlockingIOError:
+            self.left_out += 1
+            return
         except OSError as error:
             if error.errno in _GONE:  # it went, or became something else, in this moment
                 return
@@ -175,10 +240,10 @@ class Writer:
             return
         with open(opened, "rb", closefd=True) if stat.S_ISREG(status.st_mode) else _closing(opened) as file:
             if stat.S_ISREG(status.st_mode):
-                if status.st_size > LARGE and status.st_size > HOLES * 512 * status.st_blocks:
-                    self.left_out += 1
-                else:
+                if self._room.takes(status):
                     self.opened(name, file)
+                else:
+                    self.left_out += 1
             elif stat.S_ISDIR(status.st_mode) and status.st_dev == device:
                 self._directory(opened, name, device, skip)
 

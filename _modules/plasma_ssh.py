@@ -188,14 +188,16 @@ def health():
 
 
 def _problem(config, who):
-    if not _active():
-        return f"SSH of people is not looked after, as its keeper does not run: systemctl restart {UNIT}"
+    # What is open comes before what would close it: whoever reads one sentence reads the worst.
     changed = sorted(__salt__["plasma_doors_files.compare"](config, who))
-    if changed:
-        return f"Doors of this host are not as pillar wants them, see {', '.join(changed)}: state.apply ssh"
     sample = next(iter(who["shut"]), None)
     if sample and os.path.exists("/usr/sbin/sshd") and not __salt__["plasma_doors_files.verdict"](sample):
-        return f"sshd would let {sample} in, whom pillar shuts out, see /etc/ssh/sshd_config: state.apply ssh"
+        see = ", ".join(changed) or "/etc/ssh/sshd_config"
+        return f"sshd would let {sample} in, whom pillar shuts out, see {see}: state.apply ssh"
+    if changed:
+        return f"Doors of this host are not as pillar wants them, see {', '.join(changed)}: state.apply ssh"
+    if not _active():
+        return f"SSH of people is not looked after, as its keeper does not run: systemctl restart {UNIT}"
     if not __salt__["plasma_doors_rules.in_place"](who):
         return f"Processes of people reach the host's inner ports: systemctl restart {UNIT}"
     return None

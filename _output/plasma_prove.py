@@ -46,7 +46,10 @@ def _block(server, run, colours):
     if failed:
         state = f"{len(failed)} of {len(attacks)} attacks NOT REFUSED"
     else:
-        state = f"all of {len(attacks)} attacks refused" if attacks else "nothing was played"
+        refused = sum(1 for one in attacks if one["refused"])
+        state = f"all of {refused} attacks refused" if attacks else "nothing was played"
+        if refused < len(attacks):
+            state += f", {len(attacks) - refused} to look at (--)"
     if run["problems"]:
         state += ", NOT ALL REMOVED"
     colour = colours["GREEN"] if run["refused"] else colours["RED"]

@@ -221,4 +221,7 @@ def test_the_table():
     assert lines[-2:] == ["  !! it stays", "       -> salt-ssh 'course' plasma.prove clean=True"]
     well = {**found, "refused": True, "attacks": attacks[1:], "problems": []}
     assert shown.output({"course": well}).startswith("course: all of 1 attacks refused (61 s)")
+    # A line with -- is an attack that was not refused either.
+    open_here = {**well, "attacks": [attacks[1], {**attacks[1], "attack": "A15.hsts", "refused": None}]}
+    assert shown.output({"course": open_here}).startswith("course: all of 1 attacks refused, 1 to look at (--) (61 s)")
     assert "Permission denied" in shown.output({"course": "Permission denied"})

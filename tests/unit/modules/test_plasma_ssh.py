@@ -171,6 +171,15 @@ def test_what_is_wrong_is_told_with_what_mends_it(server, what, value, sentence)
     assert sentence in plasma_ssh.health()["problem"]
 
 
+def test_an_open_door_is_told_before_a_keeper_that_does_not_run(server, monkeypatch):
+    monkeypatch.setattr(os.path, "exists", lambda path: True)
+    plasma_ssh.apply([], [], LIMITS)
+    server.active, server.verdict = False, False
+    assert f"sshd would let anna in, whom pillar shuts out, see {DROP_IN}: state" in plasma_ssh.health()["problem"]
+    server.files = {}
+    assert "sshd would let anna in, whom pillar shuts out, see /etc/ssh/sshd_config" in plasma_ssh.health()["problem"]
+
+
 def test_what_people_have_used(tmp_path, monkeypatch):
     people = {
         name: pwd.struct_passwd((name, "x", uid, uid, "", f"/home/{name}", "/bin/bash"))

@@ -53,6 +53,7 @@ DAMAGE = {
         ("iptables", "-X {host}"),
     ],
     "something before ours": [("iptables", "-I INPUT -i {bridge} -j ACCEPT")],
+    "something before Docker's": [("iptables", "-I FORWARD -i {bridge} -j ACCEPT")],
     "something in ours": [("iptables", "-I {host} -p tcp -j ACCEPT")],
     "rule of the hub removed": [("iptables", "-D {host} 3")],
     "IPv6 emptied": [("ip6tables", "-F {host}")],
@@ -76,8 +77,10 @@ def test_damage_is_noticed_and_repaired(damage, net, inside):
     assert not firewall.is_protected(net.attrs, net.port)
     firewall.ensure(client, net.name, net.port)
     assert firewall.is_protected(net.attrs, net.port)
-    if damage == "something before ours":
-        iptables("-D", "INPUT", "-i", net.bridge, "-j", "ACCEPT")
+    if damage.startswith("something before"):
+        iptables(*DAMAGE[damage][0][1].format(bridge=net.bridge).replace("-I", "-D", 1).split())
+        # As it was, where the chains were entered elsewhere meanwhile.
+        firewall.ensure(client, net.name, net.port)
     assert shown(net) == before
     port = free_port()
     hub = f"tcp|{net.gateway}|{net.port}"

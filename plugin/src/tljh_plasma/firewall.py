@@ -49,6 +49,8 @@ SHARED_LOCK = Path("/run/plasma-firewall-shared.lock")
 # Of the tools: what the system's administrator chose, then those for kernels without nftables, then those that need no
 # module loaded by hand (the hub's unit may not; the kernel does it by itself for nftables). Rules of both are in force.
 VARIANTS = ("", "-legacy", "-nft")
+# A rule that leads into a chain of ours, for this network or another.
+_OURS = re.compile(r"-A \S+ -[io] \S+ -j PLASMA-(IN|FW)-\S+")
 
 log = logging.getLogger("tornado.application")  # JupyterHub's own log follows it
 
@@ -72,10 +74,11 @@ def _jumps(network: dict[str, Any], through: str) -> dict[str, list[str]]:
 def _through(rules: Rules) -> str:
     """Return the chain in which forwarded packets are caught.
 
-    Docker keeps DOCKER-USER first and leaves alone what is in it. Where there is none, or nothing leads there any
-    more, it is FORWARD itself.
+    Docker puts DOCKER-USER first and leaves alone what is in it. Where there is none, or something else comes before
+    it, it is FORWARD itself.
     """
-    return "DOCKER-USER" if "-A FORWARD -j DOCKER-USER" in rules.get("FORWARD", []) else "FORWARD"
+    others = (rule for rule in rules.get("FORWARD", []) if not _OURS.fullmatch(rule))
+    return "DOCKER-USER" if next(others, None) == "-A FORWARD -j DOCKER-USER" else "FORWARD"
 
 
 def _is_entered(rules: Rules, network: dict[str, Any]) -> bool:
@@ -83,7 +86,7 @@ def _is_entered(rules: Rules, network: dict[str, Any]) -> bool:
     for chain, wanted in _jumps(network, _through(rules)).items():
         first = []
         for rule in rules.get(chain, []):
-            if not re.fullmatch(r"-A \S+ -[io] \S+ -j PLASMA-(IN|FW)-\S+", rule):
+            if not _OURS.fullmatch(rule):
                 break
             first.append(rule.removeprefix(f"-A {chain} "))
         if not set(wanted) <= set(first):

@@ -178,9 +178,9 @@ def test_work_on_the_hub(dev, teacher, environment, docker_host):
     # A change of code starts the hub again, under a server that goes on.
     with (dev.package / "failures.py").open("a") as file:
         file.write("\n# changed\n")
-    wait_until(lambda: AGAIN in dev.said, 30, "restart")
+    wait_until(lambda: AGAIN in dev.said, 60, "restart")
     assert "failures.py changed" in dev.said
-    wait_until(lambda: dev.said.count("JupyterHub is now running") == 2, 60, "the hub after a restart")
+    wait_until(lambda: dev.said.count("JupyterHub is now running") == 2, 120, "the hub after a restart")
     status = session.get(f"{dev.url}/user/{teacher.name}/api/status", timeout=30)
     assert status.status_code == 200, status.text[:500]
 
@@ -189,7 +189,7 @@ def test_work_on_the_hub(dev, teacher, environment, docker_host):
         file.write("\ndef mistake(:\n")
     wait_until(lambda: "It starts again when a file changes." in dev.said, 60, "end of the hub")
     (dev.package / "failures.py").write_text((ROOT / "plugin/src/tljh_plasma/failures.py").read_text())
-    wait_until(lambda: dev.said.count("JupyterHub is now running") == 3, 60, "the hub after a mistake")
+    wait_until(lambda: dev.said.count("JupyterHub is now running") == 3, 120, "the hub after a mistake")
 
     (server,) = docker_host.containers.list(filters={"label": f"{LABEL_USER}={teacher.name}"})
     (name,) = server.attrs["NetworkSettings"]["Networks"]

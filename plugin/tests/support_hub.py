@@ -135,7 +135,7 @@ class Hub:
 
         config = Path(tljh_plasma.__file__).parent / "standalone_config.py"
         self._run("hub", sys.executable, "-m", "jupyterhub", "-f", str(config), "--upgrade-db")
-        wait_until(self.answers, 60, f"hub at {self.url}\n{self.log()[-3000:]}")
+        wait_until(self.answers, 180, f"hub at {self.url}")
 
     def answers(self) -> bool:
         """Whether the login page comes through the proxy."""

@@ -207,7 +207,8 @@ def test_masterless(masterless):
 def test_masterless_tells_what_is_pending_and_what_is_wrong(masterless):
     masterless.set_pillar({**site_pillar(), "limits": {"memory": "1G"}})
     (problem,) = [one for one in masterless.call("plasma.status")["problems"] if "Pillar was changed" in one["problem"]]
-    assert problem["problem"].endswith(": limits")
+    # Those of shells follow from those of servers.
+    assert problem["problem"].endswith(": limits, ssh")
     assert problem["mend"] == "salt-call --local state.apply"
     masterless.set_pillar({**site_pillar(), "limts": {}})
     assert "plasma.limts: unknown key" in str(masterless.call("state.apply", check=False))

@@ -59,14 +59,19 @@ def snapshot_tag() -> str:
     return snapshot.image_of(site_pillar())
 
 
+def deploy(target, tmp_path_factory) -> None:
+    """Apply the site to a bare server."""
+    first = Site(target, tmp_path_factory.mktemp("deploy"), site_pillar()).apply()
+    assert not first.failed, "\n".join(f"{key}: {comment}" for key, comment in first.failed.items())
+
+
 def deployed_image(tmp_path_factory) -> str:
     """The image of a deployed server, which whoever comes first makes."""
     tag = snapshot_tag()
     with paths.lock("snapshot"):
         if not image_id(tag):
             origin = fresh_target("origin")
-            first = Site(origin, tmp_path_factory.mktemp("origin"), site_pillar()).apply()
-            assert not first.failed, "\n".join(f"{key}: {comment}" for key, comment in first.failed.items())
+            deploy(origin, tmp_path_factory)
             snapshot.take(origin, tag)
             origin.down()
     return tag
@@ -79,7 +84,10 @@ def target(request, tmp_path_factory):
     target = ContainerTarget(os.environ.get("PLASMA_KEPT") or server_name(request.module))
     if not (os.environ.get("PLASMA_KEPT") and target.is_up()):
         target.down()
-        target.snapshot = deployed_image(tmp_path_factory)
+        if getattr(request.module, "FROM_SNAPSHOT", True):
+            target.snapshot = deployed_image(tmp_path_factory)
+        else:
+            deploy(fresh_target(target.name), tmp_path_factory)
     target.up()
     wait_for(lambda: hub_answers(target), timeout=120, what=f"the hub of {target.name}")
     yield target

@@ -18,6 +18,9 @@ from tests.support.paths import REPOSITORY
 from tests.support.shell import wait_for
 from tests.support.tree import Tree, requirement
 
+# It puts directories of the hub aside, and one of an image's layer cannot be renamed.
+FROM_SNAPSHOT = False
+
 MESSAGE = "The platform is being upgraded."
 OLDER = REPOSITORY / "tests/support/files/older-hub.txt"
 # A role with a scope that does not exist: JupyterHub finds that after it has migrated its database.

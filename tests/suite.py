@@ -27,7 +27,18 @@ PYTEST = (sys.executable, "-m", "pytest", "-p", "tests.timing")
 # Servers start from a snapshot of the one that this deploys.
 DEPLOYS = "e2e-deploy"
 # Those files begin with servers on which there is nothing.
-BARE = ("backup", "deploy", "interruptions", "kernel", "quotas", "quotas_kernel", "refusals", "setup", "upgrade", "users")
+BARE = (
+    "backup",
+    "deploy",
+    "interruptions",
+    "kernel",
+    "quotas",
+    "quotas_kernel",
+    "refusals",
+    "setup",
+    "upgrade",
+    "users",
+)
 # Seconds, of those that take long; only the order hangs on it.
 SECONDS = {
     DEPLOYS: 9999,

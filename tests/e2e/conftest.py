@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -52,6 +53,15 @@ def fresh_target(name: str) -> ContainerTarget:
     if local_source():
         stage(target)
     return target
+
+
+@contextlib.contextmanager
+def bare_server(name: str) -> Iterator[ContainerTarget]:
+    """Such a server, until its tests have run."""
+    target = fresh_target(name)
+    yield target
+    if not os.environ.get("PLASMA_KEEP"):
+        target.down()
 
 
 def snapshot_tag() -> str:

@@ -10,6 +10,7 @@ import requests
 
 from tests.e2e.conftest import make_account
 from tests.support.hub import HubUser
+from tests.support.thief import LOOP
 
 ADMINS = "admins-managed|admins-managed"
 
@@ -172,28 +173,7 @@ def end(*_):
     json.dump({"won": [list(place) for place in won], "heard": heard, "tries": tries}, open(sys.argv[2], "w"))
     sys.exit()
 signal.signal(signal.SIGTERM, end)
-while True:
-    tries += 1
-    for place in places:
-        if place in won:
-            try:
-                taken = won[place].accept()[0]
-                taken.settimeout(1)
-                heard.append(taken.recv(65536).decode(errors="replace"))
-                taken.close()
-            except OSError:
-                pass
-            continue
-        door = socket.socket()
-        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            door.bind(place)
-            door.listen()
-            door.setblocking(False)
-            won[place] = door
-        except OSError:
-            door.close()
-"""
+""" + LOOP.lstrip()
 
 
 def inner_places(target, *names: str) -> set[tuple[str, int]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import urllib.request
 from dataclasses import dataclass
 
 import pytest
 
-from tests.e2e.conftest import PROVIDER, fresh_target, hub_answers, snapshot_tag
+from tests.e2e.conftest import PROVIDER, bare_server, hub_answers, snapshot_tag
 from tests.support import paths, snapshot
 from tests.support.images import image_id
 from tests.support.shell import wait_for
@@ -18,10 +17,8 @@ from tests.support.site import Result
 @pytest.fixture(scope="module")
 def target():
     """A bare one."""
-    target = fresh_target("e2e-deploy")
-    yield target
-    if not os.environ.get("PLASMA_KEEP"):
-        target.down()
+    with bare_server("e2e-deploy") as started:
+        yield started
 
 
 @dataclass

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 
 import pytest
 import yaml
 
-from tests.e2e.conftest import fresh_target
+from tests.e2e.conftest import bare_server
 from tests.support.paths import REPOSITORY
 from tests.support.site import SALT_SSH
 
@@ -22,10 +21,8 @@ SNAPSHOT = (
 @pytest.fixture(scope="module")
 def target():
     """A bare one."""
-    target = fresh_target("e2e-refusals")
-    yield target
-    if not os.environ.get("PLASMA_KEEP"):
-        target.down()
+    with bare_server("e2e-refusals") as started:
+        yield started
 
 
 @pytest.fixture

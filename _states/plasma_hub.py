@@ -11,7 +11,7 @@ def __virtual__():
     return __virtualname__
 
 
-def installed(name, provider, version="", source=None, timeout=1800):
+def installed(name, hub_provider, version="", source=None, timeout=1800):
     """
     The hub below this prefix is complete, at the locked packages and with the plugin of this tree.
 
@@ -20,12 +20,12 @@ def installed(name, provider, version="", source=None, timeout=1800):
 
     name
         The hub's prefix.
-    provider, version, source, timeout
+    hub_provider, version, source, timeout
         See the execution function ``plasma_hub_installer.install``.
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "The hub is installed as wanted."}
     try:
-        changes = __salt__["plasma_hub.compare"](provider, prefix=name, version=version, source=source)
+        changes = __salt__["plasma_hub.compare"](hub_provider, prefix=name, version=version, source=source)
         if not changes:
             return ret
         if __opts__["test"]:
@@ -35,7 +35,7 @@ def installed(name, provider, version="", source=None, timeout=1800):
             return ret
         sources = ((__pillar__.get("plasma") or {}).get("hub") or {}).get("sources")
         ret["changes"] = __salt__["plasma_hub_installer.install"](
-            provider, prefix=name, version=version, source=source, sources=sources, timeout=timeout
+            hub_provider, prefix=name, version=version, source=source, sources=sources, timeout=timeout
         )
         if ret["changes"]:
             ret["comment"] = f"The hub was {_what(ret['changes'])}."

@@ -11,19 +11,19 @@ def __virtual__():
     return __virtualname__
 
 
-def passed(name, provider, prefix="/opt/tljh", min_disk="10G", min_memory="1G", ports=(80,), controller_time=None):
+def passed(name, hub_provider, prefix="/opt/tljh", min_disk="10G", min_memory="1G", ports=(80,), controller_time=None):
     """
     Fail, naming everything that is wrong, when this server cannot take Plasma. Never changes anything.
 
     name
         An identifier.
-    provider, prefix, min_disk, min_memory, ports, controller_time
+    hub_provider, prefix, min_disk, min_memory, ports, controller_time
         See the execution function ``plasma_preflight.problems``.
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "This server is fit for Plasma."}
     try:
         problems = __salt__["plasma_preflight.problems"](
-            provider,
+            hub_provider,
             prefix=prefix,
             min_disk=min_disk,
             min_memory=min_memory,

@@ -1,4 +1,7 @@
-"""The record of the last complete apply, with which ``plasma.status`` tells what is pending."""
+"""
+The end of the site: the record of the last complete apply, with which ``plasma.status`` tells what is pending, and what
+earlier releases left.
+"""
 
 from __future__ import annotations
 
@@ -60,4 +63,28 @@ def forgotten(name):
         return ret
     __salt__["plasma_site.forget"]()
     ret["comment"] = "The record of the last apply is removed."
+    return ret
+
+
+def tidied(name):
+    """
+    What salt-ssh had below ``/var/tmp`` with earlier releases is removed, see ``plasma_site.left_behind``.
+
+    name
+        The ID is enough.
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": "Nothing of an earlier release is left."}
+    path = __salt__["plasma_site.left_behind"]()
+    if not path:
+        return ret
+    ret["changes"] = {path: {"old": "Salt, of an earlier release", "new": None}}
+    if __opts__["test"]:
+        ret.update(result=None, comment=f"{path} would be removed.")
+        return ret
+    try:
+        __salt__["plasma_site.tidy"]()
+    except OSError as exc:
+        ret.update(result=False, changes={}, comment=f"{exc.filename} cannot be removed: {exc.strerror}.")
+        return ret
+    ret["comment"] = f"{path} is removed: Salt is below /var/lib now."
     return ret

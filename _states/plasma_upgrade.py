@@ -16,7 +16,7 @@ def __virtual__():
 
 def prepared(
     name,
-    provider,
+    hub_provider,
     version="",
     source=None,
     tree="salt://tljh/plugin",
@@ -31,7 +31,7 @@ def prepared(
 
     name
         The hub's prefix.
-    provider, version, source, tree
+    hub_provider, version, source, tree
         See the execution function ``plasma_upgrade_plan.plan``.
     directory, message, wait, install_timeout
         See the execution function ``plasma_upgrade.prepare``.
@@ -39,7 +39,7 @@ def prepared(
     ret = {"name": name, "changes": {}, "result": True, "comment": "The hub is at the versions of this tree."}
     try:
         planned = __salt__["plasma_upgrade_plan.plan"](
-            provider, prefix=name, version=version, source=source, tree=tree, saltenv=_saltenv()
+            hub_provider, prefix=name, version=version, source=source, tree=tree, saltenv=_saltenv()
         )
         unfinished = __salt__["plasma_upgrade.open_upgrade"](name)
         if planned["kind"] == "new" and not unfinished:
@@ -89,13 +89,13 @@ def _saltenv():
     return __opts__.get("saltenv") or "base"
 
 
-def settled(name, provider, version="", source=None, tree="salt://tljh/plugin", timeout=120):
+def settled(name, hub_provider, version="", source=None, tree="salt://tljh/plugin", timeout=120):
     """
     No upgrade is left open: one that works is done, and another one is undone. Does nothing while none is open.
 
     name
         The hub's prefix.
-    provider, version, source, tree, timeout
+    hub_provider, version, source, tree, timeout
         See the execution function ``plasma_upgrade.settle``.
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "No upgrade is open."}
@@ -113,7 +113,7 @@ def settled(name, provider, version="", source=None, tree="salt://tljh/plugin", 
         if not unfinished:
             return ret
         done = __salt__["plasma_upgrade.settle"](
-            provider,
+            hub_provider,
             prefix=name,
             version=version,
             source=source,

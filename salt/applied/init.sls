@@ -2,3 +2,10 @@
 site-applied:
   plasma_site.applied:
     - order: last
+
+# After that: what is of earlier releases says nothing about this site.
+earlier-releases-tidied:
+  plasma_site.tidied:
+    - order: last
+    - require:
+      - plasma_site: site-applied

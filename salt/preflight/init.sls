@@ -3,7 +3,7 @@
 
 preflight-server-is-fit:
   plasma_preflight.passed:
-    - provider: {{ plasma.hub.provider }}
+    - hub_provider: {{ plasma.hub.provider }}
     - prefix: {{ plasma.hub.prefix }}
     - min_disk: {{ plasma.preflight.min_disk | json }}
     - min_memory: {{ plasma.preflight.min_memory | json }}

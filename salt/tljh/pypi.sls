@@ -19,7 +19,7 @@ hub-system-packages:
 hub-installed:
   plasma_hub.installed:
     - name: {{ hub.prefix }}
-    - provider: pypi
+    - hub_provider: pypi
     - timeout: {{ hub.install_timeout }}
     - require:
       # Before the units are there, so that they have them from their first start on.

@@ -54,7 +54,7 @@ hub-source-{{ name }}:
 hub-installed:
   plasma_hub.installed:
     - name: {{ hub.prefix }}
-    - provider: tljh
+    - hub_provider: tljh
     - version: {{ hub.versions.tljh | json }}
     - source: {{ sources.tljh | json }}
     - timeout: {{ hub.install_timeout }}

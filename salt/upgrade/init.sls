@@ -10,7 +10,7 @@ include:
 upgrade-prepared:
   plasma_upgrade.prepared:
     - name: {{ hub.prefix }}
-    - provider: {{ hub.provider }}
+    - hub_provider: {{ hub.provider }}
 {% if hub.provider == 'tljh' %}
     - version: {{ hub.versions.tljh | json }}
     - source: {{ hub.sources.tljh | json }}

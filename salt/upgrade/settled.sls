@@ -4,7 +4,7 @@
 upgrade-settled:
   plasma_upgrade.settled:
     - name: {{ hub.prefix }}
-    - provider: {{ hub.provider }}
+    - hub_provider: {{ hub.provider }}
 {% if hub.provider == 'tljh' %}
     - version: {{ hub.versions.tljh | json }}
     - source: {{ hub.sources.tljh | json }}

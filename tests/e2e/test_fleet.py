@@ -316,3 +316,13 @@ def test_a_master_tells_what_is_wrong(mastered, minion):
     mastered.call("tljh_config.reload", "hub")
     found, code = mastered.call("plasma.status")
     assert (found["healthy"], code) == (True, 0)
+
+
+def test_a_master_has_it_proved(mastered, minion):
+    found, code = mastered.call("plasma.prove", "only=A2,A3,A4.student")
+    assert [one for one in found["attacks"] if one["refused"] is not True] == []
+    assert (found["refused"], found["problems"], code) == (True, [], 0)
+    assert minion.ssh("getent passwd | grep ^plasma-prove", check=False).stdout == ""
+    refused, code = mastered.call("plasma.prove", "only=A99")
+    assert refused.startswith("ERROR: There is no attack 'A99': ")
+    assert code != 0

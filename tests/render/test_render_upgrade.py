@@ -40,7 +40,7 @@ def test_both_compare_what_is_installed(chunks):
     for id_ in ("upgrade-prepared", "upgrade-settled"):
         chunk = _by_id(chunks, id_)
         assert chunk["name"] == installed["name"]
-        for key in ("provider", "version", "source"):
+        for key in ("hub_provider", "version", "source"):
             assert chunk.get(key) == installed.get(key), (id_, key)
         assert chunk["tree"] == _by_id(chunks, "hub-plugin-source")["source"]
 

@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+from salt.exceptions import CommandExecutionError
 
 import _modules.plasma_prove as plasma_prove
 import _modules.plasma_prove_run as run
@@ -138,7 +138,7 @@ def test_some_of_them(only, names):
 
 
 def test_an_attack_that_there_is_not(world):
-    with pytest.raises(SaltInvocationError, match=r"no attack 'A99'; there are: A2.key, A2.password, A3.bind"):
+    with pytest.raises(CommandExecutionError, match=r"no attack 'A99': .* names: A2.key, A2.password, A3.bind"):
         run.run(only="A99")
     assert world.called == []
 
@@ -198,6 +198,20 @@ def test_the_exit_code(world):
     found = wrapper.prove()["local"]
     assert (found["retcode"], found["out"]) == (1, "plasma_prove")
     assert wrapper.__context__["retcode"] == 1
+
+
+def test_a_refusal_is_one_sentence_under_salt_ssh(monkeypatch):
+    class Failed(CommandExecutionError):
+        stderr = "Error running 'plasma_prove_run.run': There is no hub.\n"
+
+    def refuse(**_):
+        raise Failed
+
+    monkeypatch.setitem(wrapper.__salt__, "plasma_prove_run.run", refuse)
+    assert wrapper.prove()["local"] == {"return": "There is no hub.", "retcode": 1, "out": "plasma_prove"}
+    monkeypatch.setattr(Failed, "stderr", "Connection refused")
+    with pytest.raises(CommandExecutionError):
+        wrapper.prove()
 
 
 def test_the_table():

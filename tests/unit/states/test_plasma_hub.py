@@ -106,7 +106,7 @@ def test_other_errors_are_not_swallowed(salt_functions):
 
 
 def test_mod_watch_predicts_the_reinstallation_and_does_nothing(salt_functions, test_mode):
-    ret = plasma_hub.mod_watch("/opt/tljh", provider="pypi", sfun="installed")
+    ret = plasma_hub.mod_watch("/opt/tljh", hub_provider="pypi", sfun="installed")
     assert ret["result"] is (None if test_mode else True)
     assert bool(ret["changes"]) is test_mode
     salt_functions["plasma_hub_installer.install"].assert_not_called()

@@ -24,7 +24,7 @@ def test_a_failure_stays_a_failure_when_the_plugin_source_changed(tmp_path, chan
             "plasma_hub": [
                 "installed",
                 {"name": str(tmp_path / "hub")},
-                {"provider": "conda"},
+                {"hub_provider": "conda"},
                 {"watch": [{"test": "plugin-source"}]},
             ],
             "__sls__": "tljh",

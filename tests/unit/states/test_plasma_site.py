@@ -1,4 +1,4 @@
-"""The state plasma_site.applied, in dry runs and for real."""
+"""The states of plasma_site, in dry runs and for real."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ def functions():
         "write": create_autospec(module.write, return_value=True),
         "record": create_autospec(module.record, return_value={}),
         "forget": create_autospec(module.forget, return_value=True),
+        "left_behind": create_autospec(module.left_behind, return_value=None),
+        "tidy": create_autospec(module.tidy),
     }
 
 
@@ -102,3 +104,26 @@ def test_forgetting(functions, test_mode):
     assert ret["changes"] == {"record": {"old": "present", "new": None}}
     assert ret["result"] is (None if test_mode else True)
     assert functions["forget"].called is not test_mode
+
+
+def test_nothing_of_an_earlier_release(functions):
+    ret = plasma_site.tidied("tidied")
+    assert (ret["result"], ret["changes"]) == (True, {})
+    functions["tidy"].assert_not_called()
+
+
+def test_what_an_earlier_release_left(functions, test_mode):
+    functions["left_behind"].return_value = "/var/tmp/.x_000000_salt"
+    ret = plasma_site.tidied("tidied")
+    assert ret["changes"] == {"/var/tmp/.x_000000_salt": {"old": "Salt, of an earlier release", "new": None}}
+    assert ret["result"] is (None if test_mode else True)
+    assert functions["tidy"].called is not test_mode
+
+
+def test_what_cannot_be_removed(functions, test_mode):
+    functions["left_behind"].return_value = "/var/tmp/.x_000000_salt"
+    functions["tidy"].side_effect = OSError(30, "Read-only file system", "/var/tmp/.x_000000_salt")
+    ret = plasma_site.tidied("tidied")
+    if not test_mode:
+        assert (ret["result"], ret["changes"]) == (False, {})
+        assert ret["comment"] == "/var/tmp/.x_000000_salt cannot be removed: Read-only file system."

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
 
 from tests.support.paths import REPOSITORY
 from tests.support.shell import ensure_packages
@@ -44,10 +45,22 @@ def new_page(started: Browser, **options) -> Iterator[Page]:
     """A page of a visitor of their own; ``options`` as for Playwright's new_context."""
     context = started.new_context(**{"viewport": DESKTOP, **options})
     page = context.new_page()
+    page.goto = partial(_goto, page.goto)
     page.set_default_timeout(TIMEOUT)
     expect.set_options(timeout=TIMEOUT)
     yield page
     context.close()
+
+
+def _goto(goto: Callable, address: str, **options):
+    """Chromium ends its requests when an interface of this machine comes or goes, as those of containers do: again."""
+    for _ in range(2):
+        try:
+            return goto(address, **options)
+        except Error as error:
+            if "ERR_NETWORK_CHANGED" not in str(error):
+                raise
+    return goto(address, **options)
 
 
 def sign_in(page: Page, url: str, name: str, password: str) -> None:

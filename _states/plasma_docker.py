@@ -11,6 +11,10 @@ def __virtual__():
     return __virtualname__
 
 
+_KEY = "/etc/apt/keyrings/docker.asc"
+_REPOSITORY = "/etc/apt/sources.list.d/docker.list"
+
+
 def config_usable(name, log_driver="journald"):
     """
     Fail, saying why, when the engine's configuration file cannot take the wanted settings. Never changes anything.
@@ -40,6 +44,41 @@ def remembered(name):
         __salt__["plasma_docker_undo.remember"]()
     except (CommandExecutionError, OSError) as exc:
         ret.update(result=False, comment=str(exc))
+    return ret
+
+
+def installed(name, source, packages, repository=None, key=None, key_hash=None):
+    """
+    A Docker engine is installed. One that is here already, from wherever, is kept.
+
+    Not by ``unless`` of ``pkg.installed``: to evaluate that, Salt loads all of its modules, a second in every apply.
+
+    name
+        An identifier.
+    source
+        Where the engine comes from: ``docker-ce`` or ``distro``.
+    packages
+        Names of its packages.
+    repository, key, key_hash
+        Of ``docker-ce``: the line for APT, the address of the key that signs it, and the checksum of that.
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": "An engine from elsewhere is here, and is kept."}
+    if __salt__["plasma_docker.keeps_engine"](source):
+        return ret
+    # Names of packages are known to APT only once it has been asked for them.
+    steps = [("pkg.installed", {"pkgs": packages, "refresh": __salt__["plasma_docker.engine"]() is None})]
+    if repository:
+        owner = {"user": "root", "group": "root", "mode": "0644", "makedirs": True}
+        steps.insert(0, ("pkgrepo.managed", {"name": repository, "file": _REPOSITORY, "aptkey": False}))
+        steps.insert(0, ("file.managed", {"name": _KEY, "source": key, "source_hash": key_hash, **owner}))
+    for function, options in steps:
+        done = __states__[function](**{"name": name, **options})
+        ret["changes"].update(done["changes"])
+        ret["comment"] = done["comment"]
+        if done["result"] is not True:
+            ret["result"] = done["result"]
+        if done["result"] is False:
+            break
     return ret
 
 

@@ -36,45 +36,19 @@ docker-configuration:
     - require:
       - plasma_docker: docker-configuration-is-remembered
 
-{% if docker.source == 'docker-ce' %}
-docker-repository-key:
-  file.managed:
-    - name: /etc/apt/keyrings/docker.asc
-    - source: {{ (repository.key_url or repository_url ~ '/gpg') | json }}
-    - source_hash: sha256={{ repository.key_sha256 }}
-    - user: root
-    - group: root
-    - mode: '0644'
-    - makedirs: true
-    - require:
-      - plasma_apt: preflight-packages-are-settled
-    - unless:
-      - fun: plasma_docker.keeps_engine
-        source: docker-ce
-
-docker-repository:
-  pkgrepo.managed:
-    - name: deb [arch={{ grains['osarch'] }} signed-by=/etc/apt/keyrings/docker.asc] {{ repository_url }} {{ grains['oscodename'] }} stable
-    - file: /etc/apt/sources.list.d/docker.list
-    - aptkey: false
-    - require:
-      - file: docker-repository-key
-    - require_in:
-      - pkg: docker-engine
-    - unless:
-      - fun: plasma_docker.keeps_engine
-        source: docker-ce
-{% endif %}
-
 docker-engine:
-  pkg.installed:
-    - pkgs:
+  plasma_docker.installed:
+    - source: {{ docker.source }}
+    - packages:
 {% if docker.source == 'docker-ce' %}
         - docker-ce
         - docker-ce-cli
         - containerd.io
         - docker-buildx-plugin
         - docker-compose-plugin
+    - repository: deb [arch={{ grains['osarch'] }} signed-by=/etc/apt/keyrings/docker.asc] {{ repository_url }} {{ grains['oscodename'] }} stable
+    - key: {{ (repository.key_url or repository_url ~ '/gpg') | json }}
+    - key_hash: sha256={{ repository.key_sha256 }}
 {% else %}
         - docker.io
 {% if grains['os'] == 'Debian' and grains.get('osmajorrelease', 99) >= 13 %}
@@ -83,13 +57,9 @@ docker-engine:
 {% endif %}
     - require:
       - file: docker-configuration
-    - unless:
-      - fun: plasma_docker.keeps_engine
-        source: {{ docker.source }}
 
 docker-service:
   plasma_docker.running:
     - log_driver: {{ docker.log_driver }}
     - require:
-      - file: docker-configuration
-      - pkg: docker-engine
+      - plasma_docker: docker-engine

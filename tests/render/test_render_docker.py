@@ -34,34 +34,33 @@ def test_repository(system, architecture, pillar):
     settings = compiled(pillar)["plasma"]["docker"]["repository"]
     distribution, codename = REPOSITORIES[system]
     states = _by_id(system, architecture, pillar)
-    assert states["docker-repository"]["name"] == (
+    engine = states["docker-engine"]
+    assert engine["repository"] == (
         f"deb [arch={architecture} signed-by=/etc/apt/keyrings/docker.asc] "
         f"{settings['url']}/{distribution} {codename} stable"
     )
-    key = states["docker-repository-key"]
-    assert key["name"] == "/etc/apt/keyrings/docker.asc"
-    assert key["source"] == (settings["key_url"] or f"{settings['url']}/{distribution}/gpg")
-    assert key["source_hash"] == f"sha256={settings['key_sha256']}"
-    assert "docker-ce" in states["docker-engine"]["pkgs"]
-    assert "docker.io" not in states["docker-engine"]["pkgs"]
+    assert engine["key"] == (settings["key_url"] or f"{settings['url']}/{distribution}/gpg")
+    assert engine["key_hash"] == f"sha256={settings['key_sha256']}"
+    assert engine["source"] == "docker-ce"
+    assert "docker-ce" in engine["packages"]
+    assert "docker.io" not in engine["packages"]
 
 
 def test_the_repository_of_docker_itself(system, architecture):
     distribution, codename = REPOSITORIES[system]
     states = _by_id(system, architecture, "minimal")
-    assert states["docker-repository"]["name"].endswith(
-        f"] https://download.docker.com/linux/{distribution} {codename} stable"
-    )
-    assert states["docker-repository-key"]["source"] == f"https://download.docker.com/linux/{distribution}/gpg"
+    engine = states["docker-engine"]
+    assert engine["repository"].endswith(f"] https://download.docker.com/linux/{distribution} {codename} stable")
+    assert engine["key"] == f"https://download.docker.com/linux/{distribution}/gpg"
 
 
 @pytest.mark.parametrize("pillar", DISTRO)
 def test_engine_of_the_distribution(system, architecture, pillar):
     states = _by_id(system, architecture, pillar)
-    assert not {"docker-repository", "docker-repository-key"} & states.keys()
+    assert not {"repository", "key"} & states["docker-engine"].keys()
     # docker.io brings the client itself, but on Debian 13.
     extra = ["docker-cli"] if system == "debian-13" else []
-    assert states["docker-engine"]["pkgs"] == ["docker.io", *extra]
+    assert states["docker-engine"]["packages"] == ["docker.io", *extra]
 
 
 def test_configuration(system, architecture, pillar):
@@ -70,14 +69,6 @@ def test_configuration(system, architecture, pillar):
     assert states["docker-configuration"]["dataset"] == {"live-restore": True, "log-driver": driver}
     assert states["docker-configuration"]["merge_if_exists"] is True
     assert states["docker-service"]["log_driver"] == driver
-
-
-def test_an_engine_from_elsewhere_is_kept(system, architecture, pillar):
-    source = compiled(pillar)["plasma"]["docker"]["source"]
-    states = _by_id(system, architecture, pillar)
-    for id_ in ("docker-engine", "docker-repository", "docker-repository-key"):
-        if id_ in states:
-            assert states[id_]["unless"] == [{"fun": "plasma_docker.keeps_engine", "source": source}]
 
 
 def test_monitor(system, architecture, pillar):

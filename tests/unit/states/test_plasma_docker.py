@@ -1,8 +1,8 @@
-"""The state plasma_docker.running."""
+"""The states of the Docker engine."""
 
 from __future__ import annotations
 
-from unittest.mock import create_autospec
+from unittest.mock import Mock, create_autospec
 
 import pytest
 from salt.exceptions import CommandExecutionError
@@ -30,8 +30,20 @@ def test_mode(request):
 
 
 @pytest.fixture
-def configure_loader_modules(salt_functions, test_mode):
-    return {plasma_docker: {"__salt__": salt_functions, "__opts__": {"test": test_mode}}}
+def steps(test_mode):
+    """Salt's own states, each with a change."""
+    result = None if test_mode else True
+
+    def step(name):
+        return Mock(side_effect=lambda **_: {"result": result, "changes": {name: "new"}, "comment": f"{name} is new"})
+
+    return {name: step(name) for name in ("file.managed", "pkgrepo.managed", "pkg.installed")}
+
+
+@pytest.fixture
+def configure_loader_modules(salt_functions, test_mode, steps):
+    options = {"test": test_mode}
+    return {plasma_docker: {"__salt__": salt_functions, "__opts__": options, "__states__": steps}}
 
 
 def test_equal(salt_functions):
@@ -90,3 +102,47 @@ def test_unusable_configuration(salt_functions):
     salt_functions["plasma_docker.config_problem"].return_value = "It is not valid JSON: mend it."
     ret = plasma_docker.config_usable("/etc/docker/daemon.json")
     assert (ret["result"], ret["changes"], ret["comment"]) == (False, {}, "It is not valid JSON: mend it.")
+
+
+def _engine_is(salt_functions, here):
+    salt_functions["plasma_docker.engine"] = Mock(return_value=here)
+    salt_functions["plasma_docker.keeps_engine"] = Mock(side_effect=lambda source: here not in (None, source))
+
+
+REPOSITORY = {
+    "repository": "deb https://example.org x stable",
+    "key": "https://example.org/gpg",
+    "key_hash": "sha256=00",
+}
+
+
+@pytest.mark.parametrize(("here", "source"), [("distro", "docker-ce"), ("docker-ce", "distro"), ("other", "distro")])
+def test_an_engine_from_elsewhere_is_kept(salt_functions, steps, here, source):
+    _engine_is(salt_functions, here)
+    ret = plasma_docker.installed("docker", source, ["docker.io"])
+    assert (ret["result"], ret["changes"]) == (True, {})
+    assert not any(step.called for step in steps.values())
+
+
+@pytest.mark.parametrize("here", [None, "docker-ce"])
+def test_the_engine_of_docker_comes_from_its_repository(salt_functions, steps, test_mode, here):
+    _engine_is(salt_functions, here)
+    ret = plasma_docker.installed("docker", "docker-ce", ["docker-ce"], **REPOSITORY)
+    assert list(ret["changes"]) == list(steps)
+    assert (ret["name"], ret["comment"]) == ("docker", "pkg.installed is new")
+    assert ret["result"] is (None if test_mode else True)
+    steps["pkg.installed"].assert_called_once_with(name="docker", pkgs=["docker-ce"], refresh=here is None)
+    assert steps["file.managed"].call_args.kwargs["source_hash"] == "sha256=00"
+
+
+def test_a_key_that_is_another_one_ends_it(salt_functions, steps):
+    _engine_is(salt_functions, None)
+    steps["file.managed"].side_effect = lambda **_: {"result": False, "changes": {}, "comment": "the hash is another"}
+    ret = plasma_docker.installed("docker", "docker-ce", ["docker-ce"], **REPOSITORY)
+    assert (ret["result"], ret["changes"], ret["comment"]) == (False, {}, "the hash is another")
+    assert not steps["pkg.installed"].called
+
+
+def test_the_engine_of_the_distribution_needs_no_repository(salt_functions, steps):
+    _engine_is(salt_functions, None)
+    assert list(plasma_docker.installed("docker", "distro", ["docker.io"])["changes"]) == ["pkg.installed"]

@@ -4,6 +4,7 @@ Files of root's: written as a whole or not at all, and read only where nobody el
 
 from __future__ import annotations
 
+import glob
 import os
 import pathlib
 import stat
@@ -38,8 +39,11 @@ def write(path, content, mode=0o600):
         salt-ssh '*' plasma_files.write /etc/issue.local 'Welcome' mode=420
     """
     path = pathlib.Path(path)
-    beside = path.with_name(f".{path.name}.new")
-    beside.unlink(missing_ok=True)  # of a run that was killed
+    # Each process has its own: an apply that a lost connection left behind may write the same file now.
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.new"):
+        if left == beside or not os.path.exists(f"/proc/{left.suffixes[-2][1:]}"):
+            left.unlink(missing_ok=True)  # of a run that was killed
     with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
         os.fchmod(file.fileno(), mode)
         file.write(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)

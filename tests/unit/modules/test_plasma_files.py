@@ -31,11 +31,14 @@ def test_the_mode_is_as_asked_for_whatever_the_umask(tmp_path, mode):
 
 
 def test_what_a_killed_run_left_and_links_do_no_harm(tmp_path):
-    (tmp_path / ".note.new").symlink_to(tmp_path / "other")
+    for left in (f".note.{os.getpid()}.new", ".note.99999999.new"):
+        (tmp_path / left).symlink_to(tmp_path / "other")
+    (tmp_path / ".note.1.new").write_text("being written by another run")
     (tmp_path / "note").symlink_to(tmp_path / "other")
     plasma_files.write(tmp_path / "note", "text")
     assert not (tmp_path / "other").exists()
     assert not (tmp_path / "note").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".note.1.new", "note"]
 
 
 def test_a_failure_leaves_the_old_content(tmp_path, monkeypatch):

@@ -225,7 +225,7 @@ def test_two_controllers_in_the_same_second(kept, status, tmp_path):
         time.sleep(gap)  # the attack's own timing
         second = other.apply("applied", "test=True")
         first = json.loads(process.communicate(timeout=120)[0])[kept.target.name]
-        assert (len(first), len(second.states)) == (1, 1)
+        assert (len(first), len(second.states)) == (2, 2)
 
 
 def test_docker_is_stopped(kept, status):

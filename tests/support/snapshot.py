@@ -39,6 +39,8 @@ def take(target: ContainerTarget, tag: str, services: str = "jupyterhub traefik"
     directories comes as an archive, which a server that starts unpacks (``container.INIT``).
     """
     older = docker("image", "ls", "--quiet", f"{IMAGES}-snapshot").stdout.split()
+    # Salt keeps for five minutes what the server was called.
+    target.sudo("sh -c 'rm -f /var/lib/.*_salt/running_data/var/cache/salt/minion/grains.cache.p'")
     target.sudo(f"systemctl stop {services} {ENGINE}")
     target.sudo(
         ["tar", "-C", "/", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-cf", SNAPSHOT, *DATA], timeout=600

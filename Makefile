@@ -57,19 +57,29 @@ backups: $(VENV)/.ready  ## list the backups on a server (ID=name-in-roster)
 fetch-backup: $(VENV)/.ready  ## bring the newest backup of a server here (ID=name-in-roster ARCHIVE=name)
 	@$(PYTHON) -m tools.backups fetch $(ID) $(if $(ARCHIVE),--archive $(ARCHIVE))
 
-.PHONY: test lint docs test-unit test-render test-plugin test-next test-plugin-next test-e2e test-vm
+.PHONY: test test-quick lint docs test-unit test-render test-plugin test-next test-plugin-next test-e2e test-vm
 # JOBS: how many parts run at the same time. On two cores three: much of what they do is waiting.
 JOBS = 3
 test: $(VENV)/.ready $(PLUGIN_VENV)/.ready $(NEXT_VENV)/.ready $(DOCS_VENV)/.ready /usr/bin/dot  ## run every test, and say where the time went
 	$(PYTHON) -m tests.support engine
 	$(PYTHON) -m tests.suite --jobs=$(JOBS)
 
-lint: $(VENV)/.ready  ## ruff and salt-lint
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	find salt pillar -name '*.sls' -not -path '*/plugin/*' | xargs $(VENV)/bin/salt-lint
-	$(PYTHON) -m tools.pillar_reference --check
-	$(PYTHON) -m tools.state_reference --check
+test-quick: $(VENV)/.ready  ## most of unit and render tests, without root or a Docker engine, in about three minutes
+	$(PYTHON) -m pytest -q -n 2 --dist=loadfile -m "not slow" tests/unit tests/render
+
+lint: $(VENV)/.ready $(PLUGIN_VENV)/.ready  ## what .pre-commit-config.yaml lists: ruff, types, salt-lint, the generated references
+	$(VENV)/bin/pre-commit run --all-files
+
+.PHONY: hooks coverage
+hooks: $(VENV)/.ready $(PLUGIN_VENV)/.ready  ## let git check each commit: the same, and what its message says
+	$(VENV)/bin/pre-commit install
+
+coverage: $(VENV)/.ready $(PLUGIN_VENV)/.ready  ## how much of each folder is run by the tests that need no Docker engine
+	rm -rf .coverage
+	$(VENV)/bin/coverage run -m pytest -q tests/unit tests/render
+	PLASMA_NO_DOCKER=1 $(PLUGIN_VENV)/bin/coverage run -m pytest -q plugin/tests
+	$(VENV)/bin/coverage combine --quiet
+	$(PYTHON) -m tests.support.coverage_table
 
 # What draws the diagrams.
 /usr/bin/dot:
@@ -112,7 +122,7 @@ bench: $(VENV)/.ready  ## measure what the README's figures say
 bench-hub: $(PLUGIN_VENV)/.ready  ## measure the hub under load, and what it adds to the start of a server
 	$(PLUGIN_VENV)/bin/python -m benchmarks.load
 
-bench-people: $(VENV)/.ready $(BENCH_VENV)/.ready  ## measure what users cost, beside an Ansible playbook (BENCH_FLAGS=--vm)
+bench-people: $(VENV)/.ready $(BENCH_VENV)/.ready  ## measure what users cost, beside Ansible, Mitogen and pyinfra (BENCH_FLAGS=--vm)
 	$(PYTHON) -m benchmarks.people $(BENCH_FLAGS)
 	PYTHONPATH=. $(BENCH_VENV)/bin/python -m benchmarks.people_plot
 
@@ -126,6 +136,5 @@ lock: $(VENV)/.ready  ## pin the environments again from pyproject.toml and plug
 	tools/lock
 
 clean:  ## remove the throwaway targets, their engine, images and caches, and every environment
-	if [ -x $(PLUGIN_VENV)/bin/python ]; then $(PLUGIN_VENV)/bin/python -m plugin.dev --clean; fi
 	if [ -x $(PYTHON) ]; then $(PYTHON) -m tests.support down --all --purge; fi
-	rm -rf $(VENV) $(PLUGIN_VENV) $(NEXT_VENV) $(BENCH_VENV) $(DOCS_VENV) .salt .pytest_cache .ruff_cache docs/_build docs/reference/salt
+	rm -rf $(VENV) $(PLUGIN_VENV) $(NEXT_VENV) $(BENCH_VENV) $(DOCS_VENV) .salt .coverage .pytest_cache .ruff_cache docs/_build docs/reference/salt

@@ -14,16 +14,15 @@ import pwd
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-__virtualname__ = "plasma_admins"
+import plasma_accounts
+import plasma_hub_accounts
+import plasma_hub_installed
+import tljh_settings
 
 KEY = "users.admin"
 
 
-def __virtual__():
-    return __virtualname__
-
-
-def compare(names, prefix="/opt/tljh"):
+def compare(names, prefix="/opt/tljh", groups=()):
     """
     Return what ``apply`` would change, ``{what: {"old", "new"}}``, and None where there is no hub yet.
 
@@ -32,6 +31,9 @@ def compare(names, prefix="/opt/tljh"):
 
     prefix
         Where the hub is installed.
+
+    groups
+        List of groups whose members are administrators, too. Who of them the hub knows as one stays one.
 
     Keys of the result: ``users.admin`` (the file), ``reload`` (an interrupted run owes one), ``administrators`` (the
     role in the hub's database, sorted). Raises CommandExecutionError when the hub does not answer, its plugin is too
@@ -43,29 +45,33 @@ def compare(names, prefix="/opt/tljh"):
 
         salt-ssh '*' plasma_admins.compare '[ada]'
     """
-    names = _names(names)
-    current = __salt__["plasma_hub_api.administrators"](prefix=prefix)
+    names = _names(names, groups)
+    current = plasma_hub_accounts.administrators(prefix=prefix)
     if current is None:
         return None
-    changes = dict(__salt__["tljh_config.compare"]({KEY: names}, prefix=prefix))
-    due = __salt__["tljh_config.pending"](prefix=prefix)
+    wanted = _wanted(names, groups, current)
+    changes = dict(tljh_settings.compare({KEY: names}, prefix=prefix))
+    due = tljh_settings.pending(prefix=prefix)
     if due and not changes:
         changes["reload"] = {"old": None, "new": due}
-    if set(current) != _known(names):
-        changes["administrators"] = {"old": current, "new": sorted(_known(names))}
+    if set(current) != wanted:
+        changes["administrators"] = {"old": current, "new": sorted(wanted)}
     return changes
 
 
-def apply(names, prefix="/opt/tljh", timeout=120):
+def apply(names, prefix="/opt/tljh", timeout=120, groups=()):
     """
     Make these people, and nobody else, administrators of the hub. It is reloaded once, and only when config.yaml
     changes; servers go on. Whoever is revoked loses the rights of their sessions and tokens at once.
 
     names
-        List of all administrators there are to be; not empty. They need no account on the server.
+        List of all administrators there are to be; empty only with ``groups``. They need no account on the server.
 
     prefix
         Where the hub is installed.
+
+    groups
+        As for ``compare``.
 
     timeout
         Seconds for the reload. When the hub does not come back with the new file, the old one is restored, and the
@@ -81,17 +87,17 @@ def apply(names, prefix="/opt/tljh", timeout=120):
 
         salt-ssh '*' plasma_admins.apply '[ada, "20231234"]'
     """
-    names = _names(names)
-    changes = compare(names, prefix)
+    names = _names(names, groups)
+    changes = compare(names, prefix, groups)
     if changes is None:
-        raise CommandExecutionError(f"No hub with the Plasma plugin runs in {prefix}: apply the state tljh.")
-    done = __salt__["tljh_config.apply"]({KEY: names}, prefix=prefix, timeout=timeout)
-    wanted = _known(names)
-    current = set(__salt__["plasma_hub_api.administrators"](prefix=prefix))
+        raise CommandExecutionError(plasma_hub_installed.absent(prefix, "runs"))
+    done = tljh_settings.apply({KEY: names}, prefix=prefix, timeout=timeout)
+    current = set(plasma_hub_accounts.administrators(prefix=prefix))
+    wanted = _wanted(names, groups, current)
     # In this order, so that there is no moment without an administrator.
     for people, admin in ((wanted - current, True), (current - wanted, False)):
         if people:
-            current = set(__salt__["plasma_hub_api.set_admin"](sorted(people), admin, prefix=prefix))
+            current = set(plasma_hub_accounts.set_admin(sorted(people), admin, prefix=prefix))
     if current != wanted:
         raise CommandExecutionError(
             f"The hub's administrators are {', '.join(sorted(current)) or 'nobody'} and not "
@@ -111,7 +117,7 @@ def without_account(names):
         salt-ssh '*' plasma_admins.without_account '[ada]'
     """
     missing = []
-    for name in _names(names):
+    for name in plasma_hub_accounts.checked_names(names):
         try:
             pwd.getpwnam(name)
         except KeyError:
@@ -119,14 +125,13 @@ def without_account(names):
     return missing
 
 
-def _names(names):
-    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
-        raise SaltInvocationError("names must be a list of names; put those of digits alone in quotes.")
-    if not names:
+def _names(names, groups=()):
+    names = plasma_hub_accounts.checked_names(names)
+    if not names and not groups:
         raise SaltInvocationError("names is empty: that would leave the hub without an administrator.")
-    return list(names)
+    return names
 
 
-def _known(names):
-    """The names as the hub knows them: it writes all in lower case."""
-    return {name.lower() for name in names}
+def _wanted(names, groups, current):
+    """Those who are to be administrators, as the hub knows them: the named, and whoever is one by a group."""
+    return {plasma_accounts.canonical(name) for name in names} | plasma_accounts.members_among(current, groups)

@@ -13,17 +13,15 @@ import time
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-__virtualname__ = "plasma_announce"
+import plasma_files
+import plasma_hub_installed
+
 __func_alias__ = {"set_": "set"}
 
 FILE = "plasma-announcement.json"
 LEVELS = ("info", "warning")
 AUDIENCES = ("everyone", "administrators")
 LENGTH = 500  # characters; the plugin shows no longer ones
-
-
-def __virtual__():
-    return __virtualname__
 
 
 def _path(prefix):
@@ -64,9 +62,9 @@ def set_(message, level="info", seconds=None, audience="everyone", prefix="/opt/
     if show(prefix) == wanted:
         return False
     try:
-        __salt__["plasma_files.write"](path, json.dumps(wanted))
+        plasma_files.write(path, json.dumps(wanted))
     except (FileNotFoundError, NotADirectoryError):
-        raise CommandExecutionError(f"No hub is installed in {prefix}: apply the state tljh.") from None
+        raise CommandExecutionError(plasma_hub_installed.absent(prefix)) from None
     except OSError as exc:
         raise CommandExecutionError(f"{path} cannot be written: {exc.strerror}.") from exc
     return True

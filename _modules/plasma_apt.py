@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import fcntl
 import pathlib
+import re
 import time
 
 from salt.exceptions import CommandExecutionError
 
-__virtualname__ = "plasma_apt"
+import plasma_run
 
 # In the order apt itself takes them (apt-pkg/deb/debsystem.cc).
 _LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")
-_ENV = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-
-
-def __virtual__():
-    return __virtualname__
+_UNFINISHED = ("half-installed", "unpacked", "half-configured", "triggers-awaited")
+_STATUS = re.compile(r"^Package: (\S+).*(?:\n.+)*?\nStatus: \S+ (\S+) (\S+)", re.MULTILINE)
 
 
 def locked(locks=_LOCKS):
@@ -34,18 +32,16 @@ def locked(locks=_LOCKS):
 
         salt-ssh '*' plasma_apt.locked
     """
-    held = []
-    for path in locks:
-        if not pathlib.Path(path).exists():
-            continue
-        with open(path, "r+b") as handle:
-            try:
-                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                held.append(path)
-            else:
-                fcntl.lockf(handle, fcntl.LOCK_UN)
-    return held
+    return [path for path in locks if pathlib.Path(path).exists() and _is_locked(path)]
+
+
+def _is_locked(path):
+    with open(path, "r+b") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False  # what was locked here was released with the file
 
 
 def wait(timeout=600, interval=0.5):
@@ -66,16 +62,14 @@ def wait(timeout=600, interval=0.5):
         salt-ssh '*' plasma_apt.wait timeout=60
     """
     started = time.monotonic()
-    while True:
-        held = locked()
-        if not held:
-            return time.monotonic() - started
+    while held := locked():
         if time.monotonic() - started > timeout:
             raise CommandExecutionError(
                 f"Another program has held {held[0]} for {timeout} s: see who with `fuser -v {held[0]}`, "
                 "let it finish, and apply again."
             )
         time.sleep(interval)
+    return time.monotonic() - started
 
 
 def unsettled(updates="/var/lib/dpkg/updates", status="/var/lib/dpkg/status"):
@@ -90,32 +84,21 @@ def unsettled(updates="/var/lib/dpkg/updates", status="/var/lib/dpkg/status"):
 
         salt-ssh '*' plasma_apt.unsettled
     """
-    found = set()
-    package = ""
-    with open(status, encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            if line.startswith("Package: "):
-                package = line.split()[1]
-            elif line.startswith("Status: "):
-                # "install ok half-configured": want, error flag, state (dpkg(1), package states).
-                _, flag, state = line.split()[1:4]
-                if flag != "ok" or state in ("half-installed", "unpacked", "half-configured", "triggers-awaited"):
-                    found.add(package)
+    names = {name for name, flag, state in _packages(status) if flag != "ok" or state in _UNFINISHED}
     journal = pathlib.Path(updates)
     if journal.is_dir() and any(entry.name.isdigit() for entry in journal.iterdir()):
-        found.add("dpkg-journal")
-    return sorted(found)
+        names.add("dpkg-journal")
+    return sorted(names)
 
 
 def _need_reinstalling(status="/var/lib/dpkg/status"):
     """Packages whose files dpkg was killed in the middle of: it can neither configure nor mend those by itself."""
-    text = pathlib.Path(status).read_text(encoding="utf-8", errors="replace")
-    stanzas = (stanza.splitlines() for stanza in text.split("\n\n"))
-    return sorted(
-        lines[0].split()[1]
-        for lines in stanzas
-        if lines and any(line.startswith("Status: ") and " reinstreq " in line for line in lines)
-    )
+    return sorted(name for name, flag, _ in _packages(status) if flag == "reinstreq")
+
+
+def _packages(status):
+    """Name, error flag and state of each package (dpkg(1), package states)."""
+    return _STATUS.findall(pathlib.Path(status).read_text(encoding="utf-8", errors="replace"))
 
 
 def settle():
@@ -133,12 +116,13 @@ def settle():
         salt-ssh '*' plasma_apt.settle
     """
     before = unsettled()
-    failed, output = _finish()
-    if failed and locked():
+    results = _finish()
+    if any(result.returncode for result in results) and locked():
         wait()
-        _, output = _finish()
+        results = _finish()
     left = unsettled()
     if left:
+        output = "\n".join(filter(None, (text for result in results for text in (result.stdout, result.stderr))))
         tail = "\n".join(output.splitlines()[-15:])
         raise CommandExecutionError(
             f"These packages cannot be configured: {', '.join(left)}. Mend them on the server with "
@@ -148,20 +132,16 @@ def settle():
 
 
 def _finish():
-    """Let dpkg and apt finish what is begun; whether one of them failed, and what they wrote."""
+    """Let dpkg and apt finish what is begun; the results of their runs."""
     # dpkg itself does not wait for its lock.
     apt = ["apt-get", "--yes", "-o", "DPkg::Lock::Timeout=600"]
     configure = ["dpkg", "--force-confdef", "--force-confold", "--configure", "-a"]
     # First: it takes the journal of the killed dpkg into the status file, which says only then what is broken.
-    failed, output = _run(configure)
+    results = [_run(configure)]
     broken = _need_reinstalling()
     commands = [[*apt, "update"], [*apt, "--reinstall", "install", *broken], configure] if broken else []
-    for command in [*commands, [*apt, "--fix-broken", "install"]]:
-        failure, text = _run(command)
-        failed, output = failed or failure, output + "\n" + text
-    return failed, output
+    return results + [_run(command) for command in [*commands, [*apt, "--fix-broken", "install"]]]
 
 
 def _run(command):
-    result = __salt__["cmd.run_all"](command, python_shell=False, env=_ENV, timeout=1800)
-    return bool(result["retcode"]), result["stdout"] + result["stderr"]
+    return plasma_run.run(command, env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=1800)

@@ -11,21 +11,23 @@ What was here before is noted in /var/lib/plasma/cockpit.json, and the configura
 
 from __future__ import annotations
 
-import json
 import pathlib
 import shutil
 import time
 
 from salt.exceptions import CommandExecutionError
 
-__virtualname__ = "plasma_cockpit"
+import plasma_cockpit_socket
+import plasma_files
+import plasma_listeners
+import tljh_settings
 
 CONF = pathlib.Path("/etc/cockpit/cockpit.conf")
-DROP_IN = pathlib.Path("/etc/systemd/system/cockpit.socket.d/zz-plasma.conf")  # after everybody else's
+DROP_IN = plasma_cockpit_socket.DROP_IN
 PAGE = pathlib.Path("/usr/local/share/cockpit/plasma")
 NOTE = pathlib.Path("/var/lib/plasma/cockpit.json")
 BACKUPS = pathlib.Path("/var/backups/plasma/cockpit")
-SOCKET = "/run/plasma-cockpit.sock"
+SOCKET = plasma_cockpit_socket.SOCKET
 PORT = 301  # of the hub's service, as in tljh_plasma.settings
 IDLE = 15  # minutes after which Cockpit logs people out
 
@@ -59,10 +61,6 @@ ExecStartPost=-/bin/ln -snf /dev/null /run/cockpit/motd
 """
 
 
-def __virtual__():
-    return __virtualname__
-
-
 def refusal(prefix="/opt/tljh"):
     """
     Return why Cockpit cannot be offered, as a sentence, or None.
@@ -78,7 +76,7 @@ def refusal(prefix="/opt/tljh"):
 
         salt-ssh '*' plasma_cockpit.refusal
     """
-    config = __salt__["tljh_config.show"](prefix)
+    config = tljh_settings.show(prefix)
     if _section(config, "https").get("enabled") is True:
         return None
     return (
@@ -100,12 +98,12 @@ def compare(prefix="/opt/tljh"):
 
         salt-ssh '*' plasma_cockpit.compare
     """
-    found = {}
-    for path, text in _files(prefix).items():
-        old = _read(path)
-        if old != text:
-            found[str(path)] = {"old": None if old is None else "other content", "new": "content of Plasma"}
-    return found
+    present = {path: (_read(path), text) for path, text in _files(prefix).items()}
+    return {
+        str(path): {"old": None if old is None else "other content", "new": "content of Plasma"}
+        for path, (old, text) in present.items()
+        if old != text
+    }
 
 
 def prepare(packages, prefix="/opt/tljh"):
@@ -127,30 +125,25 @@ def prepare(packages, prefix="/opt/tljh"):
 
         salt-ssh '*' plasma_cockpit.prepare '[cockpit-ws, cockpit-system]'
     """
-    changes = compare(prefix)
-    note = _note()
+    changes, note = compare(prefix), _note()
     if note is None:
-        installed = __salt__["pkg.list_pkgs"]()
-        state = __salt__["plasma_cockpit_socket.unit"]()
+        installed, unit = __salt__["pkg.list_pkgs"](), plasma_cockpit_socket.unit()
         note = {
             "packages": sorted(name for name in packages if name not in installed),
             "conf": CONF.exists(),
-            "enabled": state["enabled"],
-            "active": state["active"],
+            "enabled": unit["enabled"],
+            "active": unit["active"],
             "written": [],
         }
         if note["conf"]:
-            _keep(CONF, "cockpit.conf")
-        _write(NOTE, json.dumps(note), 0o600)
+            _keep("cockpit.conf")
+        plasma_files.write_note(NOTE, note)
     for path, text in _files(prefix).items():
-        if str(path) not in changes:
-            continue
-        if path == CONF and CONF.exists() and _read(CONF) not in (*note["written"], _backup()):
-            # Edited since: a copy for the operator, while the one of before stays what comes back.
-            _keep(CONF, f"cockpit.conf.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-        if path == CONF:
-            _write(NOTE, json.dumps({**note, "written": [text]}), 0o600)
-        _write(path, text, 0o644)
+        if str(path) in changes:
+            if path == CONF:
+                _keep_edited(note)
+                plasma_files.write_note(NOTE, {**note, "written": [text]})
+            _write(path, text)
     return changes
 
 
@@ -168,7 +161,7 @@ def compare_disabled(prefix="/opt/tljh"):
         salt-ssh '*' plasma_cockpit.compare_disabled
     """
     note, changes = _note() or {}, {}
-    if "cockpit" in _section(__salt__["tljh_config.show"](prefix), "plasma"):
+    if "cockpit" in _section(tljh_settings.show(prefix), "plasma"):
         changes["plasma.cockpit"] = {"old": "in config.yaml", "new": None}
     if DROP_IN.exists():
         changes[str(DROP_IN)] = {"old": "content of Plasma", "new": None}
@@ -176,9 +169,9 @@ def compare_disabled(prefix="/opt/tljh"):
         changes[str(CONF)] = {"old": "content of Plasma", "new": "as before" if note["conf"] else None}
     if PAGE.exists():
         changes[str(PAGE)] = {"old": "page of Plasma", "new": None}
-    removed = _removable(note)
-    if removed:
-        changes["packages"] = {"old": removed, "new": None}
+    ours, others = _installed(note)
+    if ours and not others:
+        changes["packages"] = {"old": ours, "new": None}
     if note and not changes:
         changes[str(NOTE)] = {"old": "note of Plasma", "new": None}
     return changes
@@ -195,8 +188,7 @@ def kept_packages():
 
         salt-ssh '*' plasma_cockpit.kept_packages
     """
-    note = _note() or {}
-    ours, others = _installed(note)
+    ours, others = _installed(_note() or {})
     return {"kept": ours, "for": others} if ours and others else {"kept": [], "for": []}
 
 
@@ -222,25 +214,29 @@ def disable(prefix="/opt/tljh", timeout=120):
     """
     changes, note = compare_disabled(prefix), _note()
     if "plasma.cockpit" in changes:
-        __salt__["tljh_config.apply"]({}, prefix=prefix, unset=["plasma.cockpit"], timeout=timeout)
+        tljh_settings.apply({}, prefix=prefix, unset=["plasma.cockpit"], timeout=timeout)
     if PAGE.exists():
         shutil.rmtree(PAGE)
     if DROP_IN.exists():
         # Otherwise it would listen on its port for a moment.
-        __salt__["plasma_cockpit_socket.stop"]()
+        plasma_cockpit_socket.stop()
         DROP_IN.unlink()
         if not any(DROP_IN.parent.iterdir()):
             DROP_IN.parent.rmdir()
     if note:
-        _put_back(note)
-        removed = _removable(note)
-        if removed:
+        _keep_edited(note)
+        if note["conf"]:
+            shutil.copy2(BACKUPS / "cockpit.conf", CONF)
+        else:
+            CONF.unlink(missing_ok=True)
+        if "packages" in changes:
+            removed = changes["packages"]["old"]
             __salt__["pkg.remove"](pkgs=removed)
             left = sorted(set(removed) & set(__salt__["pkg.list_pkgs"]()))
             if left:
                 raise CommandExecutionError(f"apt did not remove {', '.join(left)}: see /var/log/apt/term.log.")
         # For a package that stays, with nothing of ours: as it was, or off.
-        __salt__["plasma_cockpit_socket.put_back"](note["enabled"], note["active"])
+        plasma_cockpit_socket.put_back(note["enabled"], note["active"])
         NOTE.unlink(missing_ok=True)
     return changes
 
@@ -262,28 +258,31 @@ def health(prefix="/opt/tljh"):
         salt-ssh '*' plasma_cockpit.health
     """
     version = __salt__["pkg.list_pkgs"]().get("cockpit-ws")
-    found = {"installed": version or None, "running": False, "problem": None}
+    report = {"installed": version or None, "running": False, "problem": None}
     try:
-        config = __salt__["tljh_config.show"](prefix)
+        config = tljh_settings.show(prefix)
     except CommandExecutionError:
-        return found  # somebody else's problem, and said there
-    if not _section(config, "plasma", "cockpit").get("enabled"):
-        return found
-    port = _section(config, "plasma", "cockpit").get("port", PORT)
+        return report  # told by the part that is about the hub
+    cockpit = _section(config, "plasma", "cockpit")
+    if cockpit.get("enabled"):
+        report["problem"] = _problem(version, cockpit.get("port", PORT), prefix)
+        report["running"] = report["problem"] is None
+    return report
+
+
+def _problem(version, port, prefix):
     again = "run `state.apply cockpit`"
     if refusal(prefix):
-        found["problem"] = "Cockpit is not offered because HTTPS is off: run `state.apply https`."
-    elif not version:
-        found["problem"] = f"Cockpit is not installed any more: {again}."
-    elif compare(prefix):
-        found["problem"] = f"Cockpit's configuration was changed: {again}."
-    elif not (__salt__["plasma_cockpit_socket.listening"]() or {}).get("socket"):
-        found["problem"] = f"Cockpit does not listen for the hub: {again}."
-    elif __salt__["plasma_hub_sockets.listeners"]("127.0.0.1", port) != [0]:
-        found["problem"] = "The hub's service cockpit does not run: see `journalctl --unit=jupyterhub`."
-    else:
-        found["running"] = True
-    return found
+        return "Cockpit is not offered because HTTPS is off: run `state.apply https`."
+    if not version:
+        return f"Cockpit is not installed any more: {again}."
+    if compare(prefix):
+        return f"Cockpit's configuration was changed: {again}."
+    if not (plasma_cockpit_socket.listening() or {}).get("socket"):
+        return f"Cockpit does not listen for the hub: {again}."
+    if plasma_listeners.listeners("127.0.0.1", port) != [0]:
+        return "The hub's service cockpit does not run: see `journalctl --unit=jupyterhub`."
+    return None
 
 
 def _section(config, *names):
@@ -294,7 +293,7 @@ def _section(config, *names):
 
 def _files(prefix):
     """The files of ours, path to text."""
-    base = str(__salt__["tljh_config.show"](prefix).get("base_url") or "").strip("/")
+    base = str(tljh_settings.show(prefix).get("base_url") or "").strip("/")
     root = f"/{base}/services/cockpit".replace("//", "/")
     return {DROP_IN: _DROP_IN_TEXT, CONF: _CONF_TEXT.format(root=root, idle=IDLE)}
 
@@ -306,50 +305,31 @@ def _read(path):
         return None
 
 
-def _write(path, text, mode):
-    path.parent.mkdir(mode=0o700 if mode == 0o600 else 0o755, parents=True, exist_ok=True)
-    __salt__["plasma_files.write"](path, text, mode=mode)
+def _write(path, text):
+    plasma_files.directory(path.parent)
+    plasma_files.write(path, text, mode=0o644)
 
 
 def _note():
-    try:
-        return json.loads(NOTE.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        raise CommandExecutionError(f"{NOTE} is damaged: move it away, then apply again.") from None
+    return plasma_files.read_note(NOTE, "move it away, then apply again")
 
 
-def _backup():
-    return _read(BACKUPS / "cockpit.conf")
-
-
-def _keep(path, name):
-    """A copy below the backups, with owner and mode."""
+def _keep(name):
+    """A copy of the configuration below the backups, with owner and mode."""
     for folder in (BACKUPS.parent, BACKUPS):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    shutil.copy2(path, BACKUPS / name)
+        plasma_files.directory(folder, 0o700)
+    shutil.copy2(CONF, BACKUPS / name)
 
 
-def _put_back(note):
-    now = _read(CONF)
-    if now is not None and now not in (*note["written"], _backup()):
-        _keep(CONF, f"cockpit.conf.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-    if note["conf"]:
-        shutil.copy2(BACKUPS / "cockpit.conf", CONF)
-    else:
-        CONF.unlink(missing_ok=True)
+def _keep_edited(note):
+    """A copy for the operator of what was edited since, while the text of before stays what comes back."""
+    if CONF.exists() and _read(CONF) not in (*note["written"], _read(BACKUPS / "cockpit.conf")):
+        _keep(f"cockpit.conf.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
 
 
 def _installed(note):
     """(packages that we installed, other packages of Cockpit), of those that are installed."""
-    there = __salt__["pkg.list_pkgs"]()
-    ours = [name for name in note.get("packages", ()) if name in there]
-    # Comes with ours, and goes with them.
-    known = {*note.get("packages", ()), "cockpit-bridge"}
-    return ours, sorted(name for name in there if name.partition("-")[0] == "cockpit" and name not in known)
-
-
-def _removable(note):
-    ours, others = _installed(note)
-    return [] if others else ours
+    installed, noted = __salt__["pkg.list_pkgs"](), note.get("packages", ())
+    # The bridge comes with ours, and goes with them.
+    others = {name for name in installed if name.partition("-")[0] == "cockpit"} - {*noted, "cockpit-bridge"}
+    return [name for name in noted if name in installed], sorted(others)

@@ -8,14 +8,16 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import shutil
 import sqlite3
-import subprocess
 import time
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-__virtualname__ = "plasma_databases"
+import plasma_files
+import plasma_hub_containers
+import plasma_systemd
+import tljh_service
+import tljh_settings
 
 HUB, PERMISSIONS, ENVIRONMENTS = "jupyterhub.sqlite", "plasma.sqlite", "tljh_repo2docker.sqlite"
 # What is in each, and tables without which it is none of ours: SQLite takes an empty file for an empty database.
@@ -26,10 +28,6 @@ DATABASES = {
 }
 BESIDE = ("", "-journal", "-wal", "-shm")
 BUSY = 5  # seconds to wait for somebody who writes
-
-
-def __virtual__():
-    return __virtualname__
 
 
 def health(prefix="/opt/tljh"):
@@ -135,13 +133,13 @@ def mend(name, prefix="/opt/tljh", afresh=False, timeout=120):
     # The hub refuses to make a file anew of which there is a copy.
     aside, stopped = _put_aside(path, *([copy] if name == PERMISSIONS and afresh else [])), {}
     if name == PERMISSIONS and not afresh:
-        _bring(copy, path)
+        plasma_files.write(path, copy.read_bytes())
     if name == HUB:
-        people = {container["user"] for container in __salt__["plasma_hub_containers.owned"]()}
-        stopped = __salt__["plasma_hub_containers.remove"](sorted(people)) if people else {}
-    _systemctl("reset-failed", "jupyterhub.service", "traefik.service")
-    _systemctl("start", "jupyterhub.service")
-    outcome = __salt__["tljh_config.ready"](prefix, timeout)
+        people = {container["user"] for container in plasma_hub_containers.owned()}
+        stopped = plasma_hub_containers.remove(sorted(people)) if people else {}
+    plasma_systemd.run("reset-failed", *tljh_service.UNITS)
+    plasma_systemd.check("start", tljh_service.HUB)
+    outcome = tljh_settings.ready(prefix, timeout)
     if not outcome["ready"]:
         lines = "\n".join(outcome["journal"])
         raise CommandExecutionError(f"{path} was replaced, and the hub does not answer: {outcome['problem']}.\n{lines}")
@@ -166,29 +164,14 @@ def _put_aside(path, *others):
     if not present:
         return None
     folder = path.parent / "damaged" / f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{time.time_ns() % 10**9:09d}"
-    folder.mkdir(mode=0o700, parents=True)
+    plasma_files.directory(folder, 0o700)
     for place in present:
         os.replace(place, folder / (f"copy-{place.name}" if place in others else place.name))
     return str(folder)
 
 
-def _bring(copy, path):
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target, open(copy, "rb") as source:
-        shutil.copyfileobj(source, target)
-
-
 def _stop():
     """Stop the hub; one that lost its database waits for it until systemd loses patience."""
-    try:
-        _systemctl("stop", "jupyterhub.service", timeout=15)
-    except subprocess.TimeoutExpired:
-        _systemctl("kill", "--signal=SIGKILL", "jupyterhub.service")
-        _systemctl("stop", "jupyterhub.service")
-
-
-def _systemctl(*arguments, timeout=90):
-    done = subprocess.run(
-        ["systemctl", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
-    )
-    if done.returncode and arguments[0] != "reset-failed":
-        raise CommandExecutionError(f"systemctl {' '.join(arguments)} failed: {done.stderr.strip()}")
+    if plasma_systemd.run("stop", tljh_service.HUB, timeout=15).returncode:
+        plasma_systemd.check("kill", "--signal=SIGKILL", tljh_service.HUB)
+        plasma_systemd.check("stop", tljh_service.HUB)

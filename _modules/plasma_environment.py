@@ -7,22 +7,21 @@ from __future__ import annotations
 
 from salt.exceptions import CommandExecutionError
 
-__virtualname__ = "plasma_environment"
+import plasma_environment_api
+import plasma_environment_plan
+import plasma_hub_installed
+
 __func_alias__ = {"list_": "list"}
 
-NO_HUB = "No hub with the Plasma plugin runs in {}: apply the state tljh."
 
-
-def __virtual__():
-    return __virtualname__
-
-
-def list_(prefix="/opt/tljh"):
+def list_(prefix="/opt/tljh", output="table"):
     """
     Return the environments that the hub has as a table: image, status, size, who it came from, groups, repository.
 
     prefix
         Where the hub is installed.
+    output
+        ``table``, or ``json`` for data.
 
     CLI Example:
 
@@ -31,6 +30,8 @@ def list_(prefix="/opt/tljh"):
         salt-ssh '*' plasma_environment.list
     """
     items = _existing(prefix)
+    if output == "json":
+        return items
     rows = [("IMAGE", "STATUS", "SIZE", "FROM", "GROUPS", "MADE OF")]
     for item in items:
         commit = f" at {item['commit'][:12]}" if item["commit"] else ""
@@ -58,11 +59,11 @@ def export(prefix="/opt/tljh"):
 
         salt-ssh --out=yaml '*' plasma_environment.export
     """
-    return __salt__["plasma_environment_plan.exported"](_existing(prefix))
+    return plasma_environment_plan.exported(_existing(prefix))
 
 
 def _existing(prefix):
-    items = __salt__["plasma_environment_api.items"](prefix=prefix)
+    items = plasma_environment_api.items(prefix=prefix)
     if items is None:
-        raise CommandExecutionError(NO_HUB.format(prefix))
+        raise CommandExecutionError(plasma_hub_installed.absent(prefix, "runs"))
     return items

@@ -11,17 +11,14 @@ import urllib.parse
 
 from salt.exceptions import CommandExecutionError
 
-__virtualname__ = "plasma_migration"
+import plasma_environment_image
+import plasma_files
 
 TABLE = "/opt/tljh/state/tljh_plasma.sqlite"
 # What the old plugin and repo2docker wrote on images.
 LABEL_REPO, LABEL_REF = "repo2docker.repo", "repo2docker.ref"
 LABEL_MEMORY, LABEL_CPU = "tljh_repo2docker.mem_limit", "tljh_repo2docker.cpu_limit"
 _NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
-
-
-def __virtual__():
-    return __virtualname__
 
 
 def permissions(path=TABLE):
@@ -60,7 +57,7 @@ def permissions(path=TABLE):
 
 def _table(path):
     """``{image: [groups]}`` of the database."""
-    __salt__["plasma_files.check"](path)
+    plasma_files.check(path)
     query = """SELECT DISTINCT image, "group" FROM permissions WHERE image <> '' AND "group" <> '' ORDER BY 1, 2"""
     found = {}
     try:
@@ -77,7 +74,7 @@ def _table(path):
 def _made(image):
     """When an image was made, and its labels: none where the engine does not have it, or does not answer."""
     try:
-        found = __salt__["plasma_environment_image.inspect"](image)
+        found = plasma_environment_image.inspect(image)
     except CommandExecutionError:
         found = None
     return (found["Created"], found["Config"].get("Labels") or {}) if found else ("", {})

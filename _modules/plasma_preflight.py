@@ -9,27 +9,31 @@ from __future__ import annotations
 
 import os
 import pathlib
+import platform
 import re
 import time
 
-from salt.exceptions import SaltInvocationError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-__virtualname__ = "plasma_preflight"
+import plasma_docker_daemon
+import plasma_hub_installed
+import plasma_hub_ports
+import plasma_listeners
+import plasma_mounts
+import plasma_reach_needs
+import plasma_users_observe
+import tljh_service
+import tljh_settings
 
 # The Littlest JupyterHub asks for Ubuntu 22.04 or Debian 11 (its installation guide); Docker CE has
 # dropped Debian 11, so 12 is the floor here.
 _MINIMUM_RELEASE = {"ubuntu": (22, 4), "debian": (12,)}
-_DOCKER_DATA = "/var/lib/docker"
 _ARCHITECTURES = ("x86_64", "aarch64")
-_UNITS = {"traefik.service", "jupyterhub.service"}
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)([KMGT]?)$", re.IGNORECASE)
 # Rendering and sending take seconds; certificates are dated back by minutes at most.
 _CLOCK_TOLERANCE = 600
-_TCP_LISTEN = "0A"  # include/net/tcp_states.h
-
-
-def __virtual__():
-    return __virtualname__
+# Options of a mount with which neither the hub nor a container starts, with what takes them away.
+_MOUNTED = {"noexec": "exec", "ro": "rw"}
 
 
 def size_to_bytes(size):
@@ -54,104 +58,6 @@ def size_to_bytes(size):
     return int(float(match.group(1)) * factor)
 
 
-def os_release(path="/etc/os-release"):
-    """
-    Return the fields of os-release(5) as a dict.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-ssh '*' plasma_preflight.os_release
-    """
-    fields = {}
-    for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines():
-        key, sep, value = line.partition("=")
-        if sep:
-            fields[key.strip()] = value.strip().strip("'\"")
-    return fields
-
-
-def listeners(port, proc="/proc"):
-    """
-    Return the processes that listen on a TCP port, as ``[{"pid", "name", "unit"}]``.
-
-    port
-        Port number.
-
-    ``unit`` is the systemd unit the process belongs to, or an empty string. A socket whose process
-    cannot be found (another network owner, a kernel service) has pid 0 and the name "unknown".
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-ssh '*' plasma_preflight.listeners 80
-    """
-    root = pathlib.Path(proc)
-    inodes = set()
-    for table in ("tcp", "tcp6"):
-        try:
-            lines = (root / "net" / table).read_text(encoding="ascii").splitlines()[1:]
-        except FileNotFoundError:
-            continue
-        for line in lines:
-            fields = line.split()
-            # local_address is HEXADDR:HEXPORT, st the state, field 9 the inode (proc(5)).
-            if fields[3] == _TCP_LISTEN and int(fields[1].rsplit(":", 1)[1], 16) == int(port):
-                inodes.add(fields[9])
-    if not inodes:
-        return []
-    wanted = {f"socket:[{inode}]" for inode in inodes}
-    found = []
-    for entry in root.iterdir():
-        if entry.name.isdigit() and _holds_socket(entry, wanted):
-            found.append(
-                {"pid": int(entry.name), "name": _read(entry / "comm"), "unit": _unit(_read(entry / "cgroup"))}
-            )
-    return found or [{"pid": 0, "name": "unknown", "unit": ""}]
-
-
-def _holds_socket(process, wanted):
-    try:
-        with os.scandir(process / "fd") as descriptors:
-            for descriptor in descriptors:
-                try:
-                    if os.readlink(descriptor.path) in wanted:
-                        return True
-                except OSError:
-                    continue  # closed while we looked
-    except OSError:
-        pass  # the process ended, or is a kernel thread
-    return False
-
-
-def _read(path):
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def _unit(cgroup):
-    """The systemd unit named last in a /proc/PID/cgroup text."""
-    units = re.findall(r"/([^/\s]+\.(?:service|scope|socket))", cgroup)
-    return units[-1] if units else ""
-
-
-def _existing(path):
-    """The nearest existing ancestor of path: the file system that path will be on."""
-    folder = pathlib.Path(path)
-    while not folder.exists():
-        folder = folder.parent
-    return folder
-
-
-def _free_bytes(folder):
-    stats = os.statvfs(folder)
-    return stats.f_bavail * stats.f_frsize
-
-
 def _human(number):
     for suffix in ("", "K", "M", "G"):
         if number < 1024:
@@ -161,7 +67,7 @@ def _human(number):
 
 
 def _system_problems():
-    release = os_release()
+    release = platform.freedesktop_os_release()
     system, version = release.get("ID", "unknown"), release.get("VERSION_ID", "")
     minimum = _MINIMUM_RELEASE.get(system)
     found = []
@@ -182,50 +88,54 @@ def _system_problems():
     return found
 
 
-def _resource_problems(prefix, installed, min_disk, min_memory):
+def _existing(path):
+    """The directory itself, or the one in which it will be made."""
+    return next(part for part in (pathlib.Path(path), *pathlib.Path(path).parents) if part.exists())
+
+
+def _mount_problems(places):
+    """Guides to hardening have file systems mounted so: programs fail there with "Permission denied"."""
+    mounts = plasma_mounts.mounts()
+    for path in places:
+        mount = plasma_mounts.holder(os.path.realpath(_existing(path)), mounts) or {"options": ()}
+        for option, opposite in _MOUNTED.items():
+            if option in mount["options"]:
+                yield (
+                    f"{mount['target']} is mounted with the option {option}, and {path} is on it, where programs are "
+                    f"kept and run: take {option} out of its line in /etc/fstab, and run "
+                    f"`mount -o remount,{opposite} {mount['target']}`"
+                )
+
+
+def _resource_problems(places, installed, min_disk, min_memory):
     found = []
     # An installed hub needs room to work, not the room of a first installation.
     needed = size_to_bytes(min_disk) // (10 if installed else 1)
     reported = set()
-    for path in (prefix, _DOCKER_DATA):
+    for path in places:
         folder = _existing(path)
-        device, free = os.stat(folder).st_dev, _free_bytes(folder)
+        device, stats = folder.stat().st_dev, os.statvfs(folder)
+        free = stats.f_bavail * stats.f_frsize
         if free < needed and device not in reported:  # mostly one file system: say it once
             reported.add(device)
             found.append(
                 f"{_human(free)} free on the file system of {path}: {_human(needed)} is needed "
                 "(plasma.preflight.min_disk)"
             )
-    meminfo = pathlib.Path("/proc/meminfo").read_text(encoding="ascii")
-    total = int(re.search(r"^MemTotal:\s+(\d+) kB", meminfo, re.MULTILINE).group(1)) * 1024
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     # The kernel keeps some memory for itself: a 1G machine reports a little less.
     if total < size_to_bytes(min_memory) * 0.9:
         found.append(f"{_human(total)} of memory: {min_memory} is needed (plasma.preflight.min_memory)")
     return found
 
 
-def _port_problems(ports):
-    found = []
-    for port in ports:
-        for process in listeners(port):
-            if process["unit"] not in _UNITS:
-                found.append(
-                    f"port {port} is taken by {process['name']} (pid {process['pid']}"
-                    + (f", {process['unit']}" if process["unit"] else "")
-                    + "): stop it or move it, the hub's proxy needs this port"
-                )
-                break
-    return found
-
-
 def _sysctl_problems():
-    start = __salt__["plasma_hub_ports.anybodys"]()
-    if start >= 512:
-        return []
-    return [
+    start = plasma_hub_ports.anybodys()
+    sentence = (
         f"net.ipv4.ip_unprivileged_port_start is {start}: anybody could take the hub's ports and so get logins and "
         "tokens. Remove what sets it in /etc/sysctl.d, and run `sysctl -w net.ipv4.ip_unprivileged_port_start=1024`"
-    ]
+    )
+    return [sentence] if start < 512 else []
 
 
 def _clock_problems(controller_time):
@@ -250,7 +160,31 @@ def _duration(seconds):
     return f"{seconds / 60:.0f} minutes"
 
 
-def problems(provider, prefix="/opt/tljh", min_disk="10G", min_memory="1G", ports=(80,), controller_time=None):
+def _port_problems(prefix, http, https):
+    """The ports that the proxy has, or will have: those of pillar, or else of config.yaml, or else the usual ones."""
+    try:
+        config = tljh_settings.show(prefix)
+    except CommandExecutionError:
+        config = {}  # what is wrong there is the business of the states that mend it
+    for section, given in (("http", http), ("https", https)):
+        own = tljh_service.section(config, section)
+        if section == "https" and not (own.get("enabled") is True or (given or {}).get("wanted")):
+            continue
+        listens = {**own, **{key: value for key, value in (given or {}).items() if value is not None}}
+        port = tljh_service.place({section: listens}, section == "https")[1]
+        yield plasma_listeners.port_problem(port, listens.get("address"), f"plasma.{section}.port")
+
+
+def problems(
+    provider,
+    prefix="/opt/tljh",
+    min_disk="10G",
+    min_memory="1G",
+    http=None,
+    https=None,
+    controller_time=None,
+    home_path="/home",
+):
     """
     Return every reason why this server cannot take Plasma, one sentence each; an empty list is good.
 
@@ -262,11 +196,14 @@ def problems(provider, prefix="/opt/tljh", min_disk="10G", min_memory="1G", port
         Free space a first installation needs, as a size. An installed hub needs a tenth of it.
     min_memory
         Memory of the machine, as a size.
-    ports
-        TCP ports that nobody but the hub's own proxy may hold.
+    http, https
+        ``{"address", "port"}`` that pillar gives the hub's proxy, which nobody else may hold; without them those of
+        config.yaml. ``wanted`` beside them in ``https``: whether pillar switches that on.
     controller_time
         Seconds since 1970 by the clock of the machine that the states come from; the server's must agree with it.
         Without it, no clock is looked at.
+    home_path
+        Where the homes are, or will be.
 
     CLI Example:
 
@@ -274,15 +211,43 @@ def problems(provider, prefix="/opt/tljh", min_disk="10G", min_memory="1G", port
 
         salt-ssh '*' plasma_preflight.problems tljh
     """
-    current = __salt__["plasma_hub.provider"](prefix)
+    current = plasma_hub_installed.provider(prefix)
     found = _system_problems()
-    found += _resource_problems(prefix, bool(current), min_disk, min_memory)
-    found += _port_problems(ports)
+    places = (prefix, plasma_docker_daemon.docker_root())
+    found += _mount_problems(places)
+    found += _resource_problems(places, bool(current), min_disk, min_memory)
+    found += filter(None, _port_problems(prefix, http, https))
+    found += plasma_docker_daemon.daemon_problems()
     found += _sysctl_problems()
+    found += filter(None, [plasma_users_observe.homes_problem(home_path)])
     found += _clock_problems(controller_time)
     if current and current != provider:
         found.append(
             f"{prefix} holds a hub of the provider {current!r}, and pillar asks for {provider!r}: set "
             f"plasma.hub.provider to {current!r}, or uninstall the hub first (a server is never switched in place)"
         )
+    if misplaced := plasma_hub_installed.misplaced(prefix):
+        found.append(misplaced[0].lower() + misplaced[1:].removesuffix("."))
     return found
+
+
+def unreachable(plasma, parts, lock=None):
+    """
+    Return a sentence for each place of the network that an apply needs and that cannot be reached, with the key of
+    pillar that helps: ``{"problems": [...], "warnings": [...]}``; empty lists are good. Warnings are what only single
+    environments of an installed hub need. Where nothing is left to be fetched, nobody is asked.
+
+    plasma
+        The completed pillar below ``plasma``.
+    parts
+        The folders of states that are applied, such as ``[docker, tljh]``.
+    lock
+        SHA-256 of the lock that the hub is going to have, where that is known.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-ssh '*' plasma_preflight.unreachable '{hub: {provider: tljh}}' '[tljh]'
+    """
+    return plasma_reach_needs.problems(plasma, parts, __grains__, lock)

@@ -5,8 +5,10 @@ same name in ``_wrapper/`` is called instead, on the controller; this one serves
 
 from __future__ import annotations
 
+import plasma_prove_run
+
 __virtualname__ = "plasma"
-__outputter__ = {"prove": "plasma_prove"}
+__outputter__ = {"prove": "plasma"}
 
 
 def __virtual__():
@@ -42,7 +44,7 @@ def prove(only=None, clean=False):
         salt '*' plasma.prove --out=json
     """
     pillar = __salt__["pillar.items"](unmask=True)
-    found = __salt__["plasma_prove_run.run"](only=only, clean=clean, prefix=_prefix(pillar.get("plasma")))
+    found = plasma_prove_run.run(only=only, clean=clean, prefix=_prefix(pillar.get("plasma")))
     if not found["refused"]:
         __context__["retcode"] = 1
     return found

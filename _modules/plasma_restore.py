@@ -8,6 +8,7 @@ exist stay as they are.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import datetime
 import errno
@@ -15,11 +16,24 @@ import json
 import os
 import pathlib
 import shutil
-import stat
+from collections.abc import Collection
+from typing import Any
 
+from packaging.version import Version
 from salt.exceptions import CommandExecutionError
 
-__virtualname__ = "plasma_restore"
+import plasma_backup_program
+import plasma_cockpit_socket
+import plasma_files
+import plasma_hub_accounts
+import plasma_hub_installed
+import plasma_restore_people
+import plasma_systemd
+import plasma_users_rename
+import plasma_users_tables
+import plasma_words
+import tljh_service
+import tljh_settings
 
 KEPT = "/var/backups/plasma"
 _FOLDERS = ("config", "state")
@@ -27,21 +41,18 @@ _HUB = "jupyterhub.service"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # fcntl.h, linux/fs.h
 
 
-def __virtual__():
-    return __virtualname__
-
-
 def plan(
-    archive,
-    other_machine=False,
-    prefix="/opt/tljh",
-    home_path="/home",
-    hub=True,
-    people=True,
-    images=True,
-    without=(),
-    root="/",
-):
+    archive: str,
+    other_machine: bool = False,
+    prefix: str = "/opt/tljh",
+    home_path: str = "/home",
+    hub: bool = True,
+    people: bool = True,
+    images: bool = True,
+    without: Collection[str] = (),
+    root: str = "/",
+    plugin: str | None = None,
+) -> dict[str, Any]:
     """
     Look at an archive, at all of it, and say what ``apply`` would do. Nothing changes.
 
@@ -57,6 +68,8 @@ def plan(
         Whether the hub's data, people's accounts and homes, and images are to be restored.
     without
         Names of people who are left out.
+    plugin
+        Directory with the plugin that a hub is going to be installed with: its program looks at the archive.
 
     Returns ``{"changes": {what: {"old", "new"}}, "about": what the archive says of itself, "people": {...}}``. The
     hub's data is restored as often as that is asked for. Raises CommandExecutionError with one sentence for an archive
@@ -68,9 +81,14 @@ def plan(
 
         salt-ssh '*' plasma_restore.plan /var/opt/plasma/backups/plasma-hub-20261125T033000Z-scheduled.tar.gz
     """
-    about = __salt__["plasma_backup.verify"](archive, prefix=prefix)
-    if not about["ok"]:
-        raise CommandExecutionError(f"Nothing was changed. {about['problem']}")
+    if plugin:
+        with plasma_backup_program.borrowed(plugin):
+            return _plan(archive, other_machine, prefix, home_path, hub, people, images, without, root, plugin)
+    return _plan(archive, other_machine, prefix, home_path, hub, people, images, without, root, None)
+
+
+def _plan(archive, other_machine, prefix, home_path, hub, people, images, without, root, plugin):
+    about = _verified(archive, prefix)
     if not about["this_machine"] and not other_machine:
         raise CommandExecutionError(
             f"Nothing was changed. {archive} is of another machine ({about['host']}, {about['created'][:10]}). If it "
@@ -81,57 +99,46 @@ def plan(
             f"Nothing was changed. {archive} is of a hub in {about['prefix']}, and this one is in {prefix}: set "
             "plasma.hub.prefix to it first."
         )
-    changes = {}
     if hub:
-        _not_newer(archive, about, prefix)
-        changes["hub"] = {"old": "as it is", "new": f"as of {about['created']}"}
-    found = {}
-    if people:
-        found = __salt__["plasma_restore_people.missing"](archive, about, prefix, home_path, list(without), root)
-    for kind in ("groups", "users", "homes"):
-        if found.get(kind):
-            changes[kind] = {"old": None, "new": sorted(found[kind])}
-    for name, number in found.get("renumbered", {}).items():
-        changes[f"group {name}"] = {"old": "another number", "new": number}
-    if images and "images" in about["parts"]:
-        changes["images"] = {"old": None, "new": "those that the engine does not have"}
-    return {"changes": changes, "about": about, "people": found}
+        _check_release(archive, about, prefix, plugin)
+    missing = plasma_restore_people.missing(archive, about, prefix, home_path, without, root) if people else {}
+    new = {
+        "hub": f"as of {about['created']}" if hub else None,
+        **{kind: sorted(missing.get(kind, ())) for kind in ("groups", "users", "homes")},
+        **{f"group {name}": number for name, number in missing.get("renumbered", {}).items()},
+        "images": "those that the engine does not have" if images and "images" in about["parts"] else None,
+    }
+    old = {"hub": "as it is", **{f"group {name}": "another number" for name in missing.get("renumbered", {})}}
+    changes = {what: {"old": old.get(what), "new": value} for what, value in new.items() if value}
+    return {"changes": changes, "about": about, "people": missing}
 
 
-def _not_newer(archive, about, prefix):
-    """Databases of a newer JupyterHub are none for an older one."""
+def _check_release(archive: str, about: dict[str, Any], prefix: str, plugin: str | None) -> None:
+    """Raise when the databases are of a newer JupyterHub: they are none for an older one."""
     then = (about.get("versions") or {}).get("jupyterhub")
-    lib = pathlib.Path(prefix, "hub", "lib")
-    found = lib.glob("python3*/site-packages/jupyterhub-*.dist-info")
-    now = next((path.name.removeprefix("jupyterhub-").removesuffix(".dist-info") for path in found), None)
-    if then and now and _release(then) > _release(now):
+    if plugin:
+        now = max(plasma_hub_installed.locked(f"{plugin}/requirements.txt")["jupyterhub"], key=Version)
+    else:
+        paths = pathlib.Path(prefix, "hub", "lib").glob("python3*/site-packages/jupyterhub-*.dist-info")
+        now = next((path.name.removeprefix("jupyterhub-").removesuffix(".dist-info") for path in paths), None)
+    if then and now and Version(then).release[:2] > Version(now).release[:2]:
         raise CommandExecutionError(
             f"Nothing was changed. {archive} is of JupyterHub {then}, and {now} is installed here: apply "
             "the release of this project that the archive is of, or a newer one, first."
         )
 
 
-def _release(version):
-    return tuple(int(part) if part.isdecimal() else 0 for part in version.split(".")[:2])
-
-
 def apply(
-    archive,
-    other_machine=False,
-    prefix="/opt/tljh",
-    home_path="/home",
-    hub=True,
-    people=True,
-    images=True,
-    without=(),
-    directory="/var/opt/plasma/backups",
-    timeout=120,
-    root="/",
-):
+    archive: str,
+    prefix: str = "/opt/tljh",
+    directory: str = plasma_backup_program.DIRECTORY,
+    timeout: float = 120,
+    **options: Any,
+) -> dict[str, Any]:
     """
     Restore an archive.
 
-    archive, other_machine, prefix, home_path, hub, people, images, without
+    archive, prefix, options
         As for ``plan``, and the same errors are raised.
     directory
         Where the backup goes that is made first, of what is there.
@@ -147,29 +154,50 @@ def apply(
 
         salt-ssh '*' plasma_restore.apply /var/opt/plasma/backups/plasma-hub-20261125T033000Z-scheduled.tar.gz
     """
-    planned = plan(archive, other_machine, prefix, home_path, hub, people, images, without, root)
-    changes, about, said, kept = planned["changes"], planned["about"], [], None
+    options = {key: value for key, value in options.items() if not key.startswith("__")}
+    planned = plan(archive, prefix=prefix, **options)
+    changes, about, sentences, kept = planned["changes"], planned["about"], [], None
     if not changes:
         return {"changes": {}, "comment": f"Nothing in {archive} is missing here.", "kept": None}
-    if people and changes.keys() - {"hub", "images"}:
-        done = __salt__["plasma_restore_people.add"](archive, about, planned["people"], prefix, home_path, root)
-        said.append(f"{len(done['users'])} accounts and {len(done['homes'])} homes were added.")
+    if changes.keys() - {"hub", "images"}:
+        where = {key: options[key] for key in ("home_path", "root") if key in options}
+        done = plasma_restore_people.add(archive, about, planned["people"], prefix, **where)
+        accounts, homes = (
+            plasma_words.count(len(done[key]), word) for key, word in (("users", "account"), ("homes", "home"))
+        )
+        sentences.append(f"Added: {accounts} and {homes}.")
     if "images" in changes:
-        loaded = __salt__["plasma_backup.load"](archive, prefix=prefix, seen=about["seen"])
-        said.append(f"{len(loaded)} images were added.")
+        loaded = plasma_backup_program.load(archive, prefix=prefix, seen=about["seen"])
+        sentences.append(f"Added: {plasma_words.count(len(loaded), 'image')}.")
     if "hub" in changes:
         try:
-            before = __salt__["plasma_backup.create"]("restore", prefix=prefix, directory=directory)["path"] + " and "
+            before = plasma_backup_program.create("restore", prefix=prefix, directory=directory)["path"] + " and "
         except CommandExecutionError as exc:
             # A hub that is damaged is what a restore is for. Its files are kept all the same.
             before = ""
-            said.append(f"No backup of what was there could be made ({str(exc).removesuffix('.')}).")
-        kept = hub_data(archive, prefix=prefix, timeout=timeout, seen=about["seen"])
-        said.append(f"The hub has the data of {about['created']}. What was there before is in {before}{kept}.")
-    return {"changes": changes, "comment": " ".join(said), "kept": kept}
+            sentences.append(f"No backup of what was there could be made ({str(exc).removesuffix('.')}).")
+        kept = hub_data(archive, prefix=prefix, timeout=timeout, seen=about["seen"], said=sentences)
+        _follow_names(prefix, options.get("root", "/"))
+        sentences.append(f"The hub has the data of {about['created']}. What was there before is in {before}{kept}.")
+    return {"changes": changes, "comment": " ".join(sentences), "kept": kept}
 
 
-def hub_data(archive, prefix="/opt/tljh", timeout=120, start=True, seen=""):
+def _follow_names(prefix: str, root: str) -> None:
+    """Let a hub that was restored know people by the names that they have got since then."""
+    former = plasma_users_rename.former(plasma_users_tables.read(root=root), root)
+    if former:
+        moves = [{"old": old, "new": note["new"], "group": True, "hub": True} for old, note in former.items()]
+        plasma_hub_accounts.rename(moves, prefix=prefix)
+
+
+def hub_data(
+    archive: str,
+    prefix: str = "/opt/tljh",
+    timeout: float = 120,
+    start: bool = True,
+    seen: str = "",
+    said: list[str] | None = None,
+) -> str:
     """
     Put the hub's configuration and state of an archive in the place of what is there; for roll-backs, too.
 
@@ -183,6 +211,8 @@ def hub_data(archive, prefix="/opt/tljh", timeout=120, start=True, seen=""):
         Whether to start the hub and see it answer; without that, it is left stopped.
     seen
         As for ``plasma_backup.extract``.
+    said
+        Gets a sentence for each setting of the archive that is left out, as this server has not what it needs.
 
     Returns the directory with what was there before. Raises CommandExecutionError when the hub does not answer: what
     was there before is back then.
@@ -198,11 +228,9 @@ def hub_data(archive, prefix="/opt/tljh", timeout=120, start=True, seen=""):
     if os.path.lexists(fresh):
         # Of a restore that was cut off: some of it may be what the hub had before.
         shutil.move(fresh, _kept("interrupted-restore"))
-    about = __salt__["plasma_backup.verify"](archive, prefix=prefix) if not seen else {"ok": True, "seen": seen}
-    if not about["ok"]:
-        raise CommandExecutionError(f"Nothing was changed. {about['problem']}")
+    seen = seen or _verified(archive, prefix)["seen"]
     wanted = [*_FOLDERS, "tls", "about.json"]
-    __salt__["plasma_backup.extract"](archive, str(fresh), wanted, prefix=prefix, seen=about["seen"])
+    plasma_backup_program.extract(archive, str(fresh), wanted, prefix=prefix, seen=seen)
     for name in _FOLDERS:
         # Out of the archive they are root's and closed, as the hub's own are.
         os.chown(fresh / name, 0, 0)
@@ -210,7 +238,7 @@ def hub_data(archive, prefix="/opt/tljh", timeout=120, start=True, seen=""):
     (fresh / "state" / "rules").mkdir(mode=0o700)
     if not os.path.lexists(fresh / "state" / "acme.json"):
         (fresh / "state" / "acme.json").touch(mode=0o600)
-    _systemctl("stop", _HUB)
+    plasma_systemd.run("stop", _HUB)
     done = []
     try:
         for name in _FOLDERS:
@@ -220,11 +248,12 @@ def hub_data(archive, prefix="/opt/tljh", timeout=120, start=True, seen=""):
     except OSError as exc:
         for name in done:
             _exchange(fresh / name, root / name)
-        _systemctl("start", _HUB)
+        plasma_systemd.run("start", _HUB)
         shutil.rmtree(fresh)
         raise CommandExecutionError(
             f"The data could not be put in place ({exc.strerror}, {exc.filename}): all is as it was."
         ) from exc
+    _leave_out(prefix, said if said is not None else [])
     outcome = _started(prefix, timeout) if start else {"ready": True}
     if outcome["ready"]:
         kept = _kept("before-restore")
@@ -232,7 +261,7 @@ def hub_data(archive, prefix="/opt/tljh", timeout=120, start=True, seen=""):
         (fresh / "about.json").unlink()
         shutil.move(fresh, kept)
         return str(kept)
-    _systemctl("stop", _HUB)
+    plasma_systemd.run("stop", _HUB)
     for name in _FOLDERS:
         _exchange(fresh / name, root / name)
     shutil.rmtree(fresh)
@@ -249,43 +278,56 @@ def hub_data(archive, prefix="/opt/tljh", timeout=120, start=True, seen=""):
     )
 
 
-def _tls(fresh):
-    """The pair of files of HTTPS, where config.yaml names one that is not here, in a place that is root's alone."""
-    said = json.loads((fresh / "about.json").read_text(encoding="utf-8"))
-    for name, wanted in (said.get("tls") or {}).items():
+def _leave_out(prefix: str, said: list[str]) -> None:
+    """Take out what the archive's server had beside its hub, and this one has not: the hub would offer it."""
+    if plasma_cockpit_socket.DROP_IN.exists():
+        return
+    # The hub itself says what is wrong with a file that cannot be read, and has its former one again then.
+    with contextlib.suppress(CommandExecutionError):
+        if tljh_settings.get("plasma.cockpit.enabled", prefix=prefix):
+            tljh_settings.update({}, prefix=prefix, unset=["plasma.cockpit"])
+            said.append("Cockpit is not offered, as this server has none: that is the state cockpit.")
+
+
+def _verified(archive: str, prefix: str) -> dict[str, Any]:
+    about = plasma_backup_program.verify(archive, prefix=prefix)
+    if not about["ok"]:
+        raise CommandExecutionError(f"Nothing was changed. {about['problem']}")
+    return about
+
+
+def _tls(fresh: pathlib.Path) -> None:
+    """The pair of files of HTTPS, where config.yaml names one that is not here, in a directory that is root's alone."""
+    about = json.loads((fresh / "about.json").read_text(encoding="utf-8"))
+    for name, wanted in (about.get("tls") or {}).items():
         source, path = fresh / "tls" / f"{name}.pem", pathlib.Path(wanted)
         if not source.is_file() or os.path.lexists(path) or not path.is_absolute() or ".." in path.parts:
             continue
-        above = [parent.lstat() for parent in path.parents if os.path.lexists(parent)]
-        if any(not stat.S_ISDIR(entry.st_mode) or entry.st_uid or entry.st_mode & 0o022 for entry in above):
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
-            file.write(source.read_bytes())
+        if not plasma_files.trouble(str(path.parent)):
+            plasma_files.directory(path.parent)
+            plasma_files.write(path, source.read_bytes())
 
 
-def _kept(what):
+def _kept(what: str) -> pathlib.Path:
     """A name below the backups of the project for something that is moved there; nothing has it yet."""
-    parent = pathlib.Path(KEPT)
-    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    parent = plasma_files.directory(KEPT, 0o700)
     parent.chmod(0o700)
-    stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S%fZ")
-    return parent / f"{what}-{stamp}"
+    return parent / f"{what}-{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%S%fZ}"
 
 
-def _exchange(one, other):
+def _exchange(one: pathlib.Path, other: pathlib.Path) -> None:
     """Let two directories trade names, in one step where the file system can; one of them may be missing."""
     for here, there in ((one, other), (other, one)):
         if not os.path.lexists(there):
             os.rename(here, there)
             return
     libc = ctypes.CDLL(None, use_errno=True)
-    if hasattr(libc, "renameat2"):
-        names = os.fsencode(one), os.fsencode(other)
-        if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], ctypes.c_uint(_RENAME_EXCHANGE)) == 0:
-            return
-        if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(one))
+    names = os.fsencode(one), os.fsencode(other)
+    if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], ctypes.c_uint(_RENAME_EXCHANGE)) == 0:
+        return
+    if ctypes.get_errno() != errno.EINVAL:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(one))
+    # ZFS before 2.2 cannot.
     aside = f"{one}.aside"
     os.rename(other, aside)
     try:
@@ -296,14 +338,10 @@ def _exchange(one, other):
     os.rename(aside, one)
 
 
-def _started(prefix, timeout):
+def _started(prefix: str, timeout: float) -> dict[str, Any]:
     """Start proxy and hub. What the proxy reads is made anew of config.yaml: no archive has it."""
     try:
-        config = __salt__["tljh_config.show"](prefix)
-        return __salt__["tljh_service.reload"]("proxy", prefix=prefix, config=config, timeout=timeout)
+        config = tljh_settings.show(prefix)
+        return tljh_service.reload("proxy", prefix=prefix, config=config, timeout=timeout)
     except CommandExecutionError as exc:
         return {"ready": False, "problem": str(exc).removesuffix("."), "journal": []}
-
-
-def _systemctl(*words):
-    __salt__["cmd.run_all"](["systemctl", *words], python_shell=False, ignore_retcode=True)

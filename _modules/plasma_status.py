@@ -5,10 +5,15 @@ called instead, on the controller; this one serves minions, which have pillar an
 
 from __future__ import annotations
 
+import os
+
 from salt.exceptions import SaltException
 
+import plasma_site_record
+import plasma_status_report
+
 __virtualname__ = "plasma"
-__outputter__ = {"status": "plasma_status"}
+__outputter__ = {"status": "plasma"}
 
 _PLUGIN = "tljh/plugin/"
 
@@ -24,12 +29,13 @@ def status(warn_at=None):
     warn_at
         Percent of a disk from which on it is a problem; that of pillar (``plasma.docker.prune.warn_at``) otherwise.
 
-    Returns ``healthy`` (bool), ``problems`` (``[{"severity": error|warning, "problem", "mend"}]``, errors first),
-    ``server``, ``versions`` (``{name: {"installed", "available"}}``, available being what this tree installs),
-    ``services``, ``certificate``, ``disks``, ``quotas``, ``environments``, ``servers`` (those of people that run),
-    ``backup``, ``cockpit``, ``prune``, ``upgrade``, ``ssh`` (who may log in to the host) and ``applied`` (when the
-    whole site was applied last, and what is pending). A part that this server has not, or that could not be looked at,
-    is null. The exit code of Salt is not 0 when there is an error; warnings alone leave it 0.
+    Returns ``healthy`` (bool), ``problems`` (``[{"severity": error|warning, "problem", "mend"}]``, errors first, but
+    before them that an apply runs), ``server``, ``versions`` (``{name: {"installed", "available"}}``, available being
+    what this tree installs), ``services``, ``certificate``, ``disks``, ``quotas``, ``environments``, ``servers`` (those
+    of people that run), ``applied`` (when the whole site was applied last, and what is pending), and what the function
+    ``health`` of each module says: ``databases``, ``backup``, ``cockpit``, ``prune``, ``upgrade``, ``ssh`` (who may log
+    in to the host). A part that this server has not, or that could not be looked at, is null. The exit code of Salt is
+    not 0 when there is an error; warnings alone leave it 0.
 
     CLI Example:
 
@@ -45,7 +51,10 @@ def status(warn_at=None):
     plasma = pillar.get("plasma") or {}
     mistakes = [str(line) for line in pillar.get("_errors") or []]
     local = __opts__.get("file_client") == "local"
-    found = __salt__["plasma_status_report.report"](
+    found = plasma_status_report.report(
+        __salt__,
+        __grains__,
+        os.path.dirname(__file__),
         wanted=_wanted(plasma) if plasma else {},
         warn_at=warn_at,
         mistakes=mistakes,
@@ -68,4 +77,4 @@ def _wanted(plasma):
         plugin = __salt__["cp.get_file_str"](f"salt://{_PLUGIN}src/tljh_plasma/__init__.py") or ""
     except SaltException:
         files, lock, plugin = {}, "", ""
-    return __salt__["plasma_site.wanted"](plasma, files, lock, plugin)
+    return plasma_site_record.wanted(plasma, files, lock, plugin)

@@ -9,41 +9,44 @@ has been seen to work.
 from __future__ import annotations
 
 import datetime
-import json
 import pathlib
 import time
+from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-__virtualname__ = "plasma_upgrade"
+import plasma_backup_program
+import plasma_files
+import plasma_hub_installed
+import plasma_run
+import plasma_systemd
+import plasma_upgrade_plan
+import plasma_upgrade_snapshot
+import tljh_service
 
-TREE = "salt://tljh/plugin"
 _OPEN = ("preparing", "open", "rolling-back")
-_UNITS = ("traefik.service", "jupyterhub.service")
+_UNITS = tljh_service.UNITS
+# Lead nobody to the ports of the version that failed (the plugin's ``old_ports``): the former has its own.
+_FORGET_PORTS = "for tool in iptables iptables-legacy iptables-nft; do $tool -w 10 -t nat -F PLASMA-OLD-PORTS; done"
 
 
-def __virtual__():
-    return __virtualname__
-
-
-def _record_path(prefix):
+def _record_path(prefix: str) -> pathlib.Path:
     return pathlib.Path(prefix) / "plasma" / "upgrade.json"
 
 
-def _read(prefix):
+def _read(prefix: str) -> dict[str, Any]:
+    """The record of the last upgrade; a damaged one counts as none."""
     try:
-        found = json.loads(_record_path(prefix).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return plasma_files.read_note(_record_path(prefix), "remove it") or {}
+    except CommandExecutionError:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
-def _write(prefix, record):
-    __salt__["plasma_files.write"](_record_path(prefix), json.dumps(record, indent=2))
-    return record
+def _write(prefix: str, record: dict[str, Any]) -> None:
+    plasma_files.write_note(_record_path(prefix), record)
 
 
-def _now():
+def _now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
@@ -94,24 +97,21 @@ def prepare(
         salt-ssh '*' plasma_upgrade.prepare wait=60
     """
     planned = planned or {}
+    wanted = {"packages": planned.get("packages", {}), "jumps": planned.get("jumps", [])}
     record = open_upgrade(prefix)
     if record.get("status") == "rolling-back":
         roll_back(prefix)
-        record = {}
-    if record.get("status") == "open":
+    elif record.get("status") == "open":
         _announce(prefix, message, install_timeout)
-        _write(prefix, {**record, "packages": planned.get("packages", {}), "jumps": planned.get("jumps", [])})
+        _write(prefix, {**record, **wanted})
         return {"resumed": True, "backup": record.get("backup"), "snapshot": True}
     if planned.get("kind") == "broken":
         return {"resumed": False, "backup": _data_alone(prefix, directory), "snapshot": False}
-    __salt__["plasma_upgrade_snapshot.check_room"](prefix)
-    record = {
-        "status": "preparing",
-        "begun": _now(),
-        "packages": planned.get("packages", {}),
-        "jumps": planned.get("jumps", []),
-        "installed": __salt__["plasma_hub.packages"](prefix),
-        "databases": __salt__["plasma_upgrade_snapshot.revisions"](prefix),
+    plasma_upgrade_snapshot.check_room(prefix)
+    record = {"status": "preparing", "begun": _now(), **wanted}
+    record |= {
+        "installed": plasma_hub_installed.packages(prefix),
+        "databases": plasma_upgrade_snapshot.revisions(prefix),
     }
     _write(prefix, record)
     try:
@@ -119,7 +119,7 @@ def prepare(
         if message:
             time.sleep(wait)
         record["backup"] = _archive(prefix, directory)
-        __salt__["plasma_upgrade_snapshot.take"](prefix)
+        plasma_upgrade_snapshot.take(prefix)
     except BaseException as exc:
         _close(prefix, record, "abandoned", str(exc))
         raise
@@ -134,11 +134,9 @@ def _announce(prefix, message, seconds):
 
 def _archive(prefix, directory):
     """Path of an archive; None where the installed version is older than backups are."""
-    if "plasma_backup.create" not in __salt__:
+    if not pathlib.Path(plasma_backup_program.program(prefix)[-1]).exists():
         return None
-    if not pathlib.Path(__salt__["plasma_backup.program"](prefix)[-1]).exists():
-        return None
-    return __salt__["plasma_backup.create"](reason="upgrade", prefix=prefix, directory=directory)["path"]
+    return plasma_backup_program.create(reason="upgrade", prefix=prefix, directory=directory)["path"]
 
 
 def _data_alone(prefix, directory):
@@ -148,23 +146,27 @@ def _data_alone(prefix, directory):
     except CommandExecutionError:
         made = None
     if not made:
-        __salt__["plasma_upgrade_snapshot.take"](prefix, data_alone=True)
-        made = __salt__["plasma_upgrade_snapshot.keep_data"](prefix)
-        __salt__["plasma_upgrade_snapshot.drop"](prefix)
+        plasma_upgrade_snapshot.take(prefix, data_alone=True)
+        made = plasma_upgrade_snapshot.keep_data(prefix)
+        plasma_upgrade_snapshot.drop(prefix)
     return made
 
 
-def _close(prefix, record, status, problem=None):
+def _close(prefix: str, record: dict[str, Any], status: str, problem: str | None = None) -> None:
     __salt__["plasma_announce.clear"](prefix)
-    __salt__["plasma_upgrade_snapshot.drop"](prefix)
-    return _write(prefix, {**record, "status": status, "ended": _now(), "problem": problem})
+    plasma_upgrade_snapshot.drop(prefix)
+    _write(prefix, {**record, "status": status, "ended": _now(), "problem": problem})
 
 
-def settle(provider, prefix="/opt/tljh", version="", source=None, tree=TREE, saltenv="base", timeout=120, failures=()):
+def _outcome(outcome: str, comment: str, changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"outcome": outcome, "changes": changes or {}, "comment": comment}
+
+
+def settle(provider, prefix="/opt/tljh", version="", source=None, saltenv="base", timeout=120, failures=()):
     """
     End the upgrade that is open: it is done when everything is installed and the hub works, and undone otherwise.
 
-    provider, prefix, version, source, tree, saltenv
+    provider, prefix, version, source, saltenv
         See ``plasma_upgrade_plan.plan``.
     timeout
         Seconds that the hub may take to answer.
@@ -184,46 +186,35 @@ def settle(provider, prefix="/opt/tljh", version="", source=None, tree=TREE, sal
         return {}
     if record["status"] == "preparing":
         _close(prefix, record, "abandoned", "interrupted before anything of the hub was changed")
-        return {"outcome": "abandoned", "changes": {}, "comment": "An upgrade that had not begun yet is forgotten."}
-    problem = "its undoing was interrupted" if record["status"] == "rolling-back" else None
-    problem = problem or _problem(provider, prefix, version, source, tree, saltenv, timeout, failures)
+        return _outcome("abandoned", "An upgrade that had not begun yet is forgotten.")
+    if record["status"] == "rolling-back":
+        return roll_back(prefix, "its undoing was interrupted", timeout)
+    planned = plasma_upgrade_plan.plan(
+        __salt__["cp.cache_dir"], provider, prefix=prefix, version=version, source=source, saltenv=saltenv
+    )
+    if planned["kind"] == "nothing":
+        problem = plasma_upgrade_plan.fault(prefix, timeout)
+    else:
+        why = failures[0] if failures else "the run ended before that"
+        problem = f"it was not installed completely: {why}"
     if problem:
         return roll_back(prefix, problem, timeout)
-    changes = _changes(prefix, record)
-    kept = None if record.get("backup") else __salt__["plasma_upgrade_snapshot.keep_data"](prefix)
-    _close(prefix, {**record, "changes": changes}, "done")
-    where = record.get("backup") or kept
-    comment = f"The hub was upgraded and answers{_named(record)}. Its data of before is in {where}."
-    return {"outcome": "done", "changes": changes, "comment": comment}
-
-
-def _named(record):
-    return f" ({', '.join(record['jumps'])})" if record.get("jumps") else ""
-
-
-def _changes(prefix, record):
-    """What is different now: packages, and revisions of databases."""
     before = {**record.get("installed", {}), **record.get("databases", {})}
-    after = {
-        **__salt__["plasma_hub.packages"](prefix),
-        **__salt__["plasma_upgrade_snapshot.revisions"](prefix),
-    }
-    return {
+    after = {**plasma_hub_installed.packages(prefix), **plasma_upgrade_snapshot.revisions(prefix)}
+    changes = {
         name: {"old": before.get(name), "new": after.get(name)}
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name)
     }
-
-
-def _problem(provider, prefix, version, source, tree, saltenv, timeout, failures):
-    """Why the version that is there now is not one to go on with, or None."""
-    found = __salt__["plasma_upgrade_plan.plan"](
-        provider, prefix=prefix, version=version, source=source, tree=tree, saltenv=saltenv
+    data = record.get("backup") or plasma_upgrade_snapshot.keep_data(prefix)
+    _close(prefix, {**record, "changes": changes}, "done")
+    return _outcome(
+        "done", f"The hub was upgraded and answers{_named(record)}. Its data of before is in {data}.", changes
     )
-    if found["kind"] != "nothing":
-        why = failures[0] if failures else "the run ended before that"
-        return f"it was not installed completely: {why}"
-    return __salt__["plasma_upgrade_plan.fault"](prefix, timeout)
+
+
+def _named(record: dict[str, Any]) -> str:
+    return f" ({', '.join(record['jumps'])})" if record.get("jumps") else ""
 
 
 def roll_back(prefix="/opt/tljh", problem="by hand", timeout=120):
@@ -252,53 +243,32 @@ def roll_back(prefix="/opt/tljh", problem="by hand", timeout=120):
         raise CommandExecutionError("No upgrade is open, so there is nothing to go back to.")
     if record["status"] == "preparing":
         _close(prefix, record, "abandoned", problem)
-        return {"outcome": "abandoned", "changes": {}, "comment": "The upgrade had not begun: nothing was changed."}
+        return _outcome("abandoned", "The upgrade had not begun: nothing was changed.")
     problem = record.get("problem") or problem
     _write(prefix, {**record, "status": "rolling-back", "problem": problem})
     # The proxy too: its program may be another one.
-    _systemctl("stop", *reversed(_UNITS))
-    restored = __salt__["plasma_upgrade_snapshot.restore"](prefix)
-    _forget_ports()
-    _systemctl("daemon-reload")
-    _systemctl("reset-failed", *_UNITS)
-    _systemctl("start", *_UNITS)
-    outcome = __salt__["tljh_service.ready"](__salt__["plasma_upgrade_plan.config"](prefix), timeout=timeout)
-    kept = None
-    if not outcome["ready"] and not record.get("backup"):
-        kept = __salt__["plasma_upgrade_snapshot.keep_data"](prefix)
-    running = _spelled(__salt__["plasma_hub.packages"](prefix))
-    said = f"The upgrade{_named(record)} failed and was undone; {running} runs again. What was wrong: {problem}"
-    if restored["data"]:
-        said += (
-            f"\nPut back: {', '.join(restored['data'])}. What the new version made of them is in {restored['kept']}."
-        )
-    if not outcome["ready"]:
-        data = record.get("backup") or kept
-        said = "\n".join(
-            [
-                f"The upgrade{_named(record)} failed, and {running} was put back but does not come up either "
-                f"({outcome['problem']}). Its data is in {data}. What was wrong with the new version: {problem}",
-                *outcome["journal"][-12:],
-            ]
-        )
+    plasma_systemd.run("stop", *reversed(_UNITS))
+    restored = plasma_upgrade_snapshot.restore(prefix)
+    plasma_run.run(["sh", "-c", _FORGET_PORTS])
+    plasma_systemd.run("daemon-reload")
+    plasma_systemd.run("reset-failed", *_UNITS)
+    plasma_systemd.run("start", *_UNITS)
+    outcome = tljh_service.ready(plasma_hub_installed.config(prefix), timeout=timeout)
+    installed = plasma_hub_installed.packages(prefix)
+    former = f"JupyterHub {installed.get('jupyterhub')} with the Plasma plugin {installed.get('tljh-plasma')}"
+    data = record.get("backup") or (None if outcome["ready"] else plasma_upgrade_snapshot.keep_data(prefix))
     _close(prefix, {**record, "down": not outcome["ready"]}, "rolled-back", problem.splitlines()[0])
     if not outcome["ready"]:
-        raise CommandExecutionError(said)
-    return {"outcome": "rolled-back", "changes": {}, "comment": said}
-
-
-def _spelled(packages):
-    return f"JupyterHub {packages.get('jupyterhub')} with the Plasma plugin {packages.get('tljh-plasma')}"
-
-
-def _forget_ports():
-    """Lead nobody to the ports of the version that failed (the plugin's ``old_ports``): the former has its own."""
-    tools = "for tool in iptables iptables-legacy iptables-nft; do $tool -w 10 -t nat -F PLASMA-OLD-PORTS; done"
-    __salt__["cmd.run_all"](["sh", "-c", tools], python_shell=False, ignore_retcode=True)
-
-
-def _systemctl(*words):
-    __salt__["cmd.run_all"](["systemctl", *words], python_shell=False, ignore_retcode=True)
+        text = (
+            f"The upgrade{_named(record)} failed, and {former} was put back but does not come up either "
+            f"({outcome['problem']}). Its data is in {data}. What was wrong with the new version: {problem}"
+        )
+        raise CommandExecutionError("\n".join([text, *outcome["journal"][-12:]]))
+    text = f"The upgrade{_named(record)} failed and was undone; {former} runs again. What was wrong: {problem}"
+    if restored["data"]:
+        files = ", ".join(restored["data"])
+        text += f"\nPut back: {files}. What the new version made of them is in {restored['kept']}."
+    return _outcome("rolled-back", text)
 
 
 def health(prefix="/opt/tljh"):
@@ -316,19 +286,12 @@ def health(prefix="/opt/tljh"):
         salt-ssh '*' plasma_upgrade.health
     """
     record = _read(prefix)
-    if not record:
-        return {"open": None, "last": None, "problem": None}
-    about = {key: record.get(key) for key in ("status", "begun", "ended", "problem", "backup")}
+    about = {key: record.get(key) for key in ("status", "begun", "ended", "problem", "backup")} if record else None
     if record.get("status") in _OPEN:
-        return {
-            "open": about,
-            "last": None,
-            "problem": f"The upgrade of {record.get('begun')} has not ended: salt-ssh ID state.apply upgrade finishes "
-            "it, salt-ssh ID plasma_upgrade.roll_back undoes it.",
-        }
-    problem = None
-    if record.get("down"):
         problem = (
-            f"The upgrade of {record.get('begun')} was undone, and the hub did not answer: salt-ssh ID state.apply tljh"
+            f"The upgrade of {record.get('begun')} has not ended: salt-ssh ID state.apply upgrade finishes it, "
+            "salt-ssh ID plasma_upgrade.roll_back undoes it."
         )
-    return {"open": None, "last": about, "problem": problem}
+        return {"open": about, "last": None, "problem": problem}
+    down = f"The upgrade of {record.get('begun')} was undone, and the hub did not answer: salt-ssh ID state.apply tljh"
+    return {"open": None, "last": about, "problem": down if record.get("down") else None}

@@ -40,6 +40,7 @@ def schema(module: str) -> Any:
         spec = importlib.util.spec_from_file_location(
             _PACKAGE, _HOME / "__init__.py", submodule_search_locations=[str(_HOME)]
         )
+        assert spec and spec.loader
         package = importlib.util.module_from_spec(spec)
         sys.modules[_PACKAGE] = package
         spec.loader.exec_module(package)
@@ -62,10 +63,21 @@ def ext_pillar(minion_id: str, pillar: dict[str, Any], *args: Any, **kwargs: Any
     """
     # Salt goes on without an external pillar that cannot be imported, and would send the pillar as it is, passwords
     # included. So nothing outside the standard library is imported above, and every failure here is an answer.
+    opts = globals().get("__opts__") or {}
     try:
-        completed, problems = schema("check").check(pillar, globals().get("__opts__"))
+        # Before anything that needs pydantic: a file that cannot be read says so without it.
+        files = schema("sls_file")
+        read = files.take(pillar)
+        completed, problems = {}, files.mistakes(read) or files.unmatched(minion_id, read, pillar, opts)
+        if problems is None:
+            return {}
         if not problems:
-            schema("turns").wait(minion_id, globals().get("__opts__"))
+            completed, problems = schema("check").check(pillar, opts)
+            # Values of the command line are in no file.
+            if not any(str(word).startswith("pillar=") for word in opts.get("argv") or []):
+                problems = files.located(problems, read)
+        if not problems:
+            schema("turns").wait(minion_id, opts)
     except ImportError as exc:
         completed, problems = (
             {},

@@ -4,12 +4,6 @@ from __future__ import annotations
 
 from salt.exceptions import CommandExecutionError
 
-__virtualname__ = "plasma_apt"
-
-
-def __virtual__():
-    return __virtualname__
-
 
 def settled(name, timeout=600):
     """
@@ -25,9 +19,8 @@ def settled(name, timeout=600):
         pending = __salt__["plasma_apt.unsettled"]()
         if __opts__["test"]:
             if pending:
-                ret["result"] = None
-                ret["changes"] = _changes(pending)
-                ret["comment"] = f"These packages would be finished: {', '.join(pending)}."
+                comment = f"These packages would be finished: {', '.join(pending)}."
+                ret.update(result=None, changes=_changes(pending), comment=comment)
             return ret
         # The holder of the lock may itself be the reason why packages are unfinished: look again after it.
         __salt__["plasma_apt.wait"](timeout=timeout)
@@ -36,9 +29,7 @@ def settled(name, timeout=600):
             ret["changes"] = _changes(finished)
             ret["comment"] = f"These packages were finished: {', '.join(finished)}."
     except CommandExecutionError as exc:
-        ret["result"] = False
-        ret["changes"] = {}
-        ret["comment"] = str(exc)
+        ret.update(result=False, changes={}, comment=str(exc))
     return ret
 
 

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-__virtualname__ = "plasma_cockpit"
+import plasma_cockpit_socket
 
 _ERRORS = (CommandExecutionError, SaltInvocationError)
-
-
-def __virtual__():
-    return __virtualname__
 
 
 def allowed(name, prefix="/opt/tljh"):
@@ -53,13 +49,12 @@ def prepared(name, packages, prefix="/opt/tljh"):
     ret = {"name": name, "changes": {}, "result": True, "comment": "The configuration is in place."}
     try:
         changes = __salt__["plasma_cockpit.compare"](prefix=prefix)
-        if not changes:
-            return ret
-        if __opts__["test"]:
-            ret.update(result=None, changes=changes, comment=f"{', '.join(sorted(changes))} would be written.")
-            return ret
-        ret["changes"] = __salt__["plasma_cockpit.prepare"](packages, prefix=prefix)
-        ret["comment"] = f"{', '.join(sorted(changes))} written."
+        paths = ", ".join(sorted(changes))
+        if changes and __opts__["test"]:
+            ret.update(result=None, changes=changes, comment=f"{paths} would be written.")
+        elif changes:
+            changes = __salt__["plasma_cockpit.prepare"](packages, prefix=prefix)
+            ret.update(changes=changes, comment=f"{paths} written.")
     except (*_ERRORS, OSError) as exc:
         ret.update(result=False, changes={}, comment=str(exc))
     return ret
@@ -74,19 +69,17 @@ def listening(name):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "Cockpit listens for the hub."}
     try:
-        now = __salt__["plasma_cockpit_socket.listening"]()
+        now = plasma_cockpit_socket.listening()
         if now is None and __opts__["test"]:
             ret["comment"] = "Cockpit's package makes it listen."
             return ret
         now = now or {"socket": False, "enabled": False}
-        if all(now.values()):
-            return ret
         changes = {key: {"old": value, "new": True} for key, value in now.items() if not value}
-        if __opts__["test"]:
+        if changes and __opts__["test"]:
             ret.update(result=None, changes=changes, comment="Cockpit would listen for the hub.")
-            return ret
-        __salt__["plasma_cockpit_socket.listen"]()
-        ret.update(changes=changes, comment="Cockpit now listens for the hub.")
+        elif changes:
+            plasma_cockpit_socket.listen()
+            ret.update(changes=changes, comment="Cockpit now listens for the hub.")
     except _ERRORS as exc:
         ret.update(result=False, changes={}, comment=str(exc))
     return ret
@@ -114,9 +107,9 @@ def disabled(name, prefix="/opt/tljh", timeout=120):
         stay = f" {', '.join(kept['kept'])} stay for {', '.join(kept['for'])}." if kept["kept"] else ""
         if __opts__["test"]:
             ret.update(result=None, changes=changes, comment=f"Cockpit would be taken away.{stay}")
-            return ret
-        ret["changes"] = __salt__["plasma_cockpit.disable"](prefix=prefix, timeout=timeout)
-        ret["comment"] = f"Cockpit was taken away.{stay}"
+        else:
+            changes = __salt__["plasma_cockpit.disable"](prefix=prefix, timeout=timeout)
+            ret.update(changes=changes, comment=f"Cockpit was taken away.{stay}")
     except (*_ERRORS, OSError) as exc:
         ret.update(result=False, changes={}, comment=str(exc))
     return ret

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from salt.exceptions import CommandExecutionError
 
-__virtualname__ = "plasma_docker"
-
-
-def __virtual__():
-    return __virtualname__
-
+import plasma_docker_undo
+import plasma_engine
 
 _KEY = "/etc/apt/keyrings/docker.asc"
 _REPOSITORY = "/etc/apt/sources.list.d/docker.list"
@@ -41,7 +37,7 @@ def remembered(name):
     if __opts__["test"]:
         return ret
     try:
-        __salt__["plasma_docker_undo.remember"]()
+        plasma_docker_undo.remember()
     except (CommandExecutionError, OSError) as exc:
         ret.update(result=False, comment=str(exc))
     return ret
@@ -63,10 +59,10 @@ def installed(name, source, packages, repository=None, key=None, key_hash=None):
         Of ``docker-ce``: the line for APT, the address of the key that signs it, and the checksum of that.
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "An engine from elsewhere is here, and is kept."}
-    if __salt__["plasma_docker.keeps_engine"](source):
+    if plasma_engine.keeps_engine(source):
         return ret
     # Names of packages are known to APT only once it has been asked for them.
-    steps = [("pkg.installed", {"pkgs": packages, "refresh": __salt__["plasma_docker.engine"]() is None})]
+    steps = [("pkg.installed", {"pkgs": packages, "refresh": plasma_engine.engine() is None})]
     if repository:
         owner = {"user": "root", "group": "root", "mode": "0644", "makedirs": True}
         steps.insert(0, ("pkgrepo.managed", {"name": repository, "file": _REPOSITORY, "aptkey": False}))
@@ -101,17 +97,15 @@ def running(name, log_driver="journald", live_restore=True, timeout=90):
         if not changes:
             return ret
         if __opts__["test"]:
-            if __salt__["plasma_docker.engine"]() is None:
+            if plasma_engine.engine() is None:
                 # Its package starts it, with the configuration that is written first: nothing is left to do here.
                 ret["comment"] = "The Docker engine would be started by its package."
                 return ret
-            ret["result"] = None
-            ret["changes"] = changes
-            ret["comment"] = "The Docker engine would be started or take over its configuration."
+            comment = "The Docker engine would be started or take over its configuration."
+            ret.update(result=None, changes=changes, comment=comment)
             return ret
         ret["changes"] = __salt__["plasma_docker.ensure_running"](log_driver, live_restore, timeout=timeout)
         ret["comment"] = "The Docker engine took over its configuration."
     except CommandExecutionError as exc:
-        ret["result"] = False
-        ret["comment"] = str(exc)
+        ret.update(result=False, comment=str(exc))
     return ret

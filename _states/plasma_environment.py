@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-__virtualname__ = "plasma_environment"
+import plasma_environment_run
 
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 _VERBS = (("built", "built"), ("changed", "changed"), ("removed", "removed"))
-
-
-def __virtual__():
-    return __virtualname__
 
 
 def managed(name, environments=None, prefix="/opt/tljh", timeout=7200, ready_timeout=60):
@@ -56,9 +52,9 @@ def managed(name, environments=None, prefix="/opt/tljh", timeout=7200, ready_tim
         arguments = (environments or [], plasma.get("environment_secrets"))
         options = {"prefix": prefix, "ready_timeout": ready_timeout, "proxy": _proxy(plasma)}
         if test:
-            found = __salt__["plasma_environment_run.compare"](*arguments, **options)
+            found = plasma_environment_run.compare(*arguments, **options)
         else:
-            found = __salt__["plasma_environment_run.apply"](*arguments, timeout=timeout, **options)
+            found = plasma_environment_run.apply(*arguments, timeout=timeout, **options)
     except (CommandExecutionError, SaltInvocationError) as exc:
         ret.update(result=False, comment=str(exc))
         return ret
@@ -89,8 +85,9 @@ def _summary(found, count, test):
     if parts:
         return f"{'; '.join(parts)}.{hub}"
     if found["problems"]:
-        return f"{len(found['problems'])} of {count} environments are not as wanted."
-    return f"All {count} environments are as wanted.{hub}"
+        wrong = len(found["problems"])
+        return f"{wrong} of {count} environments {'is' if wrong == 1 else 'are'} not as wanted."
+    return f"All {count} environments are as wanted.{hub}" if count != 1 else f"The environment is as wanted.{hub}"
 
 
 def _told(found):

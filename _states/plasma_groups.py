@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+
 from salt.exceptions import CommandExecutionError
-
-__virtualname__ = "plasma_groups"
-
-
-def __virtual__():
-    return __virtualname__
 
 
 def managed(name, groups, leaving=None):
@@ -52,4 +48,40 @@ def managed(name, groups, leaving=None):
         parts = ((created, "made"), (len(ret["changes"]) - created, "removed"))
         ret["comment"] = ", ".join(f"{count:,} {verb}{what}" for count, what in parts if count) + "."
         ret["result"] = None if __opts__["test"] else True
+    return ret
+
+
+def known(name, groups, joining=False):
+    """
+    This server knows these groups, of a directory or another source of accounts. Nothing is changed.
+
+    name
+        Any description.
+
+    groups
+        List of names, as the source has them.
+
+    joining
+        Whether the server is joined to a directory by the same run: a dry run then says nothing of groups that it does
+        not know yet.
+
+    .. code-block:: yaml
+
+        groups-known:
+          plasma_groups.known:
+            - groups: [students of maths]
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": "All groups of other sources are known here."}
+    missing = __salt__["plasma_groups.unknown"](groups)
+    if not missing:
+        return ret
+    first, more = missing[0], f" (and {len(missing) - 1:,} more)" if len(missing) > 1 else ""
+    if joining and __opts__["test"]:
+        ret["comment"] = f"The group {first}{more} is not known yet; it is looked up when the directory is joined."
+        return ret
+    ret.update(
+        result=False,
+        comment=f"The group {first!r}{more} of pillar is not known to this server: declare it in plasma.groups, or "
+        f"write it as its directory does (`getent group {shlex.quote(first)}` on the server has to show it).",
+    )
     return ret

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-__virtualname__ = "plasma_https"
-
-
-def __virtual__():
-    return __virtualname__
+import plasma_https_files
+import plasma_https_renewal
+import plasma_https_settings
+import plasma_https_switch
+import plasma_timer
 
 
 def enabled(
@@ -20,6 +22,8 @@ def enabled(
     acme_ca=None,
     key=None,
     cert=None,
+    address=None,
+    port=None,
     dns=None,
     user_domains=False,
     check=True,
@@ -34,17 +38,18 @@ def enabled(
     name
         Any description.
     domains, email, staging, acme_server
-        See the execution function ``plasma_https.settings``.
+        See ``plasma_https_settings.Wanted``.
     acme_ca
         Certificate that signed that of ``acme_server``.
     key, cert
         An existing pair in PEM format. It and ``acme_ca`` are paths on the server, or salt://FILE: those are copied to
         the server, each content to a place of its own, so that the files in use are never overwritten.
-    dns, user_domains
-        See ``plasma_https.compare``. The variables of the DNS provider are read from pillar (``plasma:https_secrets``,
-        which the completed pillar has beside ``plasma:https``): what is an argument of a state is shown by Salt.
+    address, port, dns, user_domains
+        See ``plasma_https_settings.Wanted``. The variables of the DNS provider are read from pillar
+        (``plasma:https_secrets``, which the completed pillar has beside ``plasma:https``): what is an argument of a
+        state is shown by Salt.
     check
-        See ``plasma_https.problems``.
+        See ``plasma_https_settings.problems``.
     prefix, timeout, ready_timeout
         See ``plasma_https_switch.apply``.
 
@@ -57,34 +62,66 @@ def enabled(
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": ""}
     try:
-        domains = __salt__["plasma_https.names"](list(domains or []), user_domains)
-        found = __salt__["plasma_https_files.found"]({"acme_ca": acme_ca, "key": key, "cert": cert}, prefix)
-        wanted = __salt__["plasma_https.settings"](domains, email, staging, acme_server, found["key"], found["cert"])
-        arguments = {
-            "domains": domains,
-            "acme_server": acme_server,
-            "acme_ca": found["acme_ca"],
-            "prefix": prefix,
-            "dns": dns,
-            "environment": (__pillar__.get("plasma") or {}).get("https_secrets"),
-            "user_domains": user_domains,
-        }
-        problem = __salt__["plasma_https_files.problem"](found, domains)
+        values = {"acme_ca": acme_ca, "key": key, "cert": cert}
+        files = plasma_https_files.locate(values, __salt__["cp.cache_file"], prefix)
+        paths: dict[str, Any] = {name: file.path for name, file in files.items()}
+        wanted = plasma_https_settings.Wanted(
+            domains=domains or [],
+            email=email,
+            staging=staging,
+            acme_server=acme_server,
+            **paths,
+            address=address,
+            port=port,
+            dns=dns,
+            environment=(__pillar__.get("plasma") or {}).get("https_secrets"),
+            user_domains=user_domains,
+            prefix=prefix,
+        )
+        problem = plasma_https_files.problem(files, wanted.names)
         problems = [problem] if problem else []
         # What works is not asked whether it could: names need not be known in this moment, nor a network be there.
-        changes = __salt__["plasma_https.compare"](wanted, **arguments)
+        changes = plasma_https_settings.compare(wanted)
         if problems or changes:
-            problems += __salt__["plasma_https.problems"](wanted, domains, check, dns, user_domains)
+            problems += plasma_https_settings.problems(wanted, check)
         if problems:
-            ret["result"] = False
-            ret["comment"] = "Nothing was changed. HTTPS cannot be switched on:\n" + "\n".join(
-                f"- {problem}" for problem in problems
-            )
+            lines = ["Nothing was changed. HTTPS cannot be switched on:", *(f"- {problem}" for problem in problems)]
+            ret.update(result=False, comment="\n".join(lines))
             return ret
         if not __opts__["test"]:
-            __salt__["plasma_https_files.place"](found)
-        return _switched(ret, changes, wanted, arguments, timeout, ready_timeout, "HTTPS")
+            plasma_https_files.install(files)
+        return _switched(ret, changes, wanted, timeout, ready_timeout, "HTTPS")
     except (CommandExecutionError, SaltInvocationError) as exc:
+        ret.update(result=False, changes={}, comment=str(exc))
+    return ret
+
+
+def renewed(name, wanted=True, prefix="/opt/tljh"):
+    """
+    A pair of key and certificate that is renewed on the server is taken over without another apply: a timer looks.
+
+    name
+        Any description.
+    wanted
+        Whether there is such a pair; otherwise there is to be no timer.
+    prefix
+        Where the hub is installed.
+
+    .. code-block:: yaml
+
+        https-renewed:
+          plasma_https.renewed: []
+    """
+    comment = "Renewed files are taken over by the server itself." if wanted else "No files are looked after."
+    ret = {"name": name, "changes": {}, "result": True, "comment": comment}
+    timer = plasma_https_renewal.timer(wanted, prefix)
+    try:
+        ret["changes"] = plasma_timer.compare(timer)
+        if ret["changes"] and __opts__["test"]:
+            ret.update(result=None, comment="The timer would be changed.")
+        elif ret["changes"]:
+            plasma_timer.apply(timer)
+    except (CommandExecutionError, OSError) as exc:
         ret.update(result=False, changes={}, comment=str(exc))
     return ret
 
@@ -105,23 +142,22 @@ def disabled(name, prefix="/opt/tljh", ready_timeout=120):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": ""}
     try:
-        wanted, arguments = {"enabled": False}, {"prefix": prefix}
-        changes = __salt__["plasma_https.compare"](wanted, **arguments)
-        return _switched(ret, changes, wanted, arguments, 0, ready_timeout, "Plain HTTP")
+        wanted = plasma_https_settings.Wanted(enabled=False, prefix=prefix)
+        return _switched(ret, plasma_https_settings.compare(wanted), wanted, 0, ready_timeout, "Plain HTTP")
     except (CommandExecutionError, SaltInvocationError) as exc:
         ret.update(result=False, changes={}, comment=str(exc))
     return ret
 
 
-def _switched(ret, changes, wanted, arguments, timeout, ready_timeout, what):
+def _switched(ret, changes, wanted, timeout, ready_timeout, what):
     if not changes:
         if not __opts__["test"]:
-            __salt__["plasma_https_switch.settle"](arguments["prefix"])
+            plasma_https_switch.settle(wanted.prefix)
         ret["comment"] = f"{what} is in place."
     elif __opts__["test"]:
         ret.update(result=None, changes=changes, comment=f"{what} would be put in place: {', '.join(sorted(changes))}.")
     else:
-        done = __salt__["plasma_https_switch.apply"](wanted, **arguments, timeout=timeout, ready_timeout=ready_timeout)
+        done = plasma_https_switch.apply(wanted, timeout=timeout, ready_timeout=ready_timeout)
         kept = f" What another authority had given is kept in {done['kept']}." if done["kept"] else ""
         ret.update(changes=done["changes"], comment=f"{what} is in place after {done['seconds']:.1f} seconds.{kept}")
     return ret

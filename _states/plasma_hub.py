@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-__virtualname__ = "plasma_hub"
+import plasma_hub_installed
+import plasma_hub_installer
 
 
-def __virtual__():
-    return __virtualname__
-
-
-def installed(name, hub_provider, version="", source=None, timeout=1800):
+def installed(name, hub_provider, version="", source=None, http=None, timeout=1800):
     """
     The hub below this prefix is complete, at the locked packages and with the plugin of this tree.
 
@@ -20,12 +17,19 @@ def installed(name, hub_provider, version="", source=None, timeout=1800):
 
     name
         The hub's prefix.
-    hub_provider, version, source, timeout
+    hub_provider, version, source, http, timeout
         See the execution function ``plasma_hub_installer.install``.
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "The hub is installed as wanted."}
     try:
-        changes = __salt__["plasma_hub.compare"](hub_provider, prefix=name, version=version, source=source)
+        sources = ((__pillar__.get("plasma") or {}).get("hub") or {}).get("sources") or {}
+        changes = plasma_hub_installed.compare(
+            hub_provider,
+            prefix=name,
+            version=version,
+            source=source,
+            traefik=plasma_hub_installed.traefik_origin(sources),
+        )
         if not changes:
             return ret
         if __opts__["test"]:
@@ -33,9 +37,8 @@ def installed(name, hub_provider, version="", source=None, timeout=1800):
             ret["changes"] = changes
             ret["comment"] = f"The hub would be {_what(changes)}."
             return ret
-        sources = ((__pillar__.get("plasma") or {}).get("hub") or {}).get("sources")
-        ret["changes"] = __salt__["plasma_hub_installer.install"](
-            hub_provider, prefix=name, version=version, source=source, sources=sources, timeout=timeout
+        ret["changes"] = plasma_hub_installer.install(
+            hub_provider, prefix=name, version=version, source=source, sources=sources, http=http, timeout=timeout
         )
         if ret["changes"]:
             ret["comment"] = f"The hub was {_what(ret['changes'])}."
@@ -51,6 +54,8 @@ def installed(name, hub_provider, version="", source=None, timeout=1800):
 def _what(changes):
     if set(changes) == {"restart"}:
         return "restarted, as an interrupted run left it with what was installed before"
+    if set(changes) == {"traefik"}:
+        return "mended: Traefik, the program of its proxy, was gone, changed or from another place"
     return f"installed or upgraded: {', '.join(sorted(changes))}"
 
 

@@ -4,32 +4,45 @@ from __future__ import annotations
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-__virtualname__ = "plasma_preflight"
+import plasma_lock
+
+# The site, where nothing else is applied than this.
+_EVERYTHING = ("trust", "docker", "utils", "tljh", "cockpit", "environments")
+_LOCK = "salt://tljh/plugin/requirements.txt"
 
 
-def __virtual__():
-    return __virtualname__
-
-
-def passed(name, hub_provider, prefix="/opt/tljh", min_disk="10G", min_memory="1G", ports=(80,), controller_time=None):
+def passed(
+    name,
+    hub_provider,
+    prefix="/opt/tljh",
+    min_disk="10G",
+    min_memory="1G",
+    http=None,
+    https=None,
+    controller_time=None,
+    home_path="/home",
+):
     """
-    Fail, naming everything that is wrong, when this server cannot take Plasma. Never changes anything.
+    Fail, naming everything that is wrong, when this server cannot take Plasma, or cannot reach what the other states of
+    this run are going to fetch. Never changes anything.
 
     name
         An identifier.
-    hub_provider, prefix, min_disk, min_memory, ports, controller_time
+    hub_provider, prefix, min_disk, min_memory, http, https, controller_time, home_path
         See the execution function ``plasma_preflight.problems``.
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "This server is fit for Plasma."}
     try:
-        problems = __salt__["plasma_preflight.problems"](
-            hub_provider,
-            prefix=prefix,
-            min_disk=min_disk,
-            min_memory=min_memory,
-            ports=ports,
-            controller_time=controller_time,
-        )
+        limits = {"min_disk": min_disk, "min_memory": min_memory, "http": http, "https": https}
+        limits |= {"controller_time": controller_time, "home_path": home_path}
+        problems = __salt__["plasma_preflight.problems"](hub_provider, prefix=prefix, **limits)
+        # Not arguments of the state, which Salt shows: addresses of mirrors and proxies may hold a login.
+        if plasma := __pillar__.get("plasma"):
+            lock = (__salt__["cp.hash_file"](_LOCK) or {}).get("hsum")
+            found = __salt__["plasma_preflight.unreachable"](plasma, _parts(), lock=lock)
+            problems += found["problems"]
+            # Salt shows and counts an empty list as a warning.
+            ret |= {"warnings": found["warnings"]} if found["warnings"] else {}
     except (CommandExecutionError, SaltInvocationError) as exc:
         problems = [str(exc)]
     if problems:
@@ -38,3 +51,29 @@ def passed(name, hub_provider, prefix="/opt/tljh", min_disk="10G", min_memory="1
             f"- {problem}" for problem in problems
         )
     return ret
+
+
+def turn(name):
+    """
+    Fail while another apply changes this server, wherever it comes from. Salt itself refuses none of salt-ssh's: one
+    that was interrupted goes on here, unseen. The server is this run's until its process ends.
+
+    name
+        An identifier.
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": "No other apply runs on this server."}
+    if __opts__["test"]:
+        return ret
+    try:
+        # A minion with threads for its jobs does not end with this run.
+        plasma_lock.take_turn(keep=__opts__.get("multiprocessing", True))
+    except CommandExecutionError as exc:
+        ret.update(result=False, comment=f"Nothing was changed. {exc}")
+    return ret
+
+
+def _parts():
+    """The folders of the states that are applied (Salt gives all of them to every state)."""
+    names = {str(low.get("__sls__", "")) for low in __lowstate__}
+    folders = {name.partition(".")[0] for name in names if not name.endswith(".disabled")} - {"preflight"}
+    return sorted(folders or _EVERYTHING)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from salt.exceptions import CommandExecutionError
 
-__virtualname__ = "plasma_prune"
+import plasma_prune_timer
+import plasma_timer
 
 
-def __virtual__():
-    return __virtualname__
-
-
-def scheduled(name, schedule, min_age=72):
+def scheduled(name: str, schedule: str | None, min_age: int = 72) -> dict[str, Any]:
     """
     A timer removes what builds left in the engine. Its program is a file that lies there already.
 
@@ -28,10 +27,21 @@ def scheduled(name, schedule, min_age=72):
           plasma_prune.scheduled:
             - schedule: daily
     """
-    return _managed(name, schedule, min_age, "Leftovers of builds are removed: {}.")
+    comment = f"Leftovers of builds are {f'removed: {schedule}' if schedule else 'not removed by a timer'}."
+    ret = {"name": name, "changes": {}, "result": True, "comment": comment}
+    timer = plasma_prune_timer.timer(schedule, min_age)
+    try:
+        changes = plasma_timer.compare(timer)
+        if changes and __opts__["test"]:
+            ret.update(result=None, changes=changes, comment="The timer would be changed.")
+        elif changes:
+            ret["changes"] = plasma_timer.apply(timer)
+    except CommandExecutionError as exc:
+        ret.update(result=False, comment=str(exc))
+    return ret
 
 
-def unscheduled(name):
+def unscheduled(name: str) -> dict[str, Any]:
     """
     There is no such timer, and its program is gone.
 
@@ -43,17 +53,4 @@ def unscheduled(name):
         docker-prune-timer:
           plasma_prune.unscheduled: []
     """
-    return _managed(name, None, 72, "Leftovers of builds are not removed by a timer.")
-
-
-def _managed(name, schedule, min_age, sentence):
-    ret = {"name": name, "changes": {}, "result": True, "comment": sentence.format(schedule)}
-    try:
-        changes = __salt__["plasma_prune.compare"](schedule, min_age)
-        if changes and __opts__["test"]:
-            ret.update(result=None, changes=changes, comment="The timer would be changed.")
-        elif changes:
-            ret["changes"] = __salt__["plasma_prune.schedule"](schedule, min_age)
-    except CommandExecutionError as exc:
-        ret.update(result=False, comment=str(exc))
-    return ret
+    return scheduled(name, None)

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__virtualname__ = "plasma_site"
-
-
-def __virtual__():
-    return __virtualname__
+import plasma_salt_directory
+import plasma_site_record
 
 
 def applied(name):
@@ -32,14 +29,14 @@ def applied(name):
         ret["comment"] = "Nothing is recorded: a state before this one failed."
         return ret
     try:
-        sections = __salt__["plasma_site.digests"](__pillar__.get("plasma"))
-        ret["changes"] = __salt__["plasma_site.compare"](sections)
+        sections = plasma_site_record.digests(__pillar__.get("plasma"))
+        ret["changes"] = plasma_site_record.compare(sections)
         if __opts__["test"]:
             ret["comment"] = "The settings are those on record."
             if ret["changes"]:
                 ret.update(result=None, comment=f"These settings would be on record: {', '.join(ret['changes'])}.")
             return ret
-        __salt__["plasma_site.write"](sections)
+        plasma_site_record.write(sections)
     except OSError as exc:
         ret.update(result=False, changes={}, comment=f"{exc.filename} cannot be written: {exc.strerror}.")
         return ret
@@ -55,26 +52,26 @@ def forgotten(name):
         The ID is enough.
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "There is no record of an apply."}
-    if not __salt__["plasma_site.record"]():
+    if not plasma_site_record.record():
         return ret
     ret["changes"] = {"record": {"old": "present", "new": None}}
     if __opts__["test"]:
         ret.update(result=None, comment="The record of the last apply would be removed.")
         return ret
-    __salt__["plasma_site.forget"]()
+    plasma_site_record.forget()
     ret["comment"] = "The record of the last apply is removed."
     return ret
 
 
 def tidied(name):
     """
-    What salt-ssh had below ``/var/tmp`` with earlier releases is removed, see ``plasma_site.left_behind``.
+    What salt-ssh had below ``/var/tmp`` with earlier releases is removed, see ``plasma_salt_directory``.
 
     name
         The ID is enough.
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "Nothing of an earlier release is left."}
-    path = __salt__["plasma_site.left_behind"]()
+    path = plasma_salt_directory.left_behind(__opts__.get("conf_file"))
     if not path:
         return ret
     ret["changes"] = {path: {"old": "Salt, of an earlier release", "new": None}}
@@ -82,7 +79,7 @@ def tidied(name):
         ret.update(result=None, comment=f"{path} would be removed.")
         return ret
     try:
-        __salt__["plasma_site.tidy"]()
+        plasma_salt_directory.remove(__opts__.get("conf_file"))
     except OSError as exc:
         ret.update(result=False, changes={}, comment=f"{exc.filename} cannot be removed: {exc.strerror}.")
         return ret

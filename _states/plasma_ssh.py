@@ -4,12 +4,6 @@ from __future__ import annotations
 
 from salt.exceptions import CommandExecutionError
 
-__virtualname__ = "plasma_ssh"
-
-
-def __virtual__():
-    return __virtualname__
-
 
 def closed(name, users=(), groups=(), limits=None, coming=None):
     """

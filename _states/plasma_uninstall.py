@@ -7,13 +7,9 @@ import os
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-__virtualname__ = "plasma_uninstall"
+import plasma_docker_undo
 
 _SHOWN = 20  # names in one list
-
-
-def __virtual__():
-    return __virtualname__
 
 
 def removed(
@@ -126,7 +122,7 @@ def docker_settings(name, log_driver="journald"):
     ret = {"name": name, "changes": {}, "result": True, "comment": "Nothing in /etc/docker/daemon.json is ours."}
     test = __opts__["test"]
     try:
-        changes = __salt__[f"plasma_docker_undo.{'compare' if test else 'restore'}"](log_driver)
+        changes = (plasma_docker_undo.compare if test else plasma_docker_undo.restore)(log_driver)
     except (CommandExecutionError, OSError) as exc:
         ret.update(result=False, comment=str(exc))
         return ret

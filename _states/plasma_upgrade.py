@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-__virtualname__ = "plasma_upgrade"
+import plasma_upgrade_plan
 
 _CONTEXT = "plasma_upgrade.planned"
 _FAILED_BEFORE = "One or more requisite failed"
-
-
-def __virtual__():
-    return __virtualname__
 
 
 def prepared(
@@ -31,15 +27,22 @@ def prepared(
 
     name
         The hub's prefix.
-    hub_provider, version, source, tree
+    hub_provider, version, source
         See the execution function ``plasma_upgrade_plan.plan``.
+    tree
+        The tree's folder that is compared. It has to be named in the SLS: that is what makes salt-ssh send it.
     directory, message, wait, install_timeout
         See the execution function ``plasma_upgrade.prepare``.
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "The hub is at the versions of this tree."}
     try:
-        planned = __salt__["plasma_upgrade_plan.plan"](
-            hub_provider, prefix=name, version=version, source=source, tree=tree, saltenv=_saltenv()
+        planned = plasma_upgrade_plan.plan(
+            __salt__["cp.cache_dir"],
+            hub_provider,
+            prefix=name,
+            version=version,
+            source=source,
+            saltenv=_saltenv(),
         )
         unfinished = __salt__["plasma_upgrade.open_upgrade"](name)
         if planned["kind"] == "new" and not unfinished:
@@ -48,15 +51,15 @@ def prepared(
         if planned["kind"] == "nothing":
             # One that is open and complete is settled at the end of this run.
             return ret
-        said = _versions(planned)
+        text = _versions(planned)
         net = "the interrupted upgrade's own" if unfinished else "backup and snapshot"
         if planned["kind"] == "broken" and not unfinished:
             net = "backup alone"
-            said += " What is installed does not work, so there is nothing to go back to but its data."
+            text += " What is installed does not work, so there is nothing to go back to but its data."
         ret["changes"] = {"way back": {"old": None, "new": net}}
         if __opts__["test"]:
             ret["result"] = None
-            ret["comment"] = f"The hub would be upgraded. {said}"
+            ret["comment"] = f"The hub would be upgraded. {text}"
             if planned["kind"] == "upgrade":
                 __context__[_CONTEXT] = planned["packages"]
             return ret
@@ -69,10 +72,10 @@ def prepared(
             install_timeout=install_timeout,
         )
         if done["backup"]:
-            said += f" Its data of before is in {done['backup']}."
+            text += f" Its data of before is in {done['backup']}."
         elif not unfinished:
-            said += " The installed version makes no archives: its data is kept with the snapshot."
-        ret["comment"] = f"The hub is upgraded. {said}"
+            text += " The installed version makes no archives: its data is kept with the snapshot."
+        ret["comment"] = f"The hub is upgraded. {text}"
     except (CommandExecutionError, SaltInvocationError) as exc:
         ret.update(result=False, changes={}, comment=str(exc))
     return ret
@@ -95,7 +98,7 @@ def settled(name, hub_provider, version="", source=None, tree="salt://tljh/plugi
 
     name
         The hub's prefix.
-    hub_provider, version, source, tree, timeout
+    hub_provider, version, source, timeout
         See the execution function ``plasma_upgrade.settle``.
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "No upgrade is open."}
@@ -117,7 +120,6 @@ def settled(name, hub_provider, version="", source=None, tree="salt://tljh/plugi
             prefix=name,
             version=version,
             source=source,
-            tree=tree,
             saltenv=_saltenv(),
             timeout=timeout,
             failures=_failures(),

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from salt.exceptions import CommandExecutionError
 
-__virtualname__ = "plasma_users"
+import plasma_hub_installed
+import plasma_words
 
+_IGNORED = (
+    "The password in pillar was edited and is not set: {} (password_policy is on_create, which leaves people the one "
+    "they have). With `password_policy: enforce` for these users, the next apply sets it."
+)
 _SHOWN = 50  # problems in one comment
 # More accounts than that are told in one line each: salt-ssh reads some 70 kilobytes a second of what a server answers,
 # and five thousand detailed changes are longer under way than all of the work takes.
 _DETAILED = 100
-
-
-def __virtual__():
-    return __virtualname__
 
 
 def managed(name, users, groups=None, home_path="/home", password_policy="on_create", admins=None, prefix="/opt/tljh"):
@@ -59,6 +60,9 @@ def managed(name, users, groups=None, home_path="/home", password_policy="on_cre
     ret = {"name": name, "changes": {}, "result": True, "comment": ""}
     arguments = (users, groups or [], home_path, password_policy, admins or [], prefix)
     try:
+        # Whoever leaves would go on at a hub that is not asked.
+        if misplaced := plasma_hub_installed.misplaced(prefix):
+            raise CommandExecutionError(misplaced)
         if __opts__["test"]:
             found = __salt__["plasma_users.compare"](*arguments)
             if found["problems"]:
@@ -80,6 +84,8 @@ def managed(name, users, groups=None, home_path="/home", password_policy="on_cre
             f" Locked since a removal was begun: {', '.join(found['pending'])}. Name them in pillar, with "
             "`absent: true` to go on, without it to unlock them."
         )
+    if ignored := found.get("ignored"):
+        ret["warnings"] = [_IGNORED.format(plasma_words.some(ignored))]
     if found.get("error"):
         ret.update(result=False, comment=f"{found['error']} {ret['comment']}" if found["changes"] else found["error"])
     return ret
@@ -109,6 +115,8 @@ def _comment(counts, changed, test):
     left = {0: "", 1: " 1 other account was left alone."}.get(
         counts["unmanaged"], f" {counts['unmanaged']:,} other accounts were left alone."
     )
+    if not changed and counts["named"] == 1:
+        return f"The account is as wanted.{left}"
     if not changed:
         return f"All {counts['named']:,} accounts are as wanted.{left}" if counts["named"] else f"Nothing to do.{left}"
     verb = "would be " if test else ""

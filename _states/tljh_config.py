@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-__virtualname__ = "tljh_config"
+import tljh_settings
 
 _CLOSED = "plasma.network."
 _CLOSED_WORDS = (
     "User servers and builds no longer reach private addresses but those that plasma.network names: databases and Git "
     "servers of your own network have to be there."
 )
-
-
-def __virtual__():
-    return __virtualname__
 
 
 def managed(name, settings, unset=None, prefix="/opt/tljh", reload="auto", timeout=120):
@@ -53,9 +49,9 @@ def managed(name, settings, unset=None, prefix="/opt/tljh", reload="auto", timeo
         if reload not in ("auto", "hub", "proxy", "none"):  # also said by a dry run
             raise SaltInvocationError(f"reload must be auto, hub, proxy or none, not {reload!r}.")
         # In the dry run of an upgrade, the plugin that is installed judges settings of one that is to come.
-        compare = "differing" if __opts__["test"] and _plugin_to_come() else "compare"
-        changes = __salt__[f"tljh_config.{compare}"](settings, prefix=prefix, unset=unset or ())
-        due = __salt__["tljh_config.due"](prefix=prefix) if reload != "none" and not changes else None
+        compare = tljh_settings.differing if __opts__["test"] and _plugin_to_come() else tljh_settings.compare
+        changes = compare(settings, prefix=prefix, unset=unset or ())
+        due = tljh_settings.due(prefix=prefix) if reload != "none" and not changes else None
         if due:
             # An earlier run was interrupted between the write and the reload, or files of the hub were lost.
             changes = {"reload": {"old": None, "new": due}}
@@ -66,7 +62,7 @@ def managed(name, settings, unset=None, prefix="/opt/tljh", reload="auto", timeo
             ret.update(result=None, changes=changes, comment=f"{keys} would be {'done' if due else 'changed'}.")
             ret["comment"] += _closing(changes)
             return ret
-        done = __salt__["tljh_config.apply"](settings, prefix=prefix, unset=unset or (), reload=reload, timeout=timeout)
+        done = tljh_settings.apply(settings, prefix=prefix, unset=unset or (), reload=reload, timeout=timeout)
         ret["changes"] = done["changes"] or changes
         ret["comment"] = f"{keys} {'was done' if due else 'changed'}."
         ret["comment"] += _closing(changes)
@@ -109,7 +105,7 @@ def ready(name, prefix="/opt/tljh", timeout=60):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": ""}
     try:
-        outcome = __salt__["tljh_config.ready"](prefix=prefix, timeout=0 if __opts__["test"] else timeout)
+        outcome = tljh_settings.ready(prefix=prefix, timeout=0 if __opts__["test"] else timeout)
     except (CommandExecutionError, SaltInvocationError) as exc:
         ret.update(result=False, comment=str(exc))
         return ret

@@ -11,18 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import pathlib
-import platform
-import statistics
 import subprocess
 import tempfile
+from pathlib import Path
+from typing import Any
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-RESULTS = pathlib.Path(__file__).with_name("backup.json")
-PROGRAM = ["/usr/bin/python3", "-I", "-B", str(REPOSITORY / "plugin" / "src" / "tljh_plasma" / "backup")]
+from benchmarks import HERE, machine, medians, report
+
+PROGRAM = ["/usr/bin/python3", "-I", "-B", str(HERE.parent / "plugin" / "src" / "tljh_plasma" / "backup")]
 
 
-def make_hub(prefix: pathlib.Path, users: int) -> int:
+def make_hub(prefix: Path, users: int) -> int:
     """A hub's directories with the database of so many users; returns its size in bytes."""
     from jupyterhub import orm
 
@@ -32,10 +31,11 @@ def make_hub(prefix: pathlib.Path, users: int) -> int:
     path = prefix / "state" / "jupyterhub.sqlite"
     session = orm.new_session_factory(f"sqlite:///{path}")()
     for number in range(users):
-        user = orm.User(name=f"student{number:05d}")
+        name = f"student{number:05d}"
+        user = orm.User(name=name)
         session.add(user)
-        server = orm.Server(ip="127.0.0.1", port=8888, base_url=f"/user/student{number:05d}/", proto="http")
-        state = {"object_id": "0" * 64, "object_name": f"jupyter-student{number:05d}", "image": "python-course:2026"}
+        server = orm.Server(ip="127.0.0.1", port=8888, base_url=f"/user/{name}/", proto="http")
+        state = {"object_id": "0" * 64, "object_name": f"jupyter-{name}", "image": "python-course:2026"}
         session.add(orm.Spawner(name="", user=user, server=server, state=state, user_options={"image": "course"}))
         for kind in ("server", "oauth", "oauth"):
             token = orm.APIToken(user=user, note=kind, hashed=f"sha512:1:{number:016x}:{os.urandom(64).hex()}")
@@ -46,11 +46,11 @@ def make_hub(prefix: pathlib.Path, users: int) -> int:
     return path.stat().st_size
 
 
-def make_homes(place: pathlib.Path, homes: int, files: int) -> int:
+def make_homes(parent: Path, homes: int, files: int) -> int:
     """Homes of files of 4 kB that do not compress; returns how many files there are."""
     for number in range(homes):
         for folder in range(10):
-            directory = place / f"student{number:05d}" / f"week{folder}"
+            directory = parent / f"student{number:05d}" / f"week{folder}"
             directory.mkdir(parents=True)
             for name in range(files // 10):
                 (directory / f"notes{name}.bin").write_bytes(os.urandom(4096))
@@ -67,53 +67,52 @@ print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrs
 """
 
 
-def run(*words: str) -> tuple[float, int, dict]:
-    """Seconds, the largest resident size in MB, and the answer of one call of the program."""
-    done = subprocess.run(["/usr/bin/python3", "-c", SMALL, *PROGRAM, *words], stdout=subprocess.PIPE, text=True)
-    seconds, largest, answer = json.loads(done.stdout)
-    if "error" in answer:
-        raise SystemExit(answer["error"])
-    return seconds, largest, answer
+class Runs:
+    """Calls of the backup program: the seconds of each by the name of its command, and the largest size in MB."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {}
+        self.memory = 0
+
+    def run(self, command: str, *words: str) -> dict[str, Any]:
+        """The answer of the program."""
+        argv = ["/usr/bin/python3", "-c", SMALL, *PROGRAM, command, *words]
+        seconds, memory, answer = json.loads(subprocess.run(argv, stdout=subprocess.PIPE, text=True).stdout)
+        if "error" in answer:
+            raise SystemExit(answer["error"])
+        self.seconds.setdefault(command, []).append(seconds)
+        self.memory = max(self.memory, memory)
+        return answer
 
 
-def measure(users: int, homes: int, files: int, rounds: int) -> dict:
+def measure(users: int, homes: int, files: int, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="plasma-bench-") as folder:
-        root = pathlib.Path(folder)
+        root = Path(folder)
         database = make_hub(root / "hub", users)
-        count = make_homes(root / "home", homes, files)
-        words = ["--prefix", str(root / "hub"), "--directory", str(root / "backups"), "--home-path", str(root / "home")]
-        found: dict = {"users": users, "database_mb": round(database / 2**20, 1), "files_in_homes": count}
+        figures: dict[str, Any] = {"users": users, "database_mb": round(database / 2**20, 1)}
+        figures["files_in_homes"] = make_homes(root / "home", homes, files)
+        options = [f"--prefix={root / 'hub'}", f"--directory={root / 'backups'}", f"--home-path={root / 'home'}"]
         for name, more in (("hub", []), ("with_homes", ["--homes"])):
-            times: dict[str, list[float]] = {"create": [], "verify": [], "extract": []}
-            memory = 0
+            runs = Runs()
+            parts = ["--part=config", "--part=state", *(["--part=homes"] if more else [])]
             for number in range(rounds):
-                seconds, largest, made = run("create", *words, *more)
-                times["create"].append(seconds)
-                memory = max(memory, largest)
-                seconds, largest, about = run("verify", made["path"])
-                times["verify"].append(seconds)
-                memory = max(memory, largest)
-                parts = [f"--part={part}" for part in ("config", "state", *(["homes"] if more else []))]
-                into = str(root / f"{name}{number}")
-                seconds, largest, _ = run("extract", made["path"], "--into", into, "--seen", about["seen"], *parts)
-                times["extract"].append(seconds)
-                memory = max(memory, largest)
-            found[name] = {f"{key}_s": round(statistics.median(values), 2) for key, values in times.items()}
-            found[name].update(archive_mb=round(made["bytes"] / 2**20, 1), memory_mb=memory)
-    return found
+                made = runs.run("create", *options, *more)
+                seen = runs.run("verify", made["path"])["seen"]
+                runs.run("extract", made["path"], f"--into={root / name}{number}", f"--seen={seen}", *parts)
+            figures[name] = {key: round(value, 2) for key, value in medians(runs.seconds).items()}
+            figures[name] |= {"archive_mb": round(made["bytes"] / 2**20, 1), "memory_mb": runs.memory}
+    return figures
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, nargs="+", default=[50, 500, 5000])
     parser.add_argument("--homes", type=int, default=200, help="how many of them have a home with files")
     parser.add_argument("--files", type=int, default=500, help="files in each of these homes")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    results = [measure(users, min(users, options.homes), options.files, options.rounds) for users in options.users]
-    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.system()}
-    RESULTS.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(results, indent=2))
+    sizes = [measure(users, min(users, options.homes), options.files, options.rounds) for users in options.users]
+    report({**machine(), **{f"{figures['users']} users": figures for figures in sizes}}, "backup.json")
 
 
 if __name__ == "__main__":

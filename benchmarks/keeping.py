@@ -9,109 +9,85 @@ Medians are reported; writes benchmarks/keeping.json.
 from __future__ import annotations
 
 import argparse
-import pathlib
 import statistics
-import sys
-import tempfile
+from pathlib import Path
+from typing import Any
 
-from benchmarks.report import machine, report
-from benchmarks.run import PILLAR, connections, timed
+from benchmarks import alternating, machine, median_ratio, medians, report
+from benchmarks.servers import PILLAR, connections, throwaway, timed
 from tests.support.acme import make_certificate
 from tests.support.container import ContainerTarget
-from tests.support.engine import ensure_engine
-from tests.support.images import base_image
 from tests.support.site import Site
 
-RESULTS = pathlib.Path(__file__).with_name("keeping.json")
 NAME = "hub.example.org"
+CERTIFICATES = "/etc/ssl/plasma"
+# All that can be switched on in a container: quotas need a kernel of their own.
+EVERYTHING = {
+    **PILLAR,
+    "https": {"domains": [NAME], "tls": {"key": f"{CERTIFICATES}/bench.key", "cert": f"{CERTIFICATES}/bench.pem"}},
+    "cockpit": {"enabled": True},
+    "backup": {"schedule": "*-*-* 03:30:00"},
+    "docker": {"source": "distro", "prune": {"enabled": True}},
+    "users": [{"name": f"student{number:02d}", "password": f"Right-horse-battery-{number}"} for number in range(30)],
+}
 
 
-def everything(directory: str) -> dict:
-    """The pillar of a server with all that can be switched on in a container (quotas need a kernel of their own)."""
+def put_certificate(target: ContainerTarget, folder: Path) -> None:
+    """A certificate with its key on the server."""
+    make_certificate(folder, "bench", domains=[NAME])
+    target.sudo(f"install -d {CERTIFICATES} && install -d -o {target.user} /srv/pair")
+    for file in folder.glob("bench.*"):
+        target.copy_to(file, "/srv/pair/")
+    target.sudo(f"cp /srv/pair/* {CERTIFICATES}/ && chown -R root: {CERTIFICATES}")
+
+
+def no_op(site: Site) -> float:
+    done = site.apply()
+    if done.failed or done.changed:
+        raise SystemExit(f"not a no-op: {done.failed or done.changed}")
+    return done.seconds
+
+
+def measure(target: ContainerTarget, folder: Path, rounds: int) -> dict[str, Any]:
+    (folder / "pair").mkdir()
+    put_certificate(target, folder / "pair")
+    site = Site(target, folder / "site", PILLAR)
+    timed(site, "test.ping")
+    found: dict[str, Any] = {"first_apply_s": timed(site, "state.apply")}
+    calls = {
+        "ping": lambda: timed(site, "test.ping"),
+        "no_op_site": lambda: no_op(site),
+        "status": lambda: site.salt("plasma.status").seconds,
+    }
+    found |= medians(alternating(calls, rounds), "plain_")
+    site.set_pillar(EVERYTHING)
+    found["https_on_s"] = timed(site, "state.apply", "https")
+    found["all_on_s"] = timed(site, "state.apply")
+    series = alternating({**calls, "predict": lambda: timed(site, "state.apply", "test=True")}, rounds)
+    states = site.apply().states
     return {
-        **PILLAR,
-        "https": {"domains": [NAME], "tls": {"key": f"{directory}/bench.key", "cert": f"{directory}/bench.pem"}},
-        "cockpit": {"enabled": True},
-        "backup": {"schedule": "*-*-* 03:30:00"},
-        "docker": {"source": "distro", "prune": {"enabled": True}},
-        "users": [
-            {"name": f"student{number:02d}", "password": f"Right-horse-battery-{number}"} for number in range(30)
-        ],
+        **found,
+        **medians(series, "full_"),
+        "full_states": len(states),
+        "full_states_ms": sum(state.get("duration") or 0 for state in states.values()),
+        "full_over_ping": median_ratio(series["no_op_site"], series["ping"]),
+        "full_round_trips": connections(site, "state.apply"),
+        "ping_round_trips": connections(site, "test.ping"),
+        "backup_s": statistics.median(timed(site, "state.apply", "backup.now") for _ in range(rounds)),
+        "upgrade_nothing_new_s": timed(site, "state.apply", "upgrade"),
+        "uninstall_s": timed(site, "state.apply", "uninstall"),
+        "install_again_s": timed(site, "state.apply"),
     }
 
 
-def put_pair(target: ContainerTarget, folder: pathlib.Path) -> str:
-    """A certificate with its key on the server; returns their directory."""
-    make_certificate(folder, "bench", domains=[NAME])
-    place = "/etc/ssl/plasma"
-    target.sudo(f"install -d {place}")
-    target.sudo(f"install -d -o {target.user} /srv/pair")
-    for file in folder.glob("bench.*"):
-        target.copy_to(file, "/srv/pair/")
-    target.sudo(f"sh -c 'cp /srv/pair/* {place}/ && chown -R root: {place}'")
-    return place
-
-
-def measure(rounds: int) -> dict:
-    target = ContainerTarget("bench-keeping")
-    target.down()
-    base_image()
-    try:
-        target.up()
-        with tempfile.TemporaryDirectory() as folder:
-            return _measure(target, pathlib.Path(folder), rounds)
-    finally:
-        target.down()
-
-
-def _measure(target: ContainerTarget, folder: pathlib.Path, rounds: int) -> dict:
-    (folder / "pair").mkdir()
-    full = everything(put_pair(target, folder / "pair"))
-    site = Site(target, folder / "site", PILLAR)
-    timed(site, "test.ping")
-    found = {"first_apply_s": timed(site, "state.apply")}
-    series = {name: [] for name in ("ping", "no_op_site", "status")}
-    for _ in range(rounds):
-        series["ping"].append(timed(site, "test.ping"))
-        series["no_op_site"].append(timed(site, "state.apply"))
-        series["status"].append(site.salt("plasma.status").seconds)
-    found |= {f"plain_{name}_s": statistics.median(values) for name, values in series.items()}
-
-    site.set_pillar(full)
-    found["https_on_s"] = timed(site, "state.apply", "https")
-    found["all_on_s"] = timed(site, "state.apply")
-    series = {name: [] for name in ("ping", "no_op_site", "status", "predict")}
-    for _ in range(rounds):
-        series["ping"].append(timed(site, "test.ping"))
-        done = site.apply()
-        if done.failed or done.changed:
-            raise SystemExit(f"not a no-op: {done.failed or done.changed}")
-        series["no_op_site"].append(done.seconds)
-        series["predict"].append(timed(site, "state.apply", "test=True"))
-        series["status"].append(site.salt("plasma.status").seconds)
-    found |= {f"full_{name}_s": statistics.median(values) for name, values in series.items()}
-    found["full_states"] = len(done.states)
-    found["full_states_ms"] = sum(state.get("duration") or 0 for state in done.states.values())
-    found["full_over_ping"] = statistics.median(
-        apply / ping for apply, ping in zip(series["no_op_site"], series["ping"], strict=True)
-    )
-    found["full_round_trips"] = connections(site, "state.apply")
-    found["ping_round_trips"] = connections(site, "test.ping")
-    found["backup_s"] = statistics.median(timed(site, "state.apply", "backup.now") for _ in range(rounds))
-    found["upgrade_nothing_new_s"] = timed(site, "state.apply", "upgrade")
-    found["uninstall_s"] = timed(site, "state.apply", "uninstall")
-    found["install_again_s"] = timed(site, "state.apply")
-    return found
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="repetitions of each timed call (default: %(default)s)")
-    arguments = parser.parse_args()
-    ensure_engine()
-    report({**machine(), **measure(arguments.rounds)}, RESULTS, "Keeping a server")
-    return 0
+    rounds = parser.parse_args().rounds
+    target = ContainerTarget("bench-keeping")
+    with throwaway(target) as folder:
+        report({**machine(), **measure(target, folder, rounds)}, "keeping.json")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,10 +1,11 @@
 """
-What users cost, beside an Ansible playbook that does the same: `make bench-people`.
+What users cost, beside an Ansible playbook that does the same, also by Mitogen, and pyinfra: `make bench-people`.
 
-Both work on the same throwaway server over the same shared SSH connection, and take turns; each makes users of its
-own. For each number of users: the first run, a run with nothing to do, and one with one user more. The server shares
-this machine's kernel, which may have no disk quotas: the playbook calls a `setquota` that does nothing there, and ours
-sets no limits. With --vm it has a kernel of its own, with real quotas on both sides; starting programs is slow there.
+All work on the same throwaway server, and take turns; each makes users of its own. Salt and Ansible share one SSH
+connection; pyinfra makes one in each run, having no other way. For each number of users: the first run, a run with
+nothing to do, and one with one user more. The server shares this machine's kernel, which may have no disk quotas: the
+others call a `setquota` that does nothing there, and ours sets no limits. With --vm it has a kernel of its own, with
+real quotas on all sides; starting programs is slow there.
 
 Writes benchmarks/people.json; `python -m benchmarks.people_plot` draws it.
 """
@@ -12,26 +13,23 @@ Writes benchmarks/people.json; `python -m benchmarks.people_plot` draws it.
 from __future__ import annotations
 
 import argparse
-import json
-import pathlib
 import statistics
 import subprocess
-import sys
-import tempfile
+from collections.abc import Callable
+from typing import Any
 
-from rich.console import Console
-
+from benchmarks import load, machine, report
 from benchmarks.people_ansible import PLAYBOOK, Playbook
-from benchmarks.people_results import PHASES, RESULTS
-from benchmarks.report import machine
+from benchmarks.people_pyinfra import PyInfra
+from benchmarks.servers import throwaway
 from tests.support.container import ContainerTarget
-from tests.support.engine import ensure_engine
 from tests.support.site import Site
 from tests.support.vm import VMTarget
 
-STUB_PATH = "/usr/local/sbin/setquota"
-STUB = "#!/bin/sh\nexit 0\n"
+STUB = "printf '#!/bin/sh\\nexit 0\\n' > /usr/local/sbin/setquota && chmod 755 /usr/local/sbin/setquota"
 LIMITS = {"soft": "1G", "hard": "2G"}
+# Makes users (and checks whether that changes anything, where it can); returns wall seconds.
+Run = Callable[[list[dict], bool], float]
 
 
 def people(prefix: str, count: int) -> list[dict]:
@@ -42,27 +40,16 @@ def people(prefix: str, count: int) -> list[dict]:
     ]
 
 
-class Ours:
-    """`salt-ssh ID state.apply users` with the people in pillar."""
-
-    def __init__(self, target, directory: pathlib.Path, quotas: bool):
-        self.pillar = {"quota": LIMITS} if quotas else {}
-        self.site = Site(target, directory, self.pillar)
-
-    def run(self, users: list[dict], *, changes: bool | None = None) -> float:
-        """Wall seconds of one run; `changes` says whether it has to change something."""
-        self.site.set_pillar({**self.pillar, "users": users})
-        result = self.site.apply("users")
-        if result.returncode or result.failed:
-            raise SystemExit(f"The apply failed:\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}")
-        if changes is not None and bool(result.changed) is not changes:
-            raise SystemExit(
-                f"The apply changed {sorted(result.changed)}: expected {'something' if changes else 'nothing'}"
-            )
-        return result.seconds
+def ours(site: Site, quotas: bool, users: list[dict], changes: bool) -> float:
+    """`salt-ssh ID state.apply users` with the people in pillar; `changes`: whether it has to change something."""
+    site.set_pillar({**({"quota": LIMITS} if quotas else {}), "users": users})
+    result = site.apply("users")
+    if result.returncode or result.failed or bool(result.changed) is not changes:
+        raise SystemExit(f"The apply failed, or changed what it should not:\n{result.stdout[-3000:]}\n{result.stderr}")
+    return result.seconds
 
 
-def phases(run, prefix: str, count: int) -> dict[str, float]:
+def phases(run: Run, prefix: str, count: int) -> dict[str, float]:
     """The three runs for new people."""
     users = people(prefix, count + 1)
     return {
@@ -72,39 +59,28 @@ def phases(run, prefix: str, count: int) -> dict[str, float]:
     }
 
 
-def measure(target, counts: list[int], alone: list[int], rounds: dict[int, int], quotas: bool, console) -> dict:
-    """All figures on one server; `alone` are numbers that the playbook is not run with."""
-    with tempfile.TemporaryDirectory() as folder:
-        directory = pathlib.Path(folder)
-        ours = Ours(target, directory / "ours", quotas)
-        (directory / "theirs").mkdir(mode=0o700)
-        playbook = Playbook(target, directory / "theirs")
-        salt = lambda users, changes: ours.run(users, changes=changes)  # noqa: E731
-        ansible = lambda users, changes: playbook.run(users)  # noqa: E731
-        # What the first connection costs (Salt copies itself there) is not about users.
-        ours.run([])
-        playbook.run(people("warm", 1))
-        figures: dict = {"salt": {}, "ansible": {}}
-        for count in [*counts, *alone]:
-            for turn in range(rounds.get(count, 1)):
-                mark = f"{chr(ord('a') + turn)}{count}-"
-                for name, run in [("salt", salt), *([("ansible", ansible)] if count in counts else [])]:
-                    seconds = phases(run, f"{name[0]}{mark}", count)
-                    console.print(f"{name:8} {count:5} {seconds}")
-                    for phase in PHASES:
-                        figures[name].setdefault(str(count), {}).setdefault(phase, []).append(seconds[phase])
-        # An apply that manages nobody beside one that manages a thousand, in turns.
-        if 1000 in alone:
-            thousand = people("sa1000-", 1001)
-            pairs = [(ours.run([], changes=False), ours.run(thousand, changes=False)) for _ in range(7)]
-            figures["nobody_s"] = statistics.median(pair[0] for pair in pairs)
-            figures["thousand_s"] = statistics.median(pair[1] for pair in pairs)
-            figures["thousand_more_s"] = statistics.median(pair[1] - pair[0] for pair in pairs)
-        return figures
+def measure(sides: dict[str, Run], counts: list[int], alone: list[int]) -> dict[str, Any]:
+    """All figures on one server; `alone` are numbers that only ours is run with."""
+    figures: dict[str, Any] = {name: {} for name in sides}
+    for count in [*counts, *alone]:
+        for turn in range({1: 3, 30: 2}.get(count, 1)):
+            for name in sides if count in counts else ["salt"]:
+                seconds = phases(sides[name], f"{name[0]}{chr(ord('a') + turn)}{count}-", count)
+                print(f"{name:8} {count:5} {seconds}", flush=True)
+                for phase, value in seconds.items():
+                    figures[name].setdefault(str(count), {}).setdefault(phase, []).append(value)
+    # An apply that manages nobody beside one that manages a thousand, in turns.
+    if 1000 in alone:
+        run, thousand = sides["salt"], people("sa1000-", 1001)
+        pairs = [(run([], False), run(thousand, False)) for _ in range(7)]
+        figures["nobody_s"] = statistics.median(nobody for nobody, _ in pairs)
+        figures["thousand_s"] = statistics.median(everybody for _, everybody in pairs)
+        figures["thousand_more_s"] = statistics.median(everybody - nobody for nobody, everybody in pairs)
+    return figures
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vm", action="store_true", help="on a kernel of its own, with real quotas (slow)")
     parser.add_argument("--counts", type=int, nargs="*", help="numbers of users for both sides")
     parser.add_argument("--alone", type=int, nargs="*", help="numbers of users for ours alone")
@@ -113,30 +89,29 @@ def main() -> int:
         raise SystemExit(f"{PLAYBOOK} is missing: run this through `make bench-people`")
     counts = arguments.counts if arguments.counts is not None else ([1, 10] if arguments.vm else [1, 30, 200])
     alone = arguments.alone if arguments.alone is not None else ([200] if arguments.vm else [1000, 5000])
-    if arguments.vm:
-        target = VMTarget("bench-people")
-    else:
-        ensure_engine()
-        target = ContainerTarget("bench-people")
-    target.down()
-    target.up()
-    try:
+    target = (VMTarget if arguments.vm else ContainerTarget)("bench-people")
+    with throwaway(target) as folder:
         if not arguments.vm:
-            target.ssh(
-                "sudo tee /usr/local/sbin/setquota >/dev/null && sudo chmod 755 /usr/local/sbin/setquota", input=STUB
-            )
-        figures = measure(target, counts, alone, {1: 3, 30: 2}, arguments.vm, Console())
-    finally:
-        target.down()
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    version = subprocess.run([str(PLAYBOOK), "--version"], capture_output=True, text=True, check=True)
-    results["vm" if arguments.vm else "container"] = figures | {
-        **machine(),
-        "playbook": version.stdout.splitlines()[0],
-    }
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    return 0
+            target.sudo(STUB)
+        site = Site(target, folder / "ours")
+        others = {
+            "ansible": Playbook(target, folder),
+            "mitogen": Playbook(target, folder, mitogen=True),
+            "pyinfra": PyInfra(target, folder),
+        }
+        # What the first connection costs (Salt copies itself there) is not about users.
+        site.apply("users")
+        for other in others.values():
+            other.run(people("warm", 1))
+        sides: dict[str, Run] = {
+            "salt": lambda users, changes: ours(site, arguments.vm, users, changes),
+            **{name: lambda users, _, run=other.run: run(users) for name, other in others.items()},
+        }
+        figures = measure(sides, counts, alone)
+    version = subprocess.run([PLAYBOOK, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    figures |= {**machine(), "playbook": version}
+    report({**load("people.json"), ("vm" if arguments.vm else "container"): figures}, "people.json")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-import sys
 
 import matplotlib
+
+from benchmarks import HERE, load, median_ratio
 
 matplotlib.use("svg")
 # Text stays text, and the file is the same for the same figures.
@@ -14,55 +14,54 @@ matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "plasma", "f
 
 import matplotlib.pyplot as plt  # noqa: E402
 
-from benchmarks.people_results import PHASES, PICTURE, RESULTS  # noqa: E402
-
-COLOURS = {"salt": "#0b6e4f", "ansible": "#b5442d"}
-NAMES = {"salt": "Plasma on Salt", "ansible": "Ansible playbook"}
-
-
-def medians(figures: dict, side: str, phase: str) -> list[tuple[int, float]]:
-    return [(int(count), statistics.median(runs[phase])) for count, runs in figures[side].items()]
+PHASES = {"first": "first run", "no_op": "nothing to do", "one_more": "one user more"}
+SIDES = {
+    "ansible": ("#b5442d", "Ansible playbook"),
+    "mitogen": ("#c98a1b", "the playbook by Mitogen"),
+    "pyinfra": ("#4464ad", "pyinfra"),
+    "salt": ("#0b6e4f", "Plasma on Salt"),
+}
 
 
 def draw(figures: dict) -> None:
     picture, axes = plt.subplots(1, len(PHASES), figsize=(10, 3.4), sharey=True, layout="constrained")
-    for axis, phase in zip(axes, PHASES, strict=True):
-        for side in ("ansible", "salt"):
-            points = medians(figures, side, phase)
-            axis.plot(*zip(*points, strict=True), marker="o", color=COLOURS[side], label=NAMES[side])
-        axis.set(xscale="log", yscale="log", title=PHASES[phase], xlabel="users")
+    for axis, (phase, title) in zip(axes, PHASES.items(), strict=True):
+        for side, (colour, name) in SIDES.items():
+            if side not in figures:
+                continue
+            points = [(int(count), statistics.median(runs[phase])) for count, runs in figures[side].items()]
+            axis.plot(*zip(*points, strict=True), marker="o", color=colour, label=name)
+        axis.set(xscale="log", yscale="log", title=title, xlabel="users")
         axis.grid(True, which="major", alpha=0.3)
     axes[0].set_ylabel("seconds")
     axes[0].legend(frameon=False)
-    picture.savefig(PICTURE, metadata={"Date": None})
+    picture.savefig(HERE.parent / "docs" / "_static" / "people.svg", metadata={"Date": None})
 
 
 def table(figures: dict) -> str:
-    lines = ["| users | run | Plasma on Salt | Ansible playbook | ratio |", "|---|---|---|---|---|"]
-    for count in figures["salt"]:
-        for phase in PHASES:
-            ours = figures["salt"][count][phase]
-            theirs = figures["ansible"].get(count, {}).get(phase)
-            ratio = ""
-            if theirs:
-                ratio = f"{statistics.median(t / o for t, o in zip(theirs, ours, strict=True)):.2g}"
-            lines.append(
-                f"| {int(count):,} | {PHASES[phase]} | {statistics.median(ours):.1f} s | "
-                + (f"{statistics.median(theirs):.0f} s" if theirs else "not measured")
-                + f" | {ratio} |"
-            )
+    """For each number of users and run: our seconds, and those of the others with their ratio to ours."""
+    others = [side for side in SIDES if side != "salt" and side in figures]
+    lines = [f"| users | run | Plasma on Salt | {' | '.join(SIDES[side][1] for side in others)} |"]
+    lines.append("|---" * (3 + len(others)) + "|")
+    for count, runs in figures["salt"].items():
+        for phase, title in PHASES.items():
+            ours = runs[phase]
+            cells = [f"{int(count):,}", title, f"{statistics.median(ours):.1f} s"]
+            for side in others:
+                theirs = figures[side].get(count, {}).get(phase)
+                ratio = theirs and f"{statistics.median(theirs):.1f} s ({median_ratio(theirs, ours):.2g})"
+                cells.append(ratio or "not measured")
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def main() -> int:
-    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+def main() -> None:
+    results = load("people.json")
     draw(results["container"])
-    for place, figures in results.items():
-        print(f"{place}, {figures['date']}, {figures['machine']}, {figures['playbook']}\n\n{table(figures)}\n")
-        if "nobody_s" in figures:
-            print({key: round(value, 2) for key, value in figures.items() if key.endswith("_s")})
-    return 0
+    for figures in results.values():
+        print(f"{figures['date']}, {figures['machine']}, {figures['playbook']}\n\n{table(figures)}\n")
+        print({key: round(value, 2) for key, value in figures.items() if key.endswith("_s")})
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

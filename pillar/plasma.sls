@@ -75,6 +75,13 @@ plasma:
   # HTTPS: from Let's Encrypt for `domains` (names of each server: servers/ID.sls), or a pair. docs/configuration/https.md
   # https: {}
 
+  # Where the hub's proxy listens, e.g. `port: 81`, and the addresses of proxies in front of it. docs/configuration/front.md
+  # http:
+  #   behind: []
+
+  # Certificates of your own authorities: files beside this one. docs/configuration/trust.md
+  # trust: []
+
   # Cockpit for administrators, behind the hub. Needs https.
   # cockpit:
   #   enabled: false

@@ -2,11 +2,13 @@
 base:
   '*':
     - preflight
+    - trust
     - docker
     - utils
     - tljh
     - https
     - cockpit
+    - directory
     - groups
     - users
     - ssh

@@ -57,6 +57,7 @@ SECONDS = {
     "e2e-teaching": 300,
     "e2e-fleet": 500,
     "e2e-domains": 400,
+    "e2e-active_directory": 400,
 }
 
 

@@ -6,17 +6,16 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 import secrets
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-# Letters that Unicode does not take apart into a plain one and a mark.
+# Letters that Unicode does not take apart into a plain one and a mark (casefold() has made ss of ß).
 _LETTERS = str.maketrans(
     {
-        "ß": "ss",
-        "ẞ": "ss",
         "æ": "ae",
         "œ": "oe",
         "ø": "o",
@@ -39,8 +38,8 @@ GROUPS, GROUP_LENGTH = 3, 5
 BITS = math.floor(GROUPS * GROUP_LENGTH * math.log2(len(ALPHABET)))
 
 
-class NamesError(Exception):
-    """The list of names cannot be used; the text is a line for the operator."""
+class Refused(Exception):
+    """The input cannot be used and nothing was written; the text says why, in one line or more."""
 
 
 @dataclass
@@ -71,7 +70,7 @@ def proposal(fullname: str, style: str) -> str:
     style
         `first.last` (anna.muller) or `initial` (amuller).
     """
-    words = [word for word in (folded(part).strip("-") for part in fullname.split()) if word]
+    words = [word for part in fullname.split() if (word := folded(part).strip("-"))]
     if not words:
         return ""
     login, last = words[0], words[-1]
@@ -82,12 +81,8 @@ def proposal(fullname: str, style: str) -> str:
 
 def unique(login: str, taken: Callable[[str], bool]) -> str:
     """The name itself, or with the first number from 2 on that makes it free."""
-    number, candidate = 1, login
-    while taken(candidate):
-        number += 1
-        suffix = str(number)
-        candidate = login[: LONGEST - len(suffix)].rstrip(".-") + suffix
-    return candidate
+    numbered = (login[: LONGEST - len(str(number))].rstrip(".-") + str(number) for number in itertools.count(2))
+    return next(name for name in itertools.chain([login], numbered) if not taken(name))
 
 
 def entries(content: bytes, source: str, column: str | None, is_login: Callable[[str], bool]) -> list[Entry]:
@@ -104,13 +99,13 @@ def entries(content: bytes, source: str, column: str | None, is_login: Callable[
     is_login
         Whether a word can be the name of an account.
 
-    Raises NamesError.
+    Raises Refused.
     """
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise NamesError(f"{source}:{line}: is not UTF-8. Allowed: text in UTF-8.") from None
+        raise Refused(f"{source}:{line}: is not UTF-8. Allowed: text in UTF-8.") from None
     lines = _column(text, source, column) if column else enumerate(text.splitlines(), 1)
     return [_entry(line, written, is_login) for line, written in lines if written and not written.startswith("#")]
 
@@ -122,7 +117,7 @@ def _column(text: str, source: str, column: str) -> Iterator[tuple[int, str]]:
     try:
         names = [name.strip() for name in next(reader, [])]
         if column not in names:
-            raise NamesError(f"{source}:1: has no column {column!r}. Allowed: one of {', '.join(map(repr, names))}.")
+            raise Refused(f"{source}:1: has no column {column!r}. Allowed: one of {', '.join(map(repr, names))}.")
         place = names.index(column)
         line = reader.line_num + 1
         for row in reader:
@@ -130,7 +125,7 @@ def _column(text: str, source: str, column: str) -> Iterator[tuple[int, str]]:
                 yield line, row[place].strip()
             line = reader.line_num + 1
     except csv.Error as error:
-        raise NamesError(f"{source}:{reader.line_num}: is not CSV ({error}).") from None
+        raise Refused(f"{source}:{reader.line_num}: is not CSV ({error}).") from None
 
 
 def _entry(line: int, written: str, is_login: Callable[[str], bool]) -> Entry:
@@ -142,11 +137,3 @@ def _entry(line: int, written: str, is_login: Callable[[str], bool]) -> Entry:
         return Entry(line, written, "")
     last, comma, first = written.partition(",")
     return Entry(line, "", f"{first.strip()} {last.strip()}".strip() if comma else written)
-
-
-def repeated_logins(people: Iterable[Entry]) -> Iterator[tuple[Entry, Entry]]:
-    """Lines that give the same login name: each with the first one."""
-    first: dict[str, Entry] = {}
-    for entry in people:
-        if entry.login and first.setdefault(entry.login, entry) is not entry:
-            yield entry, first[entry.login]

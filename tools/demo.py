@@ -11,12 +11,12 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import shutil
 import subprocess
 import sys
-import threading
 import time
-import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 from rich.console import Console
 from rich.panel import Panel
@@ -26,7 +26,7 @@ from tests.support.engine import ensure_engine
 from tests.support.environment_image import environment_image, load_into
 from tests.support.images import base_image
 from tests.support.paths import state_dir
-from tests.support.shell import SupportError
+from tests.support.shell import SupportError, wait_for
 from tests.support.site import Site
 from tests.support.tljh import stage, tljh_pillar
 from tools.plasma_follow import follow
@@ -50,59 +50,30 @@ def demo_pillar(provider: str, passwords: dict[str, str]) -> dict:
     }
 
 
-class Work(threading.Thread):
-    """Runs a function beside the rest and hands over its result or its error."""
-
-    def __init__(self, function):
-        super().__init__(daemon=True)
-        self.function = function
-        self.value = None
-        self.error = None
-        self.start()
-
-    def run(self):
-        try:
-            self.value = self.function()
-        except Exception as error:  # handed over by result()
-            self.error = error
-
-    def result(self):
-        self.join()
-        if self.error:
-            raise self.error
-        return self.value
-
-
-def apply(site: Site, console: Console) -> None:
+def apply(site: Site, target: ContainerTarget, console: Console) -> None:
     """Apply the site, showing its progress through a second connection as an operator would."""
     log = site.directory / "apply.log"
     with log.open("w", encoding="utf-8") as output:
         process = site.start("state.apply", stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-        follow(site.target.name, site.target.roster_entry(), 120, console)
+        follow(target.name, target.roster_entry(), 120, console)
         code = process.wait()
     if code:
         console.print(log.read_text(encoding="utf-8")[-6000:], markup=False)
         raise SupportError(f"The apply failed (code {code}); everything it said is in {log}")
 
 
-def wait_for_url(url: str, timeout: float = 30) -> None:
-    """Return when the login page answers from this machine."""
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            with urllib.request.urlopen(f"{url}/hub/login", timeout=5) as answer:
-                if answer.status == 200:
-                    return
-        except (urllib.error.URLError, OSError) as error:
-            if time.monotonic() > deadline:
-                raise SupportError(f"{url}/hub/login does not answer: {error}") from error
-        time.sleep(0.5)
+def answers(url: str) -> bool:
+    """Whether the login page comes to this machine."""
+    try:
+        with urllib.request.urlopen(f"{url}/hub/login", timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
 
 
 def up(provider: str, console: Console) -> int:
     """Bring the demo up and say how to use it."""
     started = time.monotonic()
-    directory = state_dir() / NAME
     console.print(
         "[bold]Plasma on Salt[/]: a throwaway server on this machine. The first time, its Debian is made too."
     )
@@ -115,14 +86,14 @@ def up(provider: str, console: Console) -> int:
         if provider == "tljh":
             stage(target)
     console.print(f"The server runs at {target.host}; applying the site to it with salt-ssh.")
-    environment = Work(environment_image)
     passwords = {name: secrets.token_urlsafe(9) for name in ACCOUNTS}
-    site = Site(target, directory, demo_pillar(provider, passwords))
-    apply(site, console)
-    with console.status("Making an environment that users can start (about a minute, once)"):
-        load_into(target, environment.result())
+    with ThreadPoolExecutor() as pool:
+        environment = pool.submit(environment_image)
+        apply(Site(target, state_dir() / NAME, demo_pillar(provider, passwords)), target, console)
+        with console.status("Making an environment that users can start (about a minute, once)"):
+            load_into(target, environment.result())
     url = f"http://{target.host}"
-    wait_for_url(url)
+    wait_for(lambda: answers(url), timeout=30, what=f"the login page at {url}/hub/login")
     lines = [f"[bold]{url}[/]", ""]
     lines += [f"{name:8} password  [bold]{password}[/]" for name, password in passwords.items()]
     lines += [
@@ -138,8 +109,8 @@ def up(provider: str, console: Console) -> int:
 def down(console: Console) -> int:
     """Remove the server, its volumes and what was written for it."""
     ContainerTarget(NAME).down()
-    directory = state_dir() / NAME
-    subprocess.run(["rm", "-rf", "--", str(directory)], check=True)
+    if (state_dir() / NAME).exists():
+        shutil.rmtree(state_dir() / NAME)
     console.print("The demo's server is gone. Its Debian image stays for the next one: `make clean` removes that too.")
     return 0
 
@@ -147,10 +118,9 @@ def down(console: Console) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.demo", description="A throwaway server with Plasma on it.")
     parser.add_argument("action", choices=["up", "down"])
-    parser.add_argument("--hub", choices=PROVIDERS, default=os.environ.get("HUB") or "pypi")
-    arguments = parser.parse_args()
-    if arguments.hub not in PROVIDERS:  # argparse does not look at a default
-        parser.error(f"HUB is {arguments.hub!r}: it can be {' or '.join(PROVIDERS)}")
+    parser.add_argument("--hub", choices=PROVIDERS, help="the hub's provider (default: HUB of the environment)")
+    # As an argument the variable is checked, which argparse does not do with a default.
+    arguments = parser.parse_args([f"--hub={os.environ.get('HUB') or 'pypi'}", *sys.argv[1:]])
     console = Console()
     if os.geteuid() != 0:
         console.print("Making a Debian root needs root: run this as root, or with sudo.")

@@ -45,8 +45,8 @@ def owned(process):
     the files in the directory says less: they are root's for every such program (proc(5)).
     """
     with open(os.path.join(process, "status"), "rb") as handle:
-        found = next((line.split()[1:] for line in handle if line.startswith(b"Uid:")), [])
-    return bool(found) and all(int(uid) == ROOT for uid in found)
+        uids = next((line.split()[1:] for line in handle if line.startswith(b"Uid:")), [])
+    return bool(uids) and all(int(uid) == ROOT for uid in uids)
 
 
 def regular(path):
@@ -67,13 +67,13 @@ def running():
     """
     for path in glob.glob("/proc/[0-9]*/cmdline"):
         try:
-            if not owned(os.path.dirname(path)):
-                continue
             with open(path, "rb") as handle:
                 words = handle.read().decode("utf-8", "replace").split("\0")
+            if "state.pkg" not in words[:-1] or not owned(os.path.dirname(path)):
+                continue
         except OSError:
             continue
-        if "state.pkg" in words[:-1] and any(word.endswith("salt-call") for word in words):
+        if any(word.endswith("salt-call") for word in words):
             package = words[words.index("state.pkg") + 1]
             return os.path.dirname(package), int(path.split("/")[2]), package
     return None
@@ -88,9 +88,8 @@ def count(package):
             with tarfile.open(fileobj=handle) as archive:
                 member = archive.getmember("lowstate.json")
                 # What is packed may be much smaller than what comes out.
-                if not member.isreg() or member.size > LARGEST_PACKAGE:
-                    return 0
-                return len(json.load(archive.extractfile(member)))
+                lowstate = archive.extractfile(member) if member.isreg() and member.size <= LARGEST_PACKAGE else None
+                return len(json.load(lowstate)) if lowstate else 0
     except (OSError, EOFError, KeyError, TypeError, ValueError, tarfile.TarError, zlib.error):
         return 0
 
@@ -117,33 +116,29 @@ class Tail:
         return [line.decode("utf-8", "replace") for line in whole]
 
 
-def salt_logs(thin):
-    return [os.path.join(thin, "running_data", name) for name in ("salt-call.log", "var/log/salt/minion")]
-
-
 def follow(wait):
     deadline = time.monotonic() + wait
     installer = Tail(INSTALLER_LOG)
-    while not (found := running()):
+    while not (process := running()):
         if time.monotonic() > deadline:
             say(event="idle")
             return 3
         time.sleep(0.2)
-    thin, pid, package = found
+    thin, pid, package = process
     say(event="start", total=count(package), thin=thin)
     # All of the log: the lines of this process are told apart by their number.
-    tails = [Tail(path, 0) for path in salt_logs(thin)]
+    log = Tail(os.path.join(thin, "running_data", "salt-call.log"), 0)
     while True:
         alive = os.path.exists(f"/proc/{pid}")
-        for tail in tails:
-            for line in tail.lines():
-                match = STATE_LINE.match(line)
-                if match and int(match["pid"]) == pid:
-                    duration = DURATION.search(line)
-                    say(event=match["what"].lower(), name=match["name"], ms=float(duration[1]) if duration else None)
-                build = BUILD_LINE.match(line)
-                if build and int(build["pid"]) == pid:
-                    say(event="installer", line=build["line"])
+        for line in log.lines():
+            match = STATE_LINE.match(line) or BUILD_LINE.match(line)
+            if not match or int(match["pid"]) != pid:
+                continue
+            if match.re is BUILD_LINE:
+                say(event="installer", line=match["line"])
+            else:
+                duration = DURATION.search(line)
+                say(event=match["what"].lower(), name=match["name"], ms=float(duration[1]) if duration else None)
         for line in installer.lines():
             say(event="installer", line=line[:300])
         if not alive:

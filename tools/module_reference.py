@@ -1,7 +1,6 @@
 """
-Writes the reference of Salt modules and states from their docstrings, at every build of the documentation.
-
-    python tools/module_reference.py DIRECTORY      reStructuredText, a folder for each kind, a page for each module
+Writes the reference of Salt modules and states from their docstrings, at every build of the documentation: a folder for
+each kind, a page of reStructuredText for each module.
 
 Only the source is read: nothing of it is imported, so Salt need not be installed. A function is public when its name
 has no underscore in front.
@@ -9,15 +8,15 @@ has no underscore in front.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import inspect
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools import ROOT
+
+Member = ast.FunctionDef | ast.ClassDef
 
 
 @dataclass(frozen=True)
@@ -30,15 +29,14 @@ class Kind:
 
     @property
     def name(self) -> str:
-        return self.folder.rsplit("/", 1)[-1].strip("_").replace("plasma_", "")
+        return Path(self.folder).name.strip("_").replace("plasma_", "")
 
 
 KINDS = (
     Kind(
         "_modules",
         "Execution modules",
-        "They act on a server. Each function is called by ``salt-ssh ID MODULE.FUNCTION``, or by a state. Many are "
-        "parts of another one, which says so at its top; those are not meant to be called by hand.",
+        "They act on a server. Each function is called by ``salt-ssh ID MODULE.FUNCTION``, or by a state.",
     ),
     Kind(
         "_states", "State modules", "They compare with what is wanted, and call the execution modules where it differs."
@@ -61,7 +59,7 @@ class Module:
 
     name: str
     docstring: str
-    members: tuple[ast.AST, ...]
+    members: tuple[Member, ...]
     aliases: dict[str, str]
 
     def called(self, name: str) -> str:
@@ -72,98 +70,82 @@ class Module:
 def read(path: Path) -> Module:
     """The module in a file, under the name that Salt gives it."""
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-    said = {
-        node.targets[0].id: ast.literal_eval(node.value)
+    assigned = {
+        target.id: ast.literal_eval(node.value)
         for node in tree.body
         if isinstance(node, ast.Assign)
-        and getattr(node.targets[0], "id", None) in ("__virtualname__", "__func_alias__")
+        and isinstance(target := node.targets[0], ast.Name)
+        and target.id in ("__virtualname__", "__func_alias__")
     }
-    members = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef) and _public(node)]
-    name = said.get("__virtualname__", path.stem)
-    return Module(name, ast.get_docstring(tree) or "", tuple(members), said.get("__func_alias__", {}))
+    name = assigned.get("__virtualname__", path.stem)
+    members = (*_public(tree.body), *_public(_imported(tree)))
+    return Module(name, ast.get_docstring(tree) or "", members, assigned.get("__func_alias__", {}))
+
+
+def _imported(tree: ast.Module) -> Iterator[ast.AST]:
+    """The functions that a module takes from ``_utils``: Salt offers them as its own."""
+    for statement in tree.body:
+        path = ROOT / "_utils" / f"{getattr(statement, 'module', None)}.py"
+        if isinstance(statement, ast.ImportFrom) and path.exists():
+            names = {alias.name for alias in statement.names}
+            yield from (
+                node
+                for node in ast.parse(path.read_text(encoding="utf-8"), str(path)).body
+                if isinstance(node, ast.FunctionDef) and node.name in names
+            )
 
 
 def modules(kind: Kind) -> dict[str, Module]:
     """The modules of a kind by the name of their file."""
-    files = sorted((ROOT / kind.folder).glob("*.py"))
-    return {path.stem: read(path) for path in files if path.stem != "__init__"}
+    return {path.stem: read(path) for path in sorted((ROOT / kind.folder).glob("*.py")) if path.stem != "__init__"}
 
 
-def _public(node: ast.AST) -> bool:
-    return not node.name.startswith("_")
+def _public(nodes: Iterable[ast.AST]) -> tuple[Member, ...]:
+    return tuple(node for node in nodes if isinstance(node, Member) and not node.name.startswith("_"))
 
 
 def page(kind: Kind, module: Module) -> Iterator[str]:
     """The page of one module. Only one of the kinds is indexed where two have a function of the same name."""
-    yield from _heading(module.name, "=")
-    yield f".. py:currentmodule:: {module.name}\n"
-    yield f"{module.docstring}\n"
+    yield f"{module.name}\n{'=' * len(module.name)}\n\n.. py:currentmodule:: {module.name}\n\n{module.docstring}\n"
     for node in module.members:
-        # Sections of the schema say what they are in their keys, which have a page of their own.
-        if ast.get_docstring(node):
-            yield from _member(kind, module, node, "")
+        yield from _member(kind, module, node, "")
 
 
-def _member(kind: Kind, module: Module, node: ast.AST, margin: str) -> Iterator[str]:
-    arguments = ast.unparse(node.args) if isinstance(node, ast.FunctionDef) else ", ".join(map(ast.unparse, node.bases))
-    directive = "py:function" if isinstance(node, ast.FunctionDef) else "py:class"
-    yield f"{margin}.. {directive}:: {module.called(node.name)}({arguments})"
+def _member(kind: Kind, module: Module, node: Member, margin: str) -> Iterator[str]:
+    # Sections of the schema say what they are in their keys, which have a page of their own.
+    if not (docstring := ast.get_docstring(node)):
+        return
+    is_class = isinstance(node, ast.ClassDef)
+    arguments = ", ".join(map(ast.unparse, node.bases)) if is_class else ast.unparse(node.args)
+    yield f"{margin}.. py:{'class' if is_class else 'function'}:: {module.called(node.name)}({arguments})"
     if kind.folder != "_modules":
         yield f"{margin}   :no-index:"
-    yield ""
-    inner = margin + "   "
-    for line in inspect.cleandoc(ast.get_docstring(node) or "").splitlines():
-        yield f"{inner}{line}".rstrip()
-    yield ""
-    if isinstance(node, ast.ClassDef):
-        for member in node.body:
-            if isinstance(member, ast.FunctionDef) and _public(member) and ast.get_docstring(member):
-                yield from _member(kind, module, member, inner)
+    yield from ("", *(f"{margin}   {line}".rstrip() for line in inspect.cleandoc(docstring).splitlines()), "")
+    for member in _public(node.body) if is_class else ():
+        yield from _member(kind, module, member, f"{margin}   ")
 
 
-def _heading(text: str, line: str) -> Iterator[str]:
-    yield text
-    yield line * len(text)
-    yield ""
-
-
-def index(kind: Kind, found: dict[str, Module]) -> Iterator[str]:
+def index(kind: Kind, chapter: dict[str, Module]) -> Iterator[str]:
     """The first page of a kind, with one line for each module."""
-    yield from _heading(kind.title, "=")
-    yield f"{kind.about}\n"
-    yield ".. list-table::\n   :widths: 30 70\n"
-    for stem, module in found.items():
+    yield f"{kind.title}\n{'=' * len(kind.title)}\n\n{kind.about}\n\n.. list-table::\n   :widths: 30 70\n"
+    for stem, module in chapter.items():
         first = module.docstring.strip().split("\n\n")[0].replace("\n", " ")
-        yield f"   * - :doc:`{module.name} <{stem}>`"
-        yield f"     - {first}"
+        yield f"   * - :doc:`{module.name} <{stem}>`\n     - {first}"
     yield "\n.. toctree::\n   :hidden:\n"
-    yield from (f"   {stem}" for stem in found)
+    yield from (f"   {stem}" for stem in chapter)
 
 
 def write(directory: Path) -> None:
     """Write all pages; those that are as they should be are left alone, so that Sphinx does not read them again."""
     wanted = {}
     for kind in KINDS:
-        found = modules(kind)
-        wanted[f"{kind.name}/index.rst"] = "\n".join(index(kind, found)) + "\n"
-        for stem, module in found.items():
-            wanted[f"{kind.name}/{stem}.rst"] = "\n".join(page(kind, module)) + "\n"
-    for path in directory.glob("*/*.rst"):
-        if str(path.relative_to(directory)) not in wanted:
-            path.unlink()
-    for name, text in wanted.items():
-        path = directory / name
+        chapter = modules(kind)
+        wanted[directory / kind.name / "index.rst"] = "\n".join(index(kind, chapter)) + "\n"
+        for stem, module in chapter.items():
+            wanted[directory / kind.name / f"{stem}.rst"] = "\n".join(page(kind, module)) + "\n"
+    for path in set(directory.glob("*/*.rst")) - wanted.keys():
+        path.unlink()
+    for path, text in wanted.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("directory", type=Path)
-    write(parser.parse_args().directory)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

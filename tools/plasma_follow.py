@@ -15,6 +15,7 @@ import pathlib
 import shlex
 import subprocess
 import sys
+from typing import Any
 
 import yaml
 from rich.console import Console
@@ -44,18 +45,21 @@ def read_roster(path: str, name: str | None) -> tuple[str, dict]:
     try:
         roster = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise SystemExit(
-            f"{path} cannot be read ({error.strerror}): copy roster.example to it, or use --roster"
-        ) from None
+        raise SystemExit(f"{path} cannot be read ({error.strerror}): copy roster.example, or use --roster") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SystemExit(f"{path} is not valid YAML: {error}") from None
+        # Not PyYAML's words: they quote the file.
+        mark = getattr(error, "problem_mark", None)
+        raise SystemExit(f"{path}{f':{mark.line + 1}' if mark else ''} is not valid YAML in UTF-8") from None
     if not roster or not isinstance(roster, dict):
         raise SystemExit(f"{path} names no server: roster.example shows how an entry looks")
     if name is None and len(roster) == 1:
         name = next(iter(roster))
+    known = ", ".join(sorted(map(str, roster)))
+    if name is None:
+        raise SystemExit(f"{path} has {len(roster)} servers: say which one, with ID=NAME. They are {known}.")
     if name not in roster:
-        raise SystemExit(f"{path} has no server {name!r}: name one of {', '.join(sorted(roster))}")
-    entry = {"host": roster[name]} if isinstance(roster[name], str) else roster[name]
+        raise SystemExit(f"{path} has no server {name}: name one of {known}")
+    entry: Any = {"host": roster[name]} if isinstance(roster[name], str) else roster[name]
     if not isinstance(entry, dict) or not entry.get("host"):
         raise SystemExit(f"{path}: {name} has no `host`: roster.example shows how an entry looks")
     return name, entry
@@ -76,28 +80,25 @@ class Display:
         )
         self.task = self.progress.add_task(f"{name}: waiting for an apply", total=None)
         self.name = name
-        self.current = ""
 
     def show(self, event: dict) -> None:
-        kind = event["event"]
-        if kind == "start":
-            self.progress.update(self.task, total=event["total"] or None)
-        elif kind == "running":
-            self.current = event["name"]
-            self.progress.update(self.task, description=f"{self.name}: {self._short(event['name'])}")
-        elif kind == "completed":
-            self.progress.advance(self.task)
-            seconds = (event["ms"] or 0) / 1000
-            if seconds * 1000 >= SLOW_MS or not self.console.is_terminal:
-                name = self._short(event["name"])
-                self.console.print(Text.assemble("  ", ("done", "green"), f" {name} ", (f"{seconds:.1f} s", "dim")))
-        elif kind == "installer":
-            self.console.print(Text.assemble("    ", (_plain(event["line"]), "dim")), overflow="ellipsis", no_wrap=True)
+        match event:
+            case {"event": "start", "total": total}:
+                self.progress.update(self.task, total=total or None)
+            case {"event": "running", "name": name}:
+                self.progress.update(self.task, description=f"{self.name}: {_short(name)}")
+            case {"event": "completed", "name": name, "ms": ms}:
+                self.progress.advance(self.task)
+                if (ms or 0) >= SLOW_MS or not self.console.is_terminal:
+                    duration = (f"{(ms or 0) / 1000:.1f} s", "dim")
+                    self.console.print(Text.assemble("  ", ("done", "green"), f" {_short(name)} ", duration))
+            case {"event": "installer", "line": line}:
+                self.console.print(Text.assemble("    ", (_plain(line), "dim")), overflow="ellipsis", no_wrap=True)
 
-    @staticmethod
-    def _short(name: str, width: int = 60) -> str:
-        name = _plain(name)
-        return name if len(name) <= width else name[: width - 1] + "…"
+
+def _short(name: str, width: int = 60) -> str:
+    name = _plain(name)
+    return name if len(name) <= width else name[: width - 1] + "…"
 
 
 def _plain(line: str) -> str:
@@ -107,14 +108,12 @@ def _plain(line: str) -> str:
     return "".join(char for char in shown if char.isprintable())
 
 
-def _event(line: str) -> dict | None:
+def _event(line: str) -> dict:
     """The event on this line. Other lines are what the login prints, or were cut when the connection broke."""
-    if not line.startswith('{"event"'):
-        return None
     try:
-        return json.loads(line)
+        return json.loads(line) if line.startswith('{"event"') else {}
     except ValueError:
-        return None
+        return {}
 
 
 def follow(name: str, entry: dict, wait: float, console: Console) -> int:
@@ -123,14 +122,13 @@ def follow(name: str, entry: dict, wait: float, console: Console) -> int:
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
     ) as process:
+        assert process.stdin and process.stdout
         process.stdin.write(REMOTE.read_text(encoding="utf-8"))
         process.stdin.close()
         display = Display(console, name)
         with display.progress:
             for line in process.stdout:
-                event = _event(line)
-                if event:
-                    display.show(event)
+                display.show(_event(line))
     if process.returncode == 3:
         console.print(f"No apply ran on {name} within {wait:g} s.")
     return process.returncode

@@ -4,18 +4,22 @@ What every section of the schema is made of.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import ast
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from annotated_types import Ge, Le
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError
 
-FOUND = "plasma_found"
-REFUSED = "plasma_refused"
+from . import hub_rules
+from .hub_keys import KEYS, HubKeys
+from .server_rules import Table
 
 
 @dataclass(frozen=True)
@@ -36,25 +40,21 @@ class Found(NamedTuple):
     other: tuple[str | int, ...] = ()
 
 
+class Contradictions(ValueError):
+    """Keys of a section do not go together."""
+
+    def __init__(self, found: list[Found]) -> None:
+        super().__init__()
+        self.found = found
+
+
 def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
-
-
-def refuse(reason: str) -> PydanticCustomError:
-    """
-    The error a check of one value raises.
-
-    reason
-        The end of a sentence that starts with the value: `is a system directory`.
-    """
-    # The reason is handed over as context: pydantic would read braces in a message as a template.
-    return PydanticCustomError(REFUSED, "refused", {"reason": reason})
 
 
 def option(
     default: Any = ...,
     *,
-    description: str,
     example: Any,
     unit: str | None = None,
     secret: bool = False,
@@ -62,7 +62,7 @@ def option(
     **constraints: Any,
 ) -> Any:
     """
-    One key of the pillar.
+    One key of the pillar; the text below it says what it is for.
 
     default
         Its value when the pillar does not set it; left out, the key is required. A function or a
@@ -76,14 +76,47 @@ def option(
     shown_default
         What the reference page says when the default follows from other keys.
     constraints
-        `ge` and `le` of a number.
+        `ge` and `le` of a number; `description` in place of the text below it.
     """
-    extra = {"unit": unit, "secret": secret, "shown_default": shown_default}
-    if callable(default):
-        return Field(
-            default_factory=default, description=description, examples=[example], json_schema_extra=extra, **constraints
-        )
-    return Field(default, description=description, examples=[example], json_schema_extra=extra, **constraints)
+    extra: JsonDict = {"unit": unit, "secret": secret, "shown_default": shown_default}
+    constraints["default_factory" if callable(default) else "default"] = default
+    return Field(examples=[example], json_schema_extra=extra, **constraints)
+
+
+def hub_option(attribute: str, *, example: Any, unit: str | None = None) -> Any:
+    """
+    One key of the pillar that the hub reads, with default and limits of the table of the hub's keys.
+
+    attribute
+        Its name in `HubKeys`.
+    """
+    default, rule = getattr(HubKeys, attribute), KEYS[attribute].rule
+    limits: dict[str, Any] = dict(zip(("ge", "le"), rule.bounds, strict=True)) if rule and rule.bounds else {}
+    empty = dict if isinstance(rule, Table) else list
+    factory = (lambda: empty(default)) if isinstance(default, tuple) else default
+    return option(factory, example=example, unit=unit, **limits)
+
+
+def checked(check: Callable[[str], Any], words: str) -> Any:
+    """
+    The type of a text.
+
+    check
+        Returns the text, or another one to go on with; raises NotAllowed.
+    words
+        What is allowed.
+    """
+    return Annotated[str, AfterValidator(check), Rule(words)]
+
+
+def number(rule: hub_rules.Rule) -> Any:
+    """The type of a whole number that a rule of the hub's keys holds to."""
+    return Annotated[int, AfterValidator(rule.check), Rule(rule.words)]
+
+
+def ruled(rule: hub_rules.Rule) -> Any:
+    """The type of a text that a rule of the hub's keys holds to."""
+    return checked(rule.check, rule.words)
 
 
 class Section(BaseModel):
@@ -105,9 +138,8 @@ class Section(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Section:
-        found = list(self.found())
-        if found:
-            raise PydanticCustomError(FOUND, "found", {"found": found})
+        if found := list(self.found()):
+            raise Contradictions(found)
         self.complete()
         return self
 
@@ -168,9 +200,9 @@ class Shape:
             return rules[-1]
         if self.section:
             return f"a mapping with any of the keys {', '.join(self.section.model_fields)}"
-        if get_origin(self.bare) is list:
+        if self.items and get_origin(self.bare) is list:
             return f"a list; each entry: {self.items.allowed}"
-        if get_origin(self.bare) is dict:
+        if self.items:
             names = Shape.of(get_args(self.bare)[0])
             return f"a mapping; each key: {names.allowed}; each value: {self.items.allowed}"
         if get_origin(self.bare) is Literal:
@@ -184,8 +216,14 @@ class Shape:
         raise TypeError(f"no words for {self.bare!r}: give the type a Rule")
 
 
+def extras(field: FieldInfo) -> dict[str, Any]:
+    """What `option` was told of a field beside what pydantic knows: unit, secret, shown_default."""
+    assert isinstance(field.json_schema_extra, dict)
+    return field.json_schema_extra
+
+
 def is_secret(field: FieldInfo) -> bool:
-    return bool(field.json_schema_extra["secret"])
+    return bool(extras(field)["secret"])
 
 
 def holds_secrets(shape: Shape | None) -> bool:
@@ -199,11 +237,32 @@ def holds_secrets(shape: Shape | None) -> bool:
     return holds_secrets(shape.items)
 
 
-def walk(section: type[Section], path: str) -> Iterator[tuple[str, FieldInfo, Shape]]:
+def descriptions(section: type[Section]) -> Mapping[str, str]:
+    """
+    What stands below each key of a section, inherited ones too: what the key is for.
+
+    Read when it is asked for: the reference of the pillar wants it, and no apply does.
+    """
+    texts: dict[str, str] = {}
+    for cls in reversed(section.__mro__[: section.__mro__.index(Section)]):
+        (parsed,) = ast.parse(inspect.getsource(cls)).body
+        assert isinstance(parsed, ast.ClassDef)
+        for key, text in pairwise(parsed.body):
+            if isinstance(key, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                texts[ast.unparse(key.target)] = inspect.cleandoc(str(text.value.value))
+    return texts
+
+
+def walk(section: type[Section], path: str, described: bool = False) -> Iterator[tuple[str, FieldInfo, Shape]]:
     """
     Every key below a section, in order, as (path, field, shape); `[]` stands for the entries of a list.
+
+    described
+        Whether fields get their descriptions, for which the schema's source is read.
     """
+    texts = descriptions(section) if described else {}
     for name, field in section.model_fields.items():
+        field.description = field.description or texts.get(name)
         shape = Shape.of_field(field)
         here = f"{path}.{name}"
         yield here, field, shape
@@ -212,4 +271,4 @@ def walk(section: type[Section], path: str) -> Iterator[tuple[str, FieldInfo, Sh
             here = f"{here}[]" if get_origin(below.bare) is list else here
             below = below.items
         if below.section:
-            yield from walk(below.section, here)
+            yield from walk(below.section, here, described)

@@ -10,14 +10,18 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from . import directory
 from .csv_file import CsvItem, master
 from .csv_people import load
 from .environments import secrets, without_secrets
 from .everyone import Everyone, Person
-from .hash_cache import CacheError, hashes
+from .hash_cache import CacheError, hashes, marks
 from .hashing import HashingError
+from .hub_keys import config_of
 from .report import ROOT, path, problems
+from .servers import directories
 from .site import Plasma
+from .trust import load as load_authorities
 
 # A pillar that is wrong in one way five thousand times need not be read five thousand times.
 MOST = 50
@@ -58,9 +62,11 @@ def check(pillar: dict[Any, Any], opts: Mapping[str, Any] | None = None) -> tupl
             rows.extend(people)
             lines.extend(wrong)
         if plasma:
+            plasma.trust, wrong = load_authorities(plasma.trust, opts)
+            lines.extend(wrong)
             everyone = Everyone(plasma, rows)
             lines.extend(everyone.problems())
-    if lines:
+    if lines or not everyone:
         return {}, [*lines[:MOST], f"... and {len(lines) - MOST} more problems"] if len(lines) > MOST else lines
     try:
         return _completed(everyone, master(opts).get("cachedir")), []
@@ -79,32 +85,42 @@ def _files(given: Any) -> dict[str, bool]:
 
 _CSV_FILES = TypeAdapter(list[CsvItem])
 # What states get in another form than it was written in.
-_REWRITTEN = frozenset({"users", "users_csv", "groups", "admins", "quota", "quotas", "environments"})
+_REWRITTEN = {"users", "users_csv", "groups", "admins", "quota", "quotas", "environments"}
 
 
 def _completed(everyone: Everyone, cachedir: str | None) -> dict[str, Any]:
     # Salt writes the pillar and the arguments of states to files on the server, and the files outlive the run: no form
     # of a plain password may be in it.
     users = everyone.users()
-    known = hashes(everyone.passwords(), cachedir)
+    known, marked = (found(everyone.passwords(), cachedir) for found in (hashes, marks))
     for user in users:
         if user["name"] in known:
             user["password_hash"] = known[user["name"]]
+        if user["name"] in marked:
+            user["password_mark"] = marked[user["name"]]
     dns = everyone.plasma.https.dns
     plasma = everyone.plasma.model_dump(mode="json", exclude=_REWRITTEN)
     if dns:
         # Kept apart from what states get as arguments, which Salt shows.
         del plasma["https"]["dns"]["environment"]
-    return {
+    directory_secrets = directory.secrets(everyone.plasma.directory)
+    for name in directory.SECRETS if everyone.plasma.directory else ():
+        del plasma["directory"][name]
+    completed = {
         **plasma,
         "https_secrets": dict(dns.environment) if dns else {},
+        "directory_secrets": directory_secrets,
         "users": users,
         "groups": everyone.groups(),
+        "external_groups": everyone.external_groups(),
         "admins": everyone.admins(),
+        "admin_groups": everyone.admin_groups(),
         "quotas": everyone.quotas(),
         "environments": [without_secrets(one) for one in everyone.plasma.environments],
         "environment_secrets": secrets(everyone.plasma.environments),
+        "server_directories": directories(everyone.plasma.servers),
     }
+    return {**completed, "hub_config": config_of(completed)}
 
 
 def _misplaced(pillar: dict[Any, Any]) -> list[str]:

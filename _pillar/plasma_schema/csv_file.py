@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import BeforeValidator
 
-from .base import Rule, Section, option, refuse
+from .base import Section, checked, option
+from .hub_rules import NotAllowed
 from .report import show
 from .rules import check_line
 
@@ -27,31 +28,25 @@ _HOME = Path(__file__).resolve().parents[2]
 def _csv_file(text: str) -> str:
     check_line(text, 200)
     if not text.endswith((".csv", ".csv.gpg", ".csv.asc")):
-        raise refuse("does not end with .csv, .csv.gpg or .csv.asc")
+        raise NotAllowed("does not end with .csv, .csv.gpg or .csv.asc")
     if not text.isprintable() or not text.isascii() or ".." in text.split("/"):
-        raise refuse("has a character outside of printable ASCII, or `..` as a part")
+        raise NotAllowed("has a character outside of printable ASCII, or `..` as a part")
     return text
 
 
-CsvFile = Annotated[
-    str,
-    AfterValidator(_csv_file),
-    Rule(
-        "the name of a file beside the pillar files, or an absolute path on the controller, that ends with .csv, "
-        ".csv.gpg or .csv.asc"
-    ),
-]
+CsvFile = checked(
+    _csv_file,
+    "the name of a file beside the pillar files, or an absolute path on the controller, that ends with .csv, "
+    ".csv.gpg or .csv.asc",
+)
 
 
 class CsvEntry(Section):
-    file: CsvFile = option(
-        example="students.csv",
-        description="The file. A plain name is looked for beside the pillar files. One that ends with `.gpg` or `.asc` "
-        "is decrypted with the keys of the encrypted pillar.",
-    )
-    absent: bool = option(
-        False, example=True, description="Remove the accounts of everybody in the file; homes are kept in archives."
-    )
+    file: CsvFile = option(example="students.csv")
+    """The file. A plain name is looked for beside the pillar files. One that ends with `.gpg` or `.asc` is decrypted
+    with the keys of the encrypted pillar."""
+    absent: bool = option(False, example=True)
+    """Remove the accounts of everybody in the file; homes are kept in archives."""
 
 
 def _named(value: Any) -> Any:
@@ -82,7 +77,7 @@ def read(name: str, opts: Mapping[str, Any] | None) -> tuple[bytes, bool]:
 
     Raises FileProblem.
     """
-    path = _find(name, opts)
+    path = find(name, opts)
     try:
         # Not blocking: the file may be a pipe that nobody writes to.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -112,7 +107,8 @@ def _reason(error: OSError) -> str:
     return f"cannot be read ({error.strerror})."
 
 
-def _find(name: str, opts: Mapping[str, Any] | None) -> Path:
+def find(name: str, opts: Mapping[str, Any] | None) -> Path:
+    """Where a file that pillar names is: beside the pillar files, or at its absolute path. Raises FileProblem."""
     if name.startswith("/"):
         return Path(name)
     roots = master(opts).get("pillar_roots") or {}

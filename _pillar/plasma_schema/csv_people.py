@@ -11,16 +11,15 @@ import codecs
 import csv
 import difflib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
-from .base import FOUND
 from .csv_file import FileProblem, read
 from .everyone import COLUMNS, Person, cell
 from .people import User
-from .report import reason, shape_at
+from .report import contradictions, reason, shape_at
 
 KNOWN = tuple(dict.fromkeys(COLUMNS.values()))
 MOST_LINES = 60_000
@@ -40,6 +39,14 @@ _OTHER_NAMES = {
     "gecos": "fullname",
     "realname": "fullname",
     "policy": "password_policy",
+}
+
+
+# What a cell stands for where that is no text; what does not look like it stays one, and is refused as such.
+_TYPED: dict[str, Callable[[str], Any]] = {
+    "group": str.split,
+    "uid": lambda text: int(text) if text.isascii() and text.isdigit() and len(text) < 20 else text,
+    "admin": lambda text: {"true": True, "yes": True, "false": False, "no": False}.get(text.lower(), text),
 }
 
 
@@ -181,7 +188,7 @@ def _row(name: str, number: int, cells: dict[str, str]) -> Iterator[str | tuple[
         if len(key) == 2:
             given.setdefault(key[0], {})[key[1]] = value
         else:
-            given[key[0]] = value.split() if column == "group" else value
+            given[key[0]] = _TYPED.get(column, lambda text: text)(value)
     if "password" not in given and "password_hash" not in given:
         column = "password" if "password" in cells else "password_hash"
         yield f"{name}:{number}: {column} is empty. Allowed: {shape_at(User, (column,)).words}."
@@ -194,10 +201,11 @@ def _row(name: str, number: int, cells: dict[str, str]) -> Iterator[str | tuple[
 def _problems(name: str, number: int, error: ValidationError) -> Iterator[str]:
     for item in error.errors(include_url=False, include_input=False):
         loc = item["loc"]
-        if item["type"] != FOUND:
+        found = contradictions(item)
+        if not found:
             where = cell(name, number, loc or ("name",))
             yield f"{where} {reason(item)}. Allowed: {shape_at(User, loc).words}."
             continue
-        for below, why, other in item["ctx"]["found"]:
+        for below, why, other in found:
             where = cell(name, number, (*loc, *below))
             yield f"{where} names a group twice." if other else f"{where} {why}."

@@ -8,12 +8,11 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator
-
-from .base import Found, Rule, Section, option, refuse
-from .names import Membership
+from .base import Found, Section, checked, option
+from .hub_rules import NotAllowed
+from .names import GroupAnywhere
 from .people import repeated
 from .rules import (
     BuildArgument,
@@ -44,34 +43,32 @@ def _repository(text: str) -> str:
     # The name that people have at the server is the one account of all: `git@`.
     check_url(text.replace("git@", "", 1) if text.startswith("ssh://git@") else text, ("https", "http", "ssh", "git"))
     if not _PLAIN_URL.fullmatch(text):
-        raise refuse("has no path, or a character in it that no repository's address needs")
+        raise NotAllowed("has no path, or a character in it that no repository's address needs")
     return text
 
 
-Repository = Annotated[
-    str,
-    AfterValidator(_repository),
-    Rule("an https://, http://, ssh:// or git:// URL without a password in it, or git@HOST:PATH"),
-]
+Repository = checked(
+    _repository, "an https://, http://, ssh:// or git:// URL without a password in it, or git@HOST:PATH"
+)
 
 
 def _credential(text: str) -> str:
     if not text:
-        raise refuse("is empty")
+        raise NotAllowed("is empty")
     return check_line(text, 500)
 
 
-Credential = Annotated[str, AfterValidator(_credential), Rule("one line of text of at most 500 characters")]
+Credential = checked(_credential, "one line of text of at most 500 characters")
 
 
 def _private_key(text: str) -> str:
     if len(text) > 20_000:
-        raise refuse("is longer than 20000 characters")
+        raise NotAllowed("is longer than 20000 characters")
     match = _KEY.fullmatch(text.strip() + "\n")
     if not match:
-        raise refuse("is not a private key in PEM format")
+        raise NotAllowed("is not a private key in PEM format")
     if "ENCRYPTED" in match["kind"] + match["body"] or _cipher(match["body"]) not in (None, b"none"):
-        raise refuse("is protected by a passphrase, which nobody is there to type")
+        raise NotAllowed("is protected by a passphrase, which nobody is there to type")
     return text.strip() + "\n"
 
 
@@ -87,129 +84,79 @@ def _cipher(body: str) -> bytes | None:
     return content[len(_OPENSSH) + 4 : len(_OPENSSH) + 4 + length]
 
 
-PrivateKey = Annotated[
-    str,
-    AfterValidator(_private_key),
-    Rule("a private key of SSH without a passphrase, all its lines, as `ssh-keygen -t ed25519` makes it"),
-]
+PrivateKey = checked(
+    _private_key, "a private key of SSH without a passphrase, all its lines, as `ssh-keygen -t ed25519` makes it"
+)
 
 
 def _known_hosts(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if not lines or len(text) > 20_000 or not all(_KNOWN_HOST.fullmatch(line) for line in lines):
-        raise refuse("is not what ssh keeps in known_hosts")
+        raise NotAllowed("is not what ssh keeps in known_hosts")
     return "".join(f"{line}\n" for line in lines)
 
 
-KnownHosts = Annotated[
-    str,
-    AfterValidator(_known_hosts),
-    Rule("lines such as `ssh-keyscan HOST` prints: HOST KIND KEY"),
-]
+KnownHosts = checked(_known_hosts, "lines such as `ssh-keyscan HOST` prints: HOST KIND KEY")
 
 
 class Credentials(Section):
-    username: Credential = option(
-        "git",
-        example="deploy",
-        description="User name. Services that take a token do not mind which one comes with it.",
-    )
-    password: Credential = option(
-        secret=True, example="glpat-0123456789", description="Password, or better a token that can only read."
-    )
+    username: Credential = option("git", example="deploy")
+    """User name. Services that take a token do not mind which one comes with it."""
+    password: Credential = option(secret=True, example="glpat-0123456789")
+    """Password, or better a token that can only read."""
 
 
 class Environment(Section):
-    name: EnvironmentName = option(
-        example="python-course", description="Name of the environment, and of its directory in people's homes."
-    )
+    name: EnvironmentName = option(example="python-course")
+    """Name of the environment, and of its directory in people's homes."""
     repository: Repository | None = option(
         None,
         shown_default="required, unless `image` or `absent`",
         example="https://github.com/plasmabio/template-python",
-        description="Git repository that describes it.",
     )
-    ref: GitRef = option(
-        "HEAD",
-        example="v1.2",
-        description="Tag, branch or commit (all 40 digits) to build. It is built again when a tag or branch has moved.",
+    """Git repository that describes it."""
+    ref: GitRef = option("HEAD", example="v1.2")
+    """Tag, branch or commit (all 40 digits) to build. It is built again when a tag or branch has moved."""
+    image: PinnedImage | None = option(None, example="registry.example.org/course:2026")
+    """A ready image, in place of `repository`. It is downloaded when the engine does not have it."""
+    image_file: ServerPath | None = option(None, example="/srv/images/course.tar")
+    """Archive of `docker save` on the server that holds `image`, where no registry can be reached."""
+    memory: EnvironmentMemory | None = option(None, shown_default="`plasma.limits.memory`", example="4G", unit="bytes")
+    """Memory of each server of this environment."""
+    cpu: EnvironmentCpu | None = option(None, shown_default="`plasma.limits.cpu`", example=4, unit="CPUs")
+    """Processor time of each server."""
+    groups: list[GroupAnywhere] | None = option(
+        None, shown_default="as the page Permissions has it", example=["biology"]
     )
-    image: PinnedImage | None = option(
-        None,
-        example="registry.example.org/course:2026",
-        description="A ready image, in place of `repository`. It is downloaded when the engine does not have it.",
-    )
-    image_file: ServerPath | None = option(
-        None,
-        example="/srv/images/course.tar",
-        description="Archive of `docker save` on the server that holds `image`, where no registry can be reached.",
-    )
-    memory: EnvironmentMemory | None = option(
-        None,
-        shown_default="`plasma.limits.memory`",
-        example="4G",
-        unit="bytes",
-        description="Memory of each server of this environment.",
-    )
-    cpu: EnvironmentCpu | None = option(
-        None, shown_default="`plasma.limits.cpu`", example=4, unit="CPUs", description="Processor time of each server."
-    )
-    groups: list[Membership] | None = option(
-        None,
-        shown_default="as the page Permissions has it",
-        example=["biology"],
-        description="Groups whose members may use it. Set, the list is the whole truth; `[]` leaves it to "
-        "`plasma.permissions.default`.",
-    )
+    """Groups whose members may use it, of `plasma.groups`, of users, or of a directory. Set, the list is the whole
+    truth; `[]` leaves it to `plasma.permissions.default`."""
     description: Line | None = option(
-        None,
-        shown_default="as the page Environments has it",
-        example="First steps in Python",
-        description="What users read about it.",
+        None, shown_default="as the page Environments has it", example="First steps in Python"
     )
-    build_args: dict[BuildArgument, Line] = option(
-        dict,
-        secret=True,
-        example={"PYTHON_VERSION": "3.12"},
-        description="Arguments of the build. The image keeps them: no place for passwords.",
-    )
-    credentials: Credentials | None = option(
-        None,
-        example={"password": "glpat-0123456789"},
-        description="For a private repository with an https:// URL, or for the registry of `image`.",
-    )
+    """What users read about it."""
+    build_args: dict[BuildArgument, Line] = option(dict, secret=True, example={"PYTHON_VERSION": "3.12"})
+    """Arguments of the build. The image keeps them: no place for passwords."""
+    credentials: Credentials | None = option(None, example={"password": "glpat-0123456789"})
+    """For a private repository with an https:// URL, or for the registry of `image`."""
     deploy_key: PrivateKey | None = option(
         None,
         secret=True,
         example="-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmU=\n"
         "-----END OPENSSH PRIVATE KEY-----\n",
-        description="Private key for a repository with an ssh:// or git@HOST:PATH address.",
     )
+    """Private key for a repository with an ssh:// or git@HOST:PATH address."""
     known_hosts: KnownHosts | None = option(
         None,
         shown_default="required with `deploy_key`",
         example="git.example.org ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGbNmVb0f3y8PzTb6Gq1n9zqJQKX6mEwS4DqK5JbWc0v",
-        description="Keys of the host that the repository is on; no other host gets the connection.",
     )
-    replace: bool = option(
-        False,
-        example=True,
-        description="Once this one is built, remove what pillar made of the same name from another reference. Without "
-        "it both stay.",
-    )
-    absent: bool = option(
-        False,
-        example=True,
-        description="Remove every environment of this name. The entry's other keys may stay as they are.",
-    )
-    wait: int = option(
-        0,
-        ge=0,
-        le=86400,
-        unit="seconds",
-        example=3600,
-        description="With `absent`: how long to wait for people to stop their servers, before the removal is refused.",
-    )
+    """Keys of the host that the repository is on; no other host gets the connection."""
+    replace: bool = option(False, example=True)
+    """Once this one is built, remove what pillar made of the same name from another reference. Without it both stay."""
+    absent: bool = option(False, example=True)
+    """Remove every environment of this name. The entry's other keys may stay as they are."""
+    wait: int = option(0, ge=0, le=86400, unit="seconds", example=3600)
+    """With `absent`: how long to wait for people to stop their servers, before the removal is refused."""
 
     def found(self) -> Iterable[Found]:
         yield from repeated(self.groups or (), "groups")

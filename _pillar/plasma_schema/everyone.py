@@ -25,6 +25,11 @@ COLUMNS: dict[tuple[str, ...], str] = {
     ("quota",): "quota_soft",
     ("fullname",): "fullname",
     ("password_policy",): "password_policy",
+    ("was",): "was",
+    ("uid",): "uid",
+    ("home",): "home",
+    ("shell",): "shell",
+    ("admin",): "admin",
 }
 
 # The directory in which plasma_users keeps the homes of people who were removed.
@@ -51,9 +56,10 @@ class Person(NamedTuple):
 
 def cell(file: str, line: int, key: tuple[str | int, ...] = ()) -> str:
     """A place in a CSV file, for a message."""
-    while key and key not in COLUMNS:
-        key = key[:-1]
-    return f"{file}:{line}: {COLUMNS[key]}" if key else f"{file}:{line}:"
+    names = tuple(map(str, key))
+    while names and names not in COLUMNS:
+        names = names[:-1]
+    return f"{file}:{line}: {COLUMNS[names]}" if names else f"{file}:{line}:"
 
 
 class Everyone:
@@ -75,6 +81,8 @@ class Everyone:
             for index, group in enumerate(plasma.groups)
             if group.quota and not group.absent
         }
+        self._removed = {group.name for group in plasma.groups if group.absent}
+        self._external = {group.name for group in plasma.groups if group.external}
         self._shared: dict[tuple[str, ...], Limits] = {}
 
     def problems(self) -> Iterator[str]:
@@ -83,46 +91,45 @@ class Everyone:
         yield from self._groups()
         yield from self._homes()
         yield from self._limits()
+        yield from self._absent()
+
+    def _absent(self) -> Iterator[str]:
+        """Lists that name people or groups who go."""
         gone = {person.user.name: person for person in self.people if person.user.absent}
-        for index, name in enumerate(self.plasma.admins):
-            if name in gone:
-                place = gone[name].place("name" if gone[name].file else "absent")
-                yield f"{path(('admins', index))}: {show(name)} is a user who is absent: {place}."
         open_to = self.plasma.ssh.open_to
-        for index, name in enumerate(open_to.users):
-            if name in gone:
-                place = gone[name].place("name" if gone[name].file else "absent")
-                yield f"{path(('ssh', 'open_to', 'users', index))}: {show(name)} is a user who is absent: {place}."
-        removed = {group.name for group in self.plasma.groups if group.absent}
+        for where, names in ((("admins",), self.plasma.admins), (("ssh", "open_to", "users"), open_to.users)):
+            for index, name in enumerate(names):
+                if name in gone:
+                    place = gone[name].place("name" if gone[name].file else "absent")
+                    yield f"{path((*where, index))}: {show(name)} is a user who is absent: {place}."
         for index, name in enumerate(open_to.groups):
-            if name in removed:
+            if name in self._removed:
                 where = path(("ssh", "open_to", "groups", index))
                 yield f"{where}: {show(name)} is a group that is absent in {path(('groups',))}."
-        yield from self._granted()
-
-    def _granted(self) -> Iterator[str]:
-        """The hub's service gives environments to the groups it knows, and to no others."""
-        known = {group["name"] for group in self.groups()}
-        for index, environment in enumerate(self.plasma.environments):
-            for place, name in enumerate(() if environment.absent else environment.groups or ()):
-                if name not in known:
-                    where = path(("environments", index, "groups", place))
-                    yield f"{where}: {show(name)} is neither in {path(('groups',))} nor a group of a user."
 
     def _repeated(self) -> Iterator[str]:
-        names: dict[str, Person] = {}
-        uids: dict[int, Person] = {}
+        known: dict[tuple[str, str | int], Person] = {}
         for person in self.people:
-            for key, value, known in (("name", person.user.name, names), ("uid", person.user.uid, uids)):
+            for key, value in (("name", person.user.name), ("uid", person.user.uid)):
                 if value is None:
                     continue
-                if value in known:
-                    yield person.line((key,), value, f"is already the value of {known[value].place(key)}")
-                else:
-                    known[value] = person
+                first = known.setdefault((key, value), person)
+                if first is not person:
+                    yield person.line((key,), value, f"is already the value of {first.place(key)}")
+        former: dict[str, Person] = {}
+        groups = {group.name: index for index, group in enumerate(self.plasma.groups)}
+        for person in self.people:
+            was = person.user.was
+            if was is None or was == person.user.name:
+                continue
+            if ("name", was) in known:
+                yield person.line(("was",), was, f"is the name of a user: {known['name', was].place('name')}")
+            elif was in groups:
+                yield person.line(("was",), was, f"is the name of a group: {path(('groups', groups[was], 'name'))}")
+            elif former.setdefault(was, person) is not person:
+                yield person.line(("was",), was, f"is already the value of {former[was].place('was')}")
 
     def _groups(self) -> Iterator[str]:
-        removed = {group.name for group in self.plasma.groups if group.absent}
         # Each user has a group of the same name, with nobody else in it.
         own = {person.user.name: person for person in self.people if not person.user.absent}
         for index, group in enumerate(self.plasma.groups):
@@ -131,13 +138,15 @@ class Everyone:
                 yield f"{path(('groups', index, 'name'))}: {show(group.name)} is the name of a user too: {place}."
         for person in self.people:
             for index, name in enumerate(() if person.user.absent else person.user.groups):
-                if name in removed:
+                if name in self._removed:
                     yield person.line(("groups", index), name, f"is a group that is absent in {path(('groups',))}")
+                elif name in self._external:
+                    yield person.line(("groups", index), name, "is a group of a directory, which has its members there")
                 elif name in own:
                     yield person.line(
                         ("groups", index), name, f"is the group of one user alone: {own[name].place('name')}"
                     )
-            if person.user.name in removed and not person.user.absent:
+            if person.user.name in self._removed and not person.user.absent:
                 yield person.line(
                     ("name",), person.user.name, f"has a group of that name too, which is absent in {path(('groups',))}"
                 )
@@ -217,22 +226,7 @@ class Everyone:
 
     def users(self) -> list[dict[str, Any]]:
         """What states get of each user, without passwords."""
-        records = []
-        for person in self.people:
-            user = person.user
-            record: dict[str, Any] = {"name": user.name}
-            if user.absent:
-                record["absent"] = True
-                if user.remove_home:
-                    record["remove_home"] = True
-            else:
-                record["groups"], record["shell"] = list(user.groups), user.shell
-                for key in ("password_hash", "password_policy", "uid", "fullname", "home"):
-                    value = getattr(user, key)
-                    if value is not None:
-                        record[key] = value
-            records.append(record)
-        return records
+        return [_record(person.user) for person in self.people]
 
     def passwords(self) -> list[tuple[str, str]]:
         """Names and passwords of those who have one in plain text: for the hashing, and nothing else."""
@@ -244,7 +238,7 @@ class Everyone:
 
     def groups(self) -> list[dict[str, Any]]:
         """The declared groups, and every other one that a user is to be in and that no package brings."""
-        made = [_group(group) for group in self.plasma.groups]
+        made = [_group(group) for group in self.plasma.groups if not group.external]
         known = {group.name for group in self.plasma.groups}
         for person in self.people:
             for name in () if person.user.absent else person.user.groups:
@@ -253,27 +247,29 @@ class Everyone:
                     made.append({"name": name, "absent": False})
         return made
 
+    def external_groups(self) -> list[str]:
+        """The groups that the server has to know from elsewhere: declared so, or named by an environment alone."""
+        made = {group["name"] for group in self.groups()}
+        granted = (name for one in self.plasma.environments if not one.absent for name in one.groups or ())
+        return [name for name in dict.fromkeys([*sorted(self._external), *granted]) if name not in made]
+
     def admins(self) -> list[str]:
-        """The administrators of the hub, each once."""
+        """The administrators of the hub who are named, each once."""
+        named = (name for name in self.plasma.admins if not name.startswith("%"))
         marked = (person.user.name for person in self.people if person.user.admin)
-        return list(dict.fromkeys([*self.plasma.admins, *marked]))
+        return list(dict.fromkeys([*named, *marked]))
+
+    def admin_groups(self) -> list[str]:
+        """The groups whose members administer the hub."""
+        return [name[1:] for name in self.plasma.admins if name.startswith("%")]
 
     def quotas(self) -> dict[str, Any]:
         """Everything about disk quotas, in bytes and files."""
         assigned: dict[tuple[tuple[str, int], ...], list[str]] = {}
-        shares: dict[int, tuple[tuple[str, int], ...]] = {}
         for person in self.people:
-            if person.user.absent:
-                continue
-            found = self.effective(person.user)
-            # Most people share one mapping with everybody in the same groups.
-            key = shares.get(id(found)) if person.user.quota is None else None
-            if key is None:
-                key = tuple((name, found[name].value) for name in KEYS if name in found)
-                if person.user.quota is None:
-                    shares[id(found)] = key
-            if key:
-                assigned.setdefault(key, []).append(person.user.name)
+            found = {} if person.user.absent else self.effective(person.user)
+            if numbers_of := tuple((name, found[name].value) for name in KEYS if name in found):
+                assigned.setdefault(numbers_of, []).append(person.user.name)
         totals = [
             {"name": group.name, "limits": numbers(total)}
             for group in self.plasma.groups
@@ -285,19 +281,25 @@ class Everyone:
             "enabled": anywhere if given.enabled is None else given.enabled,
             "device": given.device,
             "unmanaged": given.unmanaged,
-            "grace": {
-                "block": quota.grace,
-                "inode": quota.grace if quota.inodes.grace is None else quota.inodes.grace,
-            },
+            "grace": {"block": quota.grace, "inode": quota.grace if quota.inodes.grace is None else quota.inodes.grace},
             "default": numbers(self._default),
             "assigned": [{"limits": dict(key), "users": names} for key, names in assigned.items()],
             "groups": totals,
+            # Who is in them is known on the server alone.
+            "members": [
+                {"group": group.name, "limits": numbers({**self._default, **self._by_group[group.name]})}
+                for group in self.plasma.groups
+                if group.external and group.name in self._by_group
+            ],
         }
 
 
 def _group(group: Group) -> dict[str, Any]:
-    record: dict[str, Any] = {"name": group.name}
-    if group.gid is not None:
-        record["gid"] = group.gid
-    record["absent"] = group.absent
-    return record
+    return group.model_dump(include={"name", "gid", "absent"}, exclude_none=True)
+
+
+def _record(user: User) -> dict[str, Any]:
+    if user.absent:
+        return {"name": user.name, "absent": True, **({"remove_home": True} if user.remove_home else {})}
+    keys = ("name", "was", "groups", "shell", "password_hash", "password_policy", "uid", "fullname", "home")
+    return user.model_dump(include=set(keys), exclude_none=True)

@@ -27,7 +27,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +82,33 @@ def hashes(people: Sequence[tuple[str, str]], cachedir: str | None) -> dict[str,
         ) from None
 
 
+def marks(people: Sequence[tuple[str, str]], cachedir: str | None) -> dict[str, str]:
+    """
+    A mark of each person's password, which changes when the password does: a server is to tell that from a hash that
+    another controller made. It begins with what stands for this controller.
+
+    people, cachedir
+        As for `hashes`, which comes first.
+
+    Returns {name: mark}: without the key, which stays here, marks cannot be told from noise. Raises CacheError.
+    """
+    key = None
+    if people and cachedir is not None:
+        with _directory(cachedir) as directory:
+            key = _read(directory, _KEY)
+    if key is None:
+        return {}
+    controller = hmac.digest(key, b"mark", hashlib.sha256).hex()[:8]
+    texts = {name: f"mark\0{name}\0{password}".encode() for name, password in people}
+    return {name: f"{controller}.{hmac.digest(key, text, hashlib.sha256).hex()[:16]}" for name, text in texts.items()}
+
+
 def _place(cachedir: str) -> str:
     return str(Path(cachedir, *_PARTS))
 
 
 @contextlib.contextmanager
-def _directory(cachedir: str) -> Iterator[int]:
+def _directory(cachedir: str) -> Generator[int]:
     """
     The directory, open, made where it is missing: everything in it is reached through this descriptor.
 
@@ -127,7 +148,7 @@ def _directory(cachedir: str) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _locked(directory: int) -> Iterator[None]:
+def _locked(directory: int) -> Generator[None]:
     """One run at a time makes hashes; salt-ssh compiles the pillars of several servers at once."""
     lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
     try:

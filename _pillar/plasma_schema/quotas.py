@@ -12,8 +12,8 @@ from .rules import DiskSize, pattern, size_bytes
 
 Device = pattern(
     r"/dev/[A-Za-z0-9._/+:-]+|(?:UUID|PARTUUID)=[A-Fa-f0-9-]+|(?:LABEL|PARTLABEL)=[A-Za-z0-9._+-]+",
+    "is not the name of a device",
     "a device as fstab names it: /dev/NAME, UUID=..., PARTUUID=..., LABEL=... or PARTLABEL=...",
-    hint="is not the name of a device",
 )
 
 
@@ -22,12 +22,10 @@ def _grace(description: str) -> Any:
 
 
 class Inodes(Section):
-    soft: int | None = option(
-        None, ge=0, le=10**12, unit="files", example=200000, description="Soft limit; 0 is no limit."
-    )
-    hard: int | None = option(
-        None, ge=0, le=10**12, unit="files", example=250000, description="Hard limit; 0 is no limit."
-    )
+    soft: int | None = option(None, ge=0, le=10**12, unit="files", example=200000)
+    """Soft limit; 0 is no limit."""
+    hard: int | None = option(None, ge=0, le=10**12, unit="files", example=250000)
+    """Hard limit; 0 is no limit."""
 
     def found(self) -> Iterable[Found]:
         if self.soft and self.hard and self.soft > self.hard:
@@ -35,21 +33,12 @@ class Inodes(Section):
 
 
 class Quota(Section):
-    soft: DiskSize | None = option(
-        None,
-        unit="bytes",
-        example="10G",
-        description="Disk space that may be exceeded for the time of `grace`; `0K` is no limit, null sets none here.",
-    )
-    hard: DiskSize | None = option(
-        None,
-        unit="bytes",
-        example="12G",
-        description="Disk space that can never be exceeded; `0K` is no limit, null sets none here.",
-    )
-    inodes: Inodes = option(
-        Inodes, example={"soft": 200000, "hard": 250000}, description="Limits of the number of files."
-    )
+    soft: DiskSize | None = option(None, unit="bytes", example="10G")
+    """Disk space that may be exceeded for the time of `grace`; `0K` is no limit, null sets none here."""
+    hard: DiskSize | None = option(None, unit="bytes", example="12G")
+    """Disk space that can never be exceeded; `0K` is no limit, null sets none here."""
+    inodes: Inodes = option(Inodes, example={"soft": 200000, "hard": 250000})
+    """Limits of the number of files."""
 
     def found(self) -> Iterable[Found]:
         if self.soft and self.hard and 0 < size_bytes(self.hard) < size_bytes(self.soft):
@@ -61,30 +50,21 @@ class DefaultInodes(Inodes):
 
 
 class DefaultQuota(Quota):
-    inodes: DefaultInodes = option(
-        DefaultInodes, example={"soft": 200000, "hard": 250000}, description="Limits of the number of files."
+    inodes: DefaultInodes = option(  # ty: ignore[incompatible-mutable-override] # sections are not written to
+        DefaultInodes, example={"soft": 200000, "hard": 250000}
     )
+    """Limits of the number of files."""
     grace: int | None = _grace("How long a soft limit may be exceeded; null keeps the system's seven days.")
 
 
 class Quotas(Section):
-    enabled: bool | None = option(
-        None,
-        shown_default="true when a quota is set anywhere",
-        example=True,
-        description="Whether disk quotas are switched on on the server.",
-    )
-    device: Device | None = option(
-        None,
-        example="LABEL=cloudimg-rootfs",
-        description="The file system that holds the homes; null finds it.",
-    )
-    unmanaged: bool = option(
-        False,
-        example=True,
-        description="Whether `plasma.quota` also limits people who have an account on the server but are not named in "
-        "pillar. Never root, an account of the system or the SSH user.",
-    )
+    enabled: bool | None = option(None, shown_default="true when a quota is set anywhere", example=True)
+    """Whether disk quotas are switched on on the server."""
+    device: Device | None = option(None, example="LABEL=cloudimg-rootfs")
+    """The file system that holds the homes; null finds it."""
+    unmanaged: bool = option(False, example=True)
+    """Whether `plasma.quota` also limits people who have an account on the server but are not named in pillar. Never
+    root, an account of the system or the SSH user."""
 
 
 # A limit by its name in the completed pillar, and its place below a quota.

@@ -12,14 +12,24 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .base import FOUND, REFUSED, Section, Shape, holds_secrets, is_secret, walk
+from .base import Contradictions, Found, Section, Shape, holds_secrets, is_secret, walk
+from .hub_rules import NotAllowed
 
 ROOT = "plasma"
 HIDDEN = "********"
 # Logins in addresses, also in half-written ones, and what follows a question mark, which may be a token.
 _LOGIN = re.compile(r"([a-z][a-z0-9+.-]*://)?(.*)@", re.DOTALL)
 _QUERY = re.compile(r"(?<=\?).*", re.DOTALL)
+# Keys and certificates: with their headings, or a line of their inside. Digests have no other letters than those of
+# hexadecimal numbers.
+_PEM = re.compile(
+    r"-----(BEGIN|END)|PRIVATE KEY|^[ \t]*(?=\S*[G-Zg-z])[A-Za-z0-9+][A-Za-z0-9+/]{47,}={0,2}[ \t\r]*$", re.MULTILINE
+)
+# Of the languages of Europe: an umlaut is shown as one.
+_LETTER = re.compile("[\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f]")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+# What somebody may have meant as a key.
+_KEY = re.compile("[A-Za-z][A-Za-z_-]{0,24}")
 
 _REASONS = {
     "missing": "is required",
@@ -45,8 +55,8 @@ def problems(error: ValidationError, given: Any, root: type[Section]) -> Iterato
     """
     for item in error.errors(include_url=False):
         kind, loc = item["type"], item["loc"]
-        if kind == FOUND:
-            for below, why, other in item["ctx"]["found"]:
+        if found := contradictions(item):
+            for below, why, other in found:
                 why = f"{why} {path((*loc, *other))}" if other else why
                 yield _value_line(root, given, (*loc, *below), why, related=True)
         elif kind in ("extra_forbidden", "invalid_key"):
@@ -61,7 +71,14 @@ def problems(error: ValidationError, given: Any, root: type[Section]) -> Iterato
 
 def reason(item: Mapping[str, Any]) -> str:
     """Why a value is wrong, of one of pydantic's errors: the end of a sentence."""
-    return item["ctx"]["reason"] if item["type"] == REFUSED else _REASONS.get(item["type"], "is not allowed here")
+    error = item.get("ctx", {}).get("error")
+    return str(error) if isinstance(error, NotAllowed) else _REASONS.get(item["type"], "is not allowed here")
+
+
+def contradictions(item: Mapping[str, Any]) -> list[Found]:
+    """What a check of several keys found, when that is what one of pydantic's errors is about."""
+    error = item.get("ctx", {}).get("error")
+    return error.found if isinstance(error, Contradictions) else []
 
 
 def shape_at(root: type[Section], loc: tuple[Any, ...]) -> Shape:
@@ -81,16 +98,19 @@ def path(loc: tuple[Any, ...]) -> str:
 
 
 def show(value: Any) -> str:
-    """A value on one line, in ASCII, so that look-alikes and control characters can be seen."""
+    """A value on one line; but for Latin letters in ASCII, so that look-alikes and control characters can be seen."""
     if isinstance(value, dict):
         return "a mapping" if value else "an empty mapping"
     if isinstance(value, list):
         return f"a list of {len(value)}" if value else "an empty list"
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 128:
         return "a number of more than 38 digits"
+    if isinstance(value, str) and _PEM.search(value):
+        return HIDDEN
     if isinstance(value, str):
         value = _without_login(value)
-        return json.dumps(value if len(value) <= 100 else f"{value[:100]}...")
+        value = value if len(value) <= 100 else f"{value[:100]}..."
+        return f'"{"".join(char if _LETTER.match(char) else json.dumps(char)[1:-1] for char in value)}"'
     if value is None or isinstance(value, bool | int | float):
         return json.dumps(value)
     return f"a {type(value).__name__}"
@@ -141,10 +161,15 @@ def _advice(value: Any, shape: Shape) -> str:
 
 def _unknown_key(root: type[Section], loc: tuple[Any, ...]) -> str:
     parent, _ = _shape_at(root, loc[:-1])
-    name, known = loc[-1], list(parent.section.model_fields)
+    name, known = loc[-1], list(parent.section.model_fields) if parent.section else []
     if not isinstance(name, str):
         return f"{path(loc[:-1])}: unknown key {show(name)}, which is no text. Known: {', '.join(known)}."
-    line = f"{path(loc)}: unknown key"
+    head = name.partition(":")[0]
+    if head != name and head in known:
+        return f"{path(loc[:-1])}: a blank is missing after `{head}:`."
+    # A password that lost its key, or the blank before it, is read as a key.
+    astray = holds_secrets(parent) and not _KEY.fullmatch(name)
+    line = f"{path((*loc[:-1], HIDDEN) if astray else loc)}: unknown key"
     spelled = name.lower().replace("-", "_")
     close = difflib.get_close_matches(spelled, known, n=1, cutoff=0.75)
     # A key that belongs to another section.
@@ -181,5 +206,5 @@ def _shape_at(root: type[Section], loc: tuple[Any, ...]) -> tuple[Shape, bool]:
             field = shape.section.model_fields[part]
             shape, secret = Shape.of_field(field), secret or is_secret(field)
         else:
-            shape = shape.items
+            shape = shape.items or shape
     return shape, secret

@@ -18,7 +18,7 @@ import tljh_plasma
 from tests.support import engine
 from tests.support.shell import SupportError
 
-from . import account, options, processes
+from . import options, processes
 from .hub import START_TIMEOUT, Hub
 from .options import DevError, Options
 from .watch import Watch
@@ -32,14 +32,10 @@ def say(text: str) -> None:
     print(f"\n[make dev] {text}", flush=True)
 
 
-def main(arguments: list[str]) -> int:
+def main() -> int:
     """Run the hub until somebody ends it. Returns the exit code."""
     try:
-        if arguments == ["--clean"]:
-            # For `make clean`, which removes the directory.
-            account.remove()
-        else:
-            run(options.read(os.environ))
+        run(options.read(os.environ))
     except (DevError, SupportError) as error:
         say(f"Error: {error}")
         return 1
@@ -52,18 +48,19 @@ def run(wanted: Options) -> None:
     Raises:
         DevError, SupportError: it cannot be started.
     """
+    notes = passwords(wanted.admins)
     wanted.directory.mkdir(mode=0o700, exist_ok=True)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stopping.set())
-    with only_one(wanted.directory), docker_engine() as host, administrators(wanted) as (admins, notes):
+    with only_one(wanted.directory), docker_engine() as host:
         processes.adopt_orphans()
         hub = Hub(wanted, host)
         try:
-            hub.prepare(admins)
+            hub.prepare()
             hub.start_proxy()
             hub.start()
             if wait_until_ready(hub):
-                say(welcome(hub, admins, notes))
+                say(welcome(hub, notes))
                 watch(hub)
         finally:
             say("Stopping: hub, proxy and users' servers (data and images stay)")
@@ -104,32 +101,31 @@ def docker_engine() -> Iterator[str]:
                 engine.stop_engine()
 
 
-@contextmanager
-def administrators(wanted: Options) -> Iterator[tuple[tuple[str, ...], list[str]]]:
-    """Find out who administers the hub, and what there is to say about their passwords.
+def passwords(admins: tuple[str, ...]) -> list[str]:
+    """Check that administrators can use the hub, and return what there is to say about their passwords.
 
-    Where there is nobody but root an account is made; it is closed again at the end.
+    Raises:
+        DevError: there is none, or one who cannot.
     """
     from tljh_plasma.accounts import AccountError, find_account
 
-    if not wanted.admins:
-        password = account.make()
-        try:
-            yield (account.NAME,), [f"It was made for this, with the password {password} until this ends."]
-        finally:
-            account.lock()
-        return
+    if not admins:
+        raise DevError("there is nobody but root, who may not use the hub: name an account with PLASMA_DEV_ADMIN=.")
     notes = []
-    for name in wanted.admins:
+    for name in admins:
         try:
             find_account(name)
         except AccountError as error:
             raise DevError(
                 f"{name} cannot be the administrator ({error.reason}): name one with PLASMA_DEV_ADMIN="
             ) from error
-        if not account.has_password(name):
+        # Root can tell; what everybody else is told is no answer.
+        status = subprocess.run(
+            ["passwd", "--status", name], capture_output=True, text=True, check=False
+        ).stdout.split()
+        if status[1:2] and status[1] not in ("P", "PS"):
             notes.append(f"{name} has no password to log in with: set one with 'sudo passwd {name}'.")
-    yield wanted.admins, notes
+    return notes
 
 
 def wait_until_ready(hub: Hub) -> bool:
@@ -149,14 +145,12 @@ def wait_until_ready(hub: Hub) -> bool:
     return False
 
 
-def welcome(hub: Hub, admins: tuple[str, ...], notes: list[str]) -> str:
+def welcome(hub: Hub, notes: list[str]) -> str:
     """Return what somebody needs to know to begin."""
-    here = Path.cwd()
-    directory = hub.options.directory
-    shown = directory.relative_to(here) if directory.is_relative_to(here) else directory
+    shown = os.path.relpath(hub.options.directory)
     lines = [
         f"Plasma runs at {hub.options.url}",
-        f"administrator  {', '.join(admins)}, with the password of the account on this machine",
+        f"administrator  {', '.join(hub.options.admins)}, with the password of the account on this machine",
         *(f"               {note}" for note in notes),
         f"settings       {shown}/config/config.yaml",
         f"data           {shown}/state",
@@ -184,4 +178,4 @@ def watch(hub: Hub) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

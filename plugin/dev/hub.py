@@ -14,7 +14,7 @@ from pathlib import Path
 
 import docker
 from tljh_plasma import config_file, firewall
-from tljh_plasma.build_container import LABEL_UID as BUILD_LABEL
+from tljh_plasma.builds.container import LABEL_UID as BUILD_LABEL
 
 from .options import DevError, Options, free_ports
 from .processes import Child, kill_orphans
@@ -62,11 +62,8 @@ class Hub:
         """Where databases and secrets are."""
         return self.options.directory / "state"
 
-    def prepare(self, admins: tuple[str, ...]) -> None:
+    def prepare(self) -> None:
         """Make directories and settings; what is there stays, but for what a run decides.
-
-        Args:
-            admins: accounts that administer the hub, beside those that config.yaml names.
 
         Raises:
             DevError: config.yaml cannot be used.
@@ -81,7 +78,7 @@ class Hub:
             config_file.update(
                 self.config_file,
                 {
-                    "users.admin": [*named, *(name for name in admins if name not in named)],
+                    "users.admin": [*named, *(name for name in self.options.admins if name not in named)],
                     "http.address": "127.0.0.1",
                     "http.port": self.options.port,
                     "traefik_api.port": self._api_port,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -35,10 +36,8 @@ class Child:
     ) -> None:
         self.name = name
         self.log = log
-        setpriv = shutil.which("setpriv")
-        prefix = [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []
         self._process = subprocess.Popen(
-            [*prefix, *command],
+            ["setpriv", "--pdeathsig", "TERM", "--", *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -46,7 +45,7 @@ class Child:
             cwd=cwd,
             start_new_session=True,
         )
-        self._copier = threading.Thread(target=self._copy, args=(shown,), name=f"log of {name}", daemon=True)
+        self._copier = threading.Thread(target=self._copy, args=(shown,), daemon=True)
         self._copier.start()
 
     def _copy(self, shown: bool) -> None:
@@ -76,10 +75,8 @@ class Child:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
     def finish(self) -> None:
         """Wait for the end of its output, once everything that writes there has ended."""
@@ -91,8 +88,6 @@ def adopt_orphans() -> None:
 
     Services of a hub that was killed go on otherwise. Where the kernel cannot do it, they do.
     """
-    import ctypes
-
     pr_set_child_subreaper = 36
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
 
@@ -106,21 +101,13 @@ def kill_orphans(*keep: int) -> None:
     end = time.monotonic() + PATIENCE
     while (left := set(_children()) - set(keep)) and time.monotonic() < end:
         for pid in left:
-            try:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-            except (ProcessLookupError, ChildProcessError):
-                continue
 
 
 def _children() -> list[int]:
     found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            # The name before it, in brackets, may hold anything.
-            state, parent = status.read_text(errors="replace").rpartition(")")[2].split()[:2]
-        except (OSError, ValueError):  # it has just ended
-            continue
-        if int(parent) == os.getpid() and state != "Z":
-            found.append(int(status.parent.name))
+    for children in Path("/proc/self/task").glob("*/children"):
+        found += map(int, children.read_text().split())
     return found

@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tljh_plasma import theme
 from tljh_plasma.service import __main__ as entry
-from tljh_plasma.service import app
-from traitlets import default
+
+if TYPE_CHECKING:
+    from tljh_plasma.service.app import PlasmaService
 
 
-class Current:
-    """What the files are called in pages, for browsers that keep them: another name after each change."""
+def load() -> type[PlasmaService]:
+    """Load the service, which takes longer than the hub waits for an answer where the machine is busy."""
+    from tljh_plasma import theme
+    from tljh_plasma.service.app import PlasmaService
+    from traitlets import default
 
-    def __str__(self) -> str:
-        return theme.version_hash()
+    class Current:
+        """What the files are called in pages, for browsers that keep them: another name after each change."""
 
+        def __str__(self) -> str:
+            return theme.version_hash()
 
-class DevService(app.PlasmaService):
-    """The service with more to say in its log."""
+    class DevService(PlasmaService):
+        """The service with more to say in its log."""
 
-    @default("log_level")
-    def _default_log_level(self) -> int:
-        return logging.DEBUG
+        @default("log_level")
+        def _default_log_level(self) -> int:
+            return logging.DEBUG
 
-    def init_settings(self) -> dict[str, Any]:
-        """Return Tornado's settings."""
-        return {**super().init_settings(), "version_hash": Current()}
+        def init_settings(self) -> dict[str, Any]:
+            """Return Tornado's settings."""
+            return {**super().init_settings(), "version_hash": Current()}
+
+    return DevService
 
 
 if __name__ == "__main__":
-    sys.exit(entry.main(lambda: DevService))
+    sys.exit(entry.main(load))

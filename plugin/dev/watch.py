@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 # Templates and style sheets are read again by themselves.
@@ -21,16 +20,9 @@ class Watch:
         self._seen = self._look()
 
     def _look(self) -> dict[Path, int]:
-        return dict(self._dates())
-
-    def _dates(self) -> Iterable[tuple[Path, int]]:
-        for directory in self._directories:
-            for pattern in CODE:
-                for path in directory.rglob(pattern):
-                    try:
-                        yield path, path.stat().st_mtime_ns
-                    except FileNotFoundError:  # an editor's temporary file
-                        continue
+        files = (path for directory in self._directories for pattern in CODE for path in directory.rglob(pattern))
+        # An editor's temporary file may be gone by now.
+        return {path: path.stat().st_mtime_ns for path in files if path.exists()}
 
     def changed(self) -> list[Path]:
         """Return what was added, changed or removed since the last call."""

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
+import pickle
 import secrets
 import subprocess
 import sys
 import time
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.pool import NullPool
-from support_hub import NETWORK
-from tljh_plasma import build_container
+from support_hub import NETWORK, environments_database
 from tljh_plasma.builds import Builder, BuildRequest
-from tljh_plasma.reach import Reach, entry
+from tljh_plasma.builds import container as builders
+from tljh_plasma.settings import Settings
 from tljh_repo2docker.database.manager import ImagesDatabaseManager
 from tljh_repo2docker.database.schemas import DockerImageOutSchema
-from tljh_repo2docker.dbutil import upgrade_if_needed
 
 from tests.support import git_repository
 
@@ -32,15 +30,8 @@ PATIENCE = 120
 
 def make_database(path: Path) -> str:
     """Make tljh-repo2docker's database; returns its URL."""
-    url = f"sqlite+aiosqlite:///{path}"
-    before = os.environ["PATH"]
-    # tljh-repo2docker runs alembic by its name.
-    os.environ["PATH"] = f"{Path(sys.executable).parent}:{before}"
-    try:
-        upgrade_if_needed(url)
-    finally:
-        os.environ["PATH"] = before
-    return url
+    path.write_bytes(environments_database())
+    return f"sqlite+aiosqlite:///{path}"
 
 
 def sessions(url: str):
@@ -66,8 +57,6 @@ class Bench:
         self.client = client
         self.builder_image = builder_image
         self.environment = environment
-        # Where repositories are served: this machine.
-        self.allow = [git_repository.bridge_address()]
         self.prefix = f"plasmat-b{secrets.token_hex(3)}"
         self.context = sessions(self.database_url)
         self.manager = ImagesDatabaseManager()
@@ -94,17 +83,17 @@ class Bench:
         """Name of an image of this bench."""
         return f"{self.prefix}-{name}:1"
 
+    def settings(self, **options: Any) -> Settings:
+        """The settings of the service, with other values for those of the builder: image, parallel, timeout."""
+        defaults = {"image": self.builder_image, "timeout": PATIENCE}
+        builder = {f"builder_{name}": value for name, value in {**defaults, **options}.items()}
+        # Where repositories are served: this machine.
+        return Settings(network_name=NETWORK, network_builds=(git_repository.bridge_address(),), **builder)
+
     @asynccontextmanager
     async def builder(self, **options: Any):
         """A builder as the service has it, closed at the end."""
-        defaults = {
-            "image": self.builder_image,
-            "parallel": 2,
-            "timeout": PATIENCE,
-            "network": NETWORK,
-            "reach": Reach(tuple(map(entry, self.allow))),
-        }
-        made = Builder(self.context, self.manager, **{**defaults, **options})
+        made = Builder(self.context, self.manager, self.settings(**options))
         try:
             yield made
         finally:
@@ -127,9 +116,9 @@ class Bench:
 
     def containers(self) -> list[Any]:
         """Builders of this bench."""
-        label = [build_container.LABEL_UID]
+        label = [builders.LABEL_UID]
         found = self.client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
-        return [one for one in found if one.labels[build_container.LABEL_BUILD].startswith(self.prefix)]
+        return [one for one in found if one.labels[builders.LABEL_BUILD].startswith(self.prefix)]
 
     def image_id(self, image: str) -> str | None:
         """Id of an image, or None."""
@@ -184,23 +173,19 @@ async def wait_for_line(builder: Builder, image: str, text: str) -> str:
     return await asyncio.wait_for(reading(), PATIENCE)
 
 
-# A service in a process of its own, to be killed: its arguments are JSON.
+# A service in a process of its own, to be killed: it is told a pickle of a dict, in hexadecimal digits.
 SERVICE = """
-import asyncio, json, sys
+import asyncio, json, pickle, sys
 sys.path[:0] = json.loads(sys.argv[1])
 import support_builds
-from tljh_plasma.builds import Builder, BuildRequest
-from tljh_plasma.reach import Reach, entry
+from tljh_plasma.builds import Builder
 from tljh_repo2docker.database.manager import ImagesDatabaseManager
 
 async def main():
-    told = json.loads(sys.stdin.readline())
-    reach = Reach(tuple(map(entry, told["allow"])))
-    builder = Builder(
-        support_builds.sessions(told["database"]), ImagesDatabaseManager(), reach=reach, **told["options"]
-    )
-    for values in told["requests"]:
-        await builder.submit(BuildRequest(**values))
+    told = pickle.loads(bytes.fromhex(sys.stdin.readline()))
+    builder = Builder(support_builds.sessions(told["database"]), ImagesDatabaseManager(), told["settings"])
+    for request in told["requests"]:
+        await builder.submit(request)
     print("submitted", flush=True)
     while True:
         await asyncio.sleep(3600)
@@ -219,14 +204,9 @@ def start_service(bench: Bench, requests: list[BuildRequest], **options: Any) ->
         stdout=subprocess.PIPE,
         text=True,
     )
-    told = {
-        "database": bench.database_url,
-        "allow": bench.allow,
-        "options": {"image": bench.builder_image, "timeout": PATIENCE, "network": NETWORK, **options},
-        "requests": [asdict(request) for request in requests],
-    }
+    told = {"database": bench.database_url, "settings": bench.settings(**options), "requests": requests}
     assert process.stdin and process.stdout
-    process.stdin.write(json.dumps(told) + "\n")
+    process.stdin.write(pickle.dumps(told).hex() + "\n")
     process.stdin.flush()
     assert process.stdout.readline() == "submitted\n"
     return process

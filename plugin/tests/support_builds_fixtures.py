@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+
 import pytest
 from support_builds import Bench
 
 from tests.support import git_repository
 from tests.support.builder_image import builder_image
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Run tests that are coroutines, each in an event loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}))
+    return True
 
 
 @pytest.fixture(scope="session")

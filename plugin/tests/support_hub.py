@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -56,6 +58,19 @@ def wait_until(check, timeout: float, what: str, interval: float = 0.1) -> Any:
         time.sleep(interval)
 
 
+@functools.cache
+def environments_database() -> bytes:
+    """An empty database of environments, whose tables take two seconds to make."""
+    from tljh_repo2docker.dbutil import write_alembic_ini
+
+    with tempfile.TemporaryDirectory() as scratch:
+        ini, made = Path(scratch, "alembic.ini"), Path(scratch, "made.sqlite")
+        write_alembic_ini(ini, f"sqlite+aiosqlite:///{made}")
+        alembic = Path(sys.executable).parent / "alembic"
+        subprocess.run([alembic, "-c", ini, "upgrade", "head"], check=True, capture_output=True, timeout=120)
+        return made.read_bytes()
+
+
 class Hub:
     """Traefik and JupyterHub with the plugin, configured by a config.yaml."""
 
@@ -83,6 +98,8 @@ class Hub:
         settings = {"service_port": self.service_port, "network": {"name": NETWORK, "builds": list(builds)}}
         (prefix / "config" / "jupyterhub_config.d").mkdir(parents=True)
         (prefix / "state").mkdir()
+        (prefix / "state" / "tljh_repo2docker.sqlite").write_bytes(environments_database())
+        (prefix / "state" / "tljh_repo2docker.sqlite").chmod(0o600)
         (prefix / "config" / "config.yaml").write_text(
             f"base_url: {base_url}\n"
             f"users:\n  admin: [{admin}]\n"
@@ -96,6 +113,8 @@ class Hub:
             f"c.JupyterHub.services.append({{'name': 'tests', 'api_token': '{self.token}', 'admin': True}})\n"
             f"c.PlasmaSpawner.notices_dir = {str(prefix / 'notices')!r}\n"
             f"c.PlasmaSpawner.files_dir = {str(prefix / 'files')!r}\n"
+            # A server that ends by itself is noticed soon, and not after half a minute.
+            "c.Spawner.poll_interval = 5\n"
             "c.JupyterHub.log_level = 10\n"
             # A busy machine takes its time to start a server.
             "c.Spawner.http_timeout = 180\n"

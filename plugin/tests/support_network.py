@@ -123,9 +123,10 @@ def from_namespace(namespace: str, *targets: str) -> dict[str, str]:
     return json.loads(done.stdout)
 
 
-def host_addresses() -> list[str]:
-    """The IPv4 addresses of the host but loopback."""
-    links = json.loads(subprocess.run(["ip", "-j", "-4", "addr"], capture_output=True, check=True).stdout)
+def host_addresses(*selection: str) -> list[str]:
+    """The IPv4 addresses of the host but loopback: all, or those of what ``ip addr show`` selects."""
+    shown = subprocess.run(["ip", "-j", "-4", "addr", "show", *selection], capture_output=True, check=True)
+    links = json.loads(shown.stdout)
     found = [info["local"] for link in links for info in link.get("addr_info", [])]
     return [address for address in found if not ipaddress.ip_address(address).is_loopback]
 

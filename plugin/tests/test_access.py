@@ -1,15 +1,12 @@
-"""Permissions: the file, its migrations, and the rule."""
+"""Permissions: the file, its upgrades, and the rule."""
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import stat
 import threading
 
 import pytest
-from alembic import command
-from alembic.config import Config
 from tljh_plasma import access
 from tljh_plasma.access import AccessError, Entry, Store
 
@@ -69,7 +66,6 @@ def test_17_what_was_read_outlives_its_connection(store):
     """Permissions used to be a query that ran after its session was closed."""
     store.set_groups({"a:1": ["maths"]})
     entries = store.all()
-    store.engine.dispose()
     store.path.unlink()
     assert entries == {"a:1": Entry(("maths",))}
 
@@ -117,19 +113,8 @@ def test_upgrade_of_a_current_file_leaves_it_alone(store):
 def test_an_older_file_is_copied_before_it_is_migrated(store, tmp_path, monkeypatch):
     """With a further migration beside those there are."""
     store.set_groups({"a:1": ["maths"]})
-    package = tmp_path / "migrated"
-    shutil.copytree(access.Path(access.__file__).parent / "migrations", package)
-    (package / "versions" / "v3_note.py").write_text(
-        "import sqlalchemy as sa\nfrom alembic import op\n"
-        "revision = '3'\ndown_revision = '2'\n"
-        "def upgrade():\n    op.add_column('descriptions', sa.Column('note', sa.Unicode(10)))\n"
-    )
-    original = Config.set_main_option
-    monkeypatch.setattr(
-        Config,
-        "set_main_option",
-        lambda self, name, value: original(self, name, str(package) if name == "script_location" else value),
-    )
+    later = ("ALTER TABLE descriptions ADD COLUMN note VARCHAR(10)",)
+    monkeypatch.setattr(access, "MIGRATIONS", {**access.MIGRATIONS, "3": later})
     store.upgrade()
     copy = tmp_path / "plasma.sqlite.2.bak"
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
@@ -139,12 +124,24 @@ def test_an_older_file_is_copied_before_it_is_migrated(store, tmp_path, monkeypa
     assert Store(copy).get("a:1") == store.get("a:1") == Entry(("maths",))
 
 
-def test_the_migrations_make_the_tables_of_the_code(store):
-    config = Config()
-    config.set_main_option("script_location", "tljh_plasma:migrations")
-    with store.engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.check(config)
+def test_a_file_of_the_former_release_is_taken_as_it_is(store):
+    """Its tables were made by Alembic."""
+    store.path.unlink()
+    with sqlite3.connect(store.path) as connection:
+        connection.executescript(
+            "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
+            "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num));"
+            'CREATE TABLE permissions (image VARCHAR(512) NOT NULL, "group" VARCHAR(64) NOT NULL, '
+            'PRIMARY KEY (image, "group"));'
+            "CREATE TABLE descriptions (image VARCHAR(512) NOT NULL, text VARCHAR(1024) NOT NULL, PRIMARY KEY (image));"
+            "CREATE TABLE pillar (image VARCHAR(512) NOT NULL, PRIMARY KEY (image));"
+            "INSERT INTO alembic_version VALUES ('2'); INSERT INTO permissions VALUES ('a:1', 'maths');"
+        )
+    before = store.path.read_bytes()
+    store.upgrade()
+    assert store.path.read_bytes() == before
+    store.set_description("a:1", "Statistics")
+    assert store.get("a:1") == Entry(("maths",), "Statistics")
 
 
 def test_a_file_of_a_newer_release_is_refused(store):
@@ -175,3 +172,12 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
 )
 def test_who_may_start(groups, mine, admin, open_by_default, expected):
     assert access.may_start(Entry(groups), mine, admin=admin, open_by_default=open_by_default) is expected
+
+
+def test_a_group_with_another_name_keeps_its_permissions(store):
+    store.set_groups({"course:1": ["anna", "maths"], "course:2": ["anna", "hanna"]})
+    store.rename_group("anna", "hanna")
+    assert {image: entry.groups for image, entry in store.all().items()} == {
+        "course:1": ("hanna", "maths"),
+        "course:2": ("hanna",),
+    }

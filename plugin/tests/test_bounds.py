@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import pwd
+from types import SimpleNamespace
+
 import pytest
 from jupyterhub import orm
+from jupyterhub.apihandlers.users import UserTokenListAPIHandler
 from sqlalchemy import JSON, Unicode, text
-from tljh_plasma import bounds
+from tljh_plasma import bounds, handlers
 from tornado import web
 
 
@@ -88,9 +94,8 @@ def test_long_notes_and_lists_are_refused_before_anything_is_stored(db, ada):
     assert db.query(orm.APIToken).count() == 0
 
 
-def test_the_oldest_logins_make_way(db, ada, monkeypatch):
+def test_the_oldest_logins_make_way(db, ada):
     """Those at servers and services, and those under way; tokens that somebody asked for stay."""
-    monkeypatch.setattr(bounds, "SESSIONS", 10)
     orm.APIToken.new(user=ada, note="asked for")
     client = db.query(orm.OAuthClient).filter_by(identifier="service-plasma").one()
     for number in range(bounds.CODES + 10):
@@ -122,3 +127,84 @@ def test_what_was_kept_before_is_cut(db, ada):
         "large": {},
         "small": {"image": "course:1"},
     }
+
+
+# Who asks for a token.
+
+
+class Asking(bounds.TokensHandler):
+    """A request for a token, as JupyterHub answers it; what it needs of a hub is this."""
+
+    current_user = None
+    settings = {"token_expires_in_max_seconds": 0}
+    check_xsrf_cookie = _resolve_roles_and_scopes = lambda self: None
+
+    def __init__(self, body, authenticated) -> None:
+        self.request = SimpleNamespace(method="POST", body=json.dumps(body).encode() if body is not None else b"")
+        # By name and password, or by a token.
+        self.given = isinstance(body, dict) and "auth" in body
+        self.maker = authenticated
+        if not self.given:
+            self.current_user = authenticated
+
+    def __setattr__(self, name, value):
+        super().__setattr__("current_user" if name == "_jupyterhub_user" else name, value)
+
+    async def authenticate(self, data):
+        return self.maker.name
+
+    def find_user(self, name):
+        return self.maker if name == self.maker.name else SimpleNamespace(name=name, new_api_token=self.made)
+
+    def made(self, note, **rest):
+        self.noted = note
+        # Enough is known.
+        raise ValueError
+
+    def _check_number(self, user) -> None:
+        pass
+
+
+@pytest.fixture
+def noted(monkeypatch):
+    """A function that asks for a token for ada and returns its note.
+
+    Asking for a name is an error: anybody may send such a request, and it would hold up the hub.
+    """
+
+    def look_up(name):
+        raise AssertionError(name)
+
+    handlers.check_bodies()
+    monkeypatch.setattr(pwd, "getpwnam", look_up)
+    monkeypatch.setattr(UserTokenListAPIHandler, "get_scope_filter", lambda self, scope: lambda whose, kind: True)
+
+    def ask(maker, body):
+        request = Asking(body, maker)
+        maker.new_api_token = request.made
+        with pytest.raises(web.HTTPError):
+            asyncio.run(request.post("ada"))
+        return request.noted
+
+    return ask
+
+
+def test_a_token_for_somebody_else_names_who_was_authenticated(noted):
+    """And not whom the request names: that may be made up, or nobody at all."""
+    bob, service = SimpleNamespace(name="bob"), orm.Service(name="grades")
+    claimed = {"auth": {"username": "ada", "password": "x"}, "note": "mine"}
+    assert noted(bob, claimed) == "mine (requested by user bob)"
+    assert noted(bob, {"auth": {"dialogue": "key"}, "note": "mine"}) == "mine (requested by user bob)"
+    assert noted(service, None) == "Token (requested by service grades)"
+    assert noted(bob, {}) == "Token (requested by user bob)"
+    assert noted(bob, {"note": "a" * 450}).endswith("a (requested by user bob)")
+    # For oneself it is what was written.
+    ada = SimpleNamespace(name="ada")
+    assert noted(ada, claimed) == noted(ada, {"note": "mine"}) == "mine"
+    assert noted(ada, None) == "Requested via api"
+
+
+def test_a_note_that_is_no_text_is_refused(noted):
+    request = Asking({"note": 5}, SimpleNamespace(name="ada"))
+    with pytest.raises(web.HTTPError, match="400"):
+        asyncio.run(request.post("ada"))

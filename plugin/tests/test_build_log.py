@@ -1,11 +1,13 @@
-"""build_log: what is kept, what readers get, and what is taken out."""
+"""builds.log: what is kept, what readers get, and what is taken out."""
 
 from __future__ import annotations
 
 import asyncio
 
 import pytest
-from tljh_plasma.build_log import CUT, HEAD_LINES, MAX_LINE, MAX_PENDING, REDACTED, TAIL_LINES, BuildLog, Redactor
+from tljh_plasma.builds.log import CUT, HEAD_LINES, MAX_LINE, MAX_PENDING, REDACTED, TAIL_LINES, BuildLog, Redactor
+
+pytest_plugins = ["support_builds_fixtures"]
 
 
 def numbered(first: int, last: int) -> str:
@@ -16,61 +18,49 @@ async def collect(log: BuildLog) -> str:
     return "".join([piece async for piece in log.follow()])
 
 
-def test_everything_is_kept_up_to_the_limits():
-    async def scenario():
-        log = BuildLog()
-        log.feed(numbered(1, HEAD_LINES + TAIL_LINES))
-        assert log.text() == numbered(1, HEAD_LINES + TAIL_LINES)
-        log.feed(numbered(HEAD_LINES + TAIL_LINES + 1, HEAD_LINES + TAIL_LINES + 7))
-        log.end()
-        kept = numbered(1, HEAD_LINES) + "[7 lines are left out here]\n"
-        kept += numbered(HEAD_LINES + 8, HEAD_LINES + TAIL_LINES + 7)
-        assert log.text() == kept == await collect(log)
-
-    asyncio.run(scenario())
+async def test_everything_is_kept_up_to_the_limits():
+    log = BuildLog()
+    log.feed(numbered(1, HEAD_LINES + TAIL_LINES))
+    assert log.text() == numbered(1, HEAD_LINES + TAIL_LINES)
+    log.feed(numbered(HEAD_LINES + TAIL_LINES + 1, HEAD_LINES + TAIL_LINES + 7))
+    log.end()
+    kept = numbered(1, HEAD_LINES) + "[7 lines are left out here]\n"
+    kept += numbered(HEAD_LINES + 8, HEAD_LINES + TAIL_LINES + 7)
+    assert log.text() == kept == await collect(log)
 
 
-def test_a_reader_sees_every_line_live_though_not_all_are_kept():
-    async def scenario():
-        log = BuildLog(head=2, tail=3)
-        reading = asyncio.create_task(collect(log))
-        for number in range(1, 101):
-            log.feed(numbered(number, number))
-            await asyncio.sleep(0)
-        log.end()
-        assert await reading == numbered(1, 100)
-        assert log.text() == numbered(1, 2) + "[95 lines are left out here]\n" + numbered(98, 100)
-
-    asyncio.run(scenario())
-
-
-def test_a_reader_that_stops_reading_is_told_what_it_missed():
-    async def scenario():
-        log = BuildLog(head=2, tail=3)
-        log.feed(numbered(1, 4))
-        reader = log.follow()
-        assert await anext(reader) == numbered(1, 4)
-        log.feed(numbered(5, 20))
-        assert await anext(reader) == "[13 lines are left out here]\n" + numbered(18, 20)
-        log.feed(numbered(21, 21))
-        assert await anext(reader) == numbered(21, 21)
-
-    asyncio.run(scenario())
-
-
-def test_a_line_reaches_all_readers_at_once():
-    async def scenario():
-        log = BuildLog()
-        readers = [log.follow() for _ in range(20)]
-        waiting = [asyncio.ensure_future(anext(reader)) for reader in readers]
+async def test_a_reader_sees_every_line_live_though_not_all_are_kept():
+    log = BuildLog(head=2, tail=3)
+    reading = asyncio.create_task(collect(log))
+    for number in range(1, 101):
+        log.feed(numbered(number, number))
         await asyncio.sleep(0)
-        log.feed("one")
-        await asyncio.sleep(0)
-        assert not any(task.done() for task in waiting), "the line has not ended"
-        log.feed(" line\n")
-        assert await asyncio.wait_for(asyncio.gather(*waiting), 0.5) == ["one line\n"] * 20
+    log.end()
+    assert await reading == numbered(1, 100)
+    assert log.text() == numbered(1, 2) + "[95 lines are left out here]\n" + numbered(98, 100)
 
-    asyncio.run(scenario())
+
+async def test_a_reader_that_stops_reading_is_told_what_it_missed():
+    log = BuildLog(head=2, tail=3)
+    log.feed(numbered(1, 4))
+    reader = log.follow()
+    assert await anext(reader) == numbered(1, 4)
+    log.feed(numbered(5, 20))
+    assert await anext(reader) == "[13 lines are left out here]\n" + numbered(18, 20)
+    log.feed(numbered(21, 21))
+    assert await anext(reader) == numbered(21, 21)
+
+
+async def test_a_line_reaches_all_readers_at_once():
+    log = BuildLog()
+    readers = [log.follow() for _ in range(20)]
+    waiting = [asyncio.ensure_future(anext(reader)) for reader in readers]
+    await asyncio.sleep(0)
+    log.feed("one")
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in waiting), "the line has not ended"
+    log.feed(" line\n")
+    assert await asyncio.wait_for(asyncio.gather(*waiting), 0.5) == ["one line\n"] * 20
 
 
 @pytest.mark.parametrize(
@@ -86,46 +76,37 @@ def test_a_line_reaches_all_readers_at_once():
         ([b"bad \xff byte\n"], "bad \ufffd byte\n"),
     ],
 )
-def test_lines(pieces, expected):
-    async def scenario():
-        log = BuildLog()
-        for piece in pieces:
-            log.feed(piece)
+async def test_lines(pieces, expected):
+    log = BuildLog()
+    for piece in pieces:
+        log.feed(piece)
+    log.end()
+    assert log.text() == expected
+
+
+async def test_long_lines_are_cut_and_use_no_memory():
+    log = BuildLog()
+    log.feed("x" * (MAX_LINE + 1) + "\n" + "y" * MAX_LINE + "\n")
+    assert log.text() == "x" * MAX_LINE + CUT + "\n" + "y" * MAX_LINE + "\n"
+    for _ in range(20):
+        log.feed("z" * MAX_PENDING)
+    assert len(log._pending) == MAX_PENDING
+    log.feed("\nnext\n")
+    assert log.text().endswith("z" * MAX_LINE + CUT + "\nnext\n")
+
+
+async def test_no_part_of_a_secret_survives_a_cut():
+    secret = "s3cret-s3cret"
+    for before in range(MAX_LINE - len(secret) - 1, MAX_LINE + 2):
+        log = BuildLog(Redactor("bob", secret))
+        log.feed("." * before + secret[:5])
+        log.feed(secret[5:] + "." * 100 + "\n")
+        assert "s3" not in log.text()
+    for before in range(MAX_PENDING - len(secret) - 1, MAX_PENDING + 2):
+        log = BuildLog(Redactor("bob", secret))
+        log.feed("." * before + secret + "." * MAX_PENDING + secret)
         log.end()
-        assert log.text() == expected
-
-    asyncio.run(scenario())
-
-
-def test_long_lines_are_cut_and_use_no_memory():
-    async def scenario():
-        log = BuildLog()
-        log.feed("x" * (MAX_LINE + 1) + "\n" + "y" * MAX_LINE + "\n")
-        assert log.text() == "x" * MAX_LINE + CUT + "\n" + "y" * MAX_LINE + "\n"
-        for _ in range(20):
-            log.feed("z" * MAX_PENDING)
-        assert len(log._pending) == MAX_PENDING
-        log.feed("\nnext\n")
-        assert log.text().endswith("z" * MAX_LINE + CUT + "\nnext\n")
-
-    asyncio.run(scenario())
-
-
-def test_no_part_of_a_secret_survives_a_cut():
-    async def scenario():
-        secret = "s3cret-s3cret"
-        for before in range(MAX_LINE - len(secret) - 1, MAX_LINE + 2):
-            log = BuildLog(Redactor("bob", secret))
-            log.feed("." * before + secret[:5])
-            log.feed(secret[5:] + "." * 100 + "\n")
-            assert "s3" not in log.text()
-        for before in range(MAX_PENDING - len(secret) - 1, MAX_PENDING + 2):
-            log = BuildLog(Redactor("bob", secret))
-            log.feed("." * before + secret + "." * MAX_PENDING + secret)
-            log.end()
-            assert "s3" not in log.text()
-
-    asyncio.run(scenario())
+        assert "s3" not in log.text()
 
 
 PASSWORD = "p@ss w%rd/é+"
@@ -157,11 +138,8 @@ def test_user_names_are_taken_out_as_words():
     assert Redactor()("nothing to hide") == "nothing to hide"
 
 
-def test_our_own_lines_are_redacted_too():
-    async def scenario():
-        log = BuildLog(Redactor("", "hunter2"))
-        log.feed("half a line")
-        log.say("The engine said hunter2.")
-        assert log.text() == f"half a line\nThe engine said {REDACTED}.\n"
-
-    asyncio.run(scenario())
+async def test_our_own_lines_are_redacted_too():
+    log = BuildLog(Redactor("", "hunter2"))
+    log.feed("half a line")
+    log.say("The engine said hunter2.")
+    assert log.text() == f"half a line\nThe engine said {REDACTED}.\n"

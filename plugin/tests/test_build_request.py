@@ -1,12 +1,12 @@
-"""build_request: what may be built, and under which name."""
+"""builds.request: what may be built, and under which name."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
-from tljh_plasma.build_container import command, configuration
-from tljh_plasma.build_request import BuildRefused, BuildRequest, checked, image_name
+from tljh_plasma.builds.container import command, configuration
+from tljh_plasma.builds.request import BuildRefused, BuildRequest, checked, image_name
 
 GOOD = BuildRequest("course:abc1234", "https://example.org/teacher/course", "abc1234", "Course", owner="ada")
 UID = "6f1c8a52-6a83-4d0c-9d0e-3f3b8f6a0a11"

@@ -1,4 +1,4 @@
-"""build_sources: which ready images, ssh repositories, keys and known hosts are taken."""
+"""builds.sources: which ready images, ssh repositories, keys and known hosts are taken."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from dataclasses import replace
 
 import pytest
 from support_ssh import make_key
-from tljh_plasma import build_sources as sources
-from tljh_plasma.build_container import command, configuration
-from tljh_plasma.build_request import BuildRefused, BuildRequest, checked, image_name
-from tljh_plasma.build_sources import Unusable
+from tljh_plasma.builds import sources
+from tljh_plasma.builds.container import command, configuration
+from tljh_plasma.builds.request import BuildRefused, BuildRequest, checked, image_name
 
 DIGEST = "0123456789abcdef" * 4
 HOSTS = "git.example.org ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGq\n"
@@ -186,7 +185,7 @@ def test_keys_that_are_refused(tmp_path):
         fake_key(b"aes256-ctr"),
         fake_key().replace("-----END", ""),
     ):
-        with pytest.raises(Unusable) as caught:
+        with pytest.raises(BuildRefused) as caught:
             sources.private_key(text)
         assert str(caught.value).endswith(".") and text.strip() not in str(caught.value)
 

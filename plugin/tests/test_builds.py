@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import time
 
@@ -12,9 +11,10 @@ from docker.errors import ImageNotFound
 from support_builds import until, wait_for_end, wait_for_line
 from support_containers import process_status
 from support_hub import free_port, wait_until
-from tljh_plasma import build_container
 from tljh_plasma import environments as envs
-from tljh_plasma.build_request import BuildRefused, checked
+from tljh_plasma.builds import container as builders
+from tljh_plasma.builds import images
+from tljh_plasma.builds.request import BuildRefused, checked
 
 from tests.support.git_repository import broken, slow
 
@@ -28,33 +28,29 @@ def found(bench, image: str) -> envs.Environment:
     return envs.find(envs.from_images(bench.client.api.images()), image)
 
 
-def test_a_build_makes_an_environment_and_its_log_is_live(bench):
+async def test_a_build_makes_an_environment_and_its_log_is_live(bench):
     repository = bench.repository(slow(4))
-
-    async def scenario():
-        request = bench.request(repository, name="Cours d'été", memory=256 * MEGABYTE, cpu=0.5, image=bench.image())
-        async with bench.builder() as builder:
-            assert builder.state(request.image) is None
-            started = time.monotonic()
-            await builder.submit(request)
-            begun = await wait_for_line(builder, request.image, "slow step 1")
-            seen_after = time.monotonic() - started
-            assert builder.state(request.image) == "building"
-            assert (await bench.row(request.image)).status == "building"
-            assert bench.image_id(request.image) is None
-            whole = await wait_for_end(builder, request.image)
-            took = time.monotonic() - started
-            print(f"first line of the build after {seen_after:.1f} s, image after {took:.1f} s")
-            assert took - seen_after > 2.5, "the line came while the build ran"
-            assert "slow step 4" not in begun and whole.startswith(begun)
-            assert builder.state(request.image) is None
-            row = await bench.row(request.image)
-            assert row.status == "built" and row.log == whole
-            assert whole.endswith(f"The image {request.image} is ready.\n")
-            assert await wait_for_end(builder, request.image) == whole, "a finished build can still be read"
-            assert (row.image_meta.repo, row.image_meta.ref) == (request.repo, "HEAD")
-
-    asyncio.run(scenario())
+    request = bench.request(repository, name="Cours d'été", memory=256 * MEGABYTE, cpu=0.5, image=bench.image())
+    async with bench.builder() as builder:
+        assert builder.states().get(request.image) is None
+        started = time.monotonic()
+        await builder.submit(request)
+        begun = await wait_for_line(builder, request.image, "slow step 1")
+        seen_after = time.monotonic() - started
+        assert builder.states().get(request.image) == "building"
+        assert (await bench.row(request.image)).status == "building"
+        assert bench.image_id(request.image) is None
+        whole = await wait_for_end(builder, request.image)
+        took = time.monotonic() - started
+        print(f"first line of the build after {seen_after:.1f} s, image after {took:.1f} s")
+        assert took - seen_after > 2.5, "the line came while the build ran"
+        assert "slow step 4" not in begun and whole.startswith(begun)
+        assert builder.states().get(request.image) is None
+        row = await bench.row(request.image)
+        assert row.status == "built" and row.log == whole
+        assert whole.endswith(f"The image {request.image} is ready.\n")
+        assert await wait_for_end(builder, request.image) == whole, "a finished build can still be read"
+        assert (row.image_meta.repo, row.image_meta.ref) == (request.repo, "HEAD")
     made = found(bench, bench.image())
     assert (made.name, made.memory, made.cpu, made.repo) == (
         "Cours d'été",
@@ -62,15 +58,12 @@ def test_a_build_makes_an_environment_and_its_log_is_live(bench):
         0.5,
         bench.address(repository),
     )
-    assert not bench.containers() and bench.image_id(build_container.build_tag(bench.image())) is None
+    assert not bench.containers() and bench.image_id(images.build_tag(bench.image())) is None
 
 
-def test_the_image_starts_as_a_server(bench):
-    async def scenario():
-        async with bench.builder() as builder:
-            assert (await bench.build(builder, bench.request(bench.repository()))).status == "built"
-
-    asyncio.run(scenario())
+async def test_the_image_starts_as_a_server(bench):
+    async with bench.builder() as builder:
+        assert (await bench.build(builder, bench.request(bench.repository()))).status == "built"
     port = free_port()
     command = ["jupyter", "lab", "--ip=0.0.0.0", "--no-browser", "--IdentityProvider.token=t"]
     container = bench.client.containers.run(
@@ -91,43 +84,35 @@ def test_the_image_starts_as_a_server(bench):
         container.remove(force=True)
 
 
-def test_the_builder_has_little_power(bench):
+async def test_the_builder_has_little_power(bench):
     request = bench.request(bench.repository(slow(600)))
-
-    async def scenario():
-        async with bench.builder() as builder:
-            await builder.submit(request)
-            await wait_for_line(builder, request.image, "slow step 1")
-            container = bench.containers()[0]
-            for status in process_status(container):
-                assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
-                assert status["NoNewPrivs"] == "1"
-            host = container.attrs["HostConfig"]
-            assert (host["PidsLimit"], host["Memory"]) == (build_container.PIDS, build_container.MEMORY)
-            assert len(container.attrs["Mounts"]) == 1, "nothing of the host but the engine's socket"
-            labels = container.labels
-            assert labels["repo2docker.build"] == request.image and labels["repo2docker.repo"] == request.repo
-            assert labels["org.plasma.build.uid"] == str((await bench.row(request.image)).uid)
-            await builder.cancel(request.image)
-
-    asyncio.run(scenario())
+    async with bench.builder() as builder:
+        await builder.submit(request)
+        await wait_for_line(builder, request.image, "slow step 1")
+        container = bench.containers()[0]
+        for status in process_status(container):
+            assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
+            assert status["NoNewPrivs"] == "1"
+        host = container.attrs["HostConfig"]
+        assert (host["PidsLimit"], host["Memory"]) == (builders.PIDS, builders.MEMORY)
+        assert len(container.attrs["Mounts"]) == 1, "nothing of the host but the engine's socket"
+        labels = container.labels
+        assert labels["repo2docker.build"] == request.image and labels["repo2docker.repo"] == request.repo
+        assert labels["org.plasma.build.uid"] == str((await bench.row(request.image)).uid)
+        await builder.cancel(request.image)
 
 
-def test_a_repository_cannot_set_limits_or_names(bench):
+async def test_a_repository_cannot_set_limits_or_names(bench):
     lies = ('tljh_repo2docker.mem_limit="100G"', "tljh_repo2docker.cpu_limit=64", "tljh_repo2docker.display_name=Other")
     repository = bench.repository(f"LABEL {' '.join(lies)} tljh_repo2docker.image_name=other:1")
-
-    async def scenario():
-        async with bench.builder() as builder:
-            assert (await bench.build(builder, bench.request(repository))).status == "built"
-
-    asyncio.run(scenario())
+    async with bench.builder() as builder:
+        assert (await bench.build(builder, bench.request(repository))).status == "built"
     made = found(bench, bench.image())
     assert (made.name, made.memory, made.cpu) == ("Course", None, None)
 
 
 @pytest.mark.parametrize("kind", ["branch", "tag", "commit", "default"])
-def test_references(bench, kind):
+async def test_references(bench, kind):
     repository = bench.repository(files={"version.txt": "first\n"})
     repository.tag("v1")
     second = repository.commit({"version.txt": "second\n"})
@@ -139,108 +124,88 @@ def test_references(bench, kind):
         "commit": (second, "second"),
         "default": ("", "third"),
     }[kind]
-
-    async def scenario():
-        async with bench.builder() as builder:
-            row = await bench.build(builder, bench.request(repository, ref=ref))
-            assert row.status == "built", row.log
-            assert found(bench, bench.image()).ref == (ref or "HEAD")
-
-    asyncio.run(scenario())
+    async with bench.builder() as builder:
+        row = await bench.build(builder, bench.request(repository, ref=ref))
+        assert row.status == "built", row.log
+        assert found(bench, bench.image()).ref == (ref or "HEAD")
     text = bench.client.containers.run(bench.image(), ["cat", "/home/jovyan/version.txt"], remove=True)
     assert text.decode().strip() == expected
 
 
-def test_build_arguments_reach_the_build(bench):
+async def test_build_arguments_reach_the_build(bench):
     repository = bench.repository("ARG COURSE=none", "RUN echo the course is $COURSE")
-
-    async def scenario():
-        async with bench.builder() as builder:
-            row = await bench.build(builder, bench.request(repository, buildargs=("COURSE=a $HOME 'b' \"c\"",)))
-            assert row.status == "built" and "the course is a $HOME 'b' \"c\"\n" in row.log
-            assert row.image_meta.buildargs == "COURSE=a $HOME 'b' \"c\""
-
-    asyncio.run(scenario())
+    async with bench.builder() as builder:
+        row = await bench.build(builder, bench.request(repository, buildargs=("COURSE=a $HOME 'b' \"c\"",)))
+        assert row.status == "built" and "the course is a $HOME 'b' \"c\"\n" in row.log
+        assert row.image_meta.buildargs == "COURSE=a $HOME 'b' \"c\""
 
 
-def test_a_failed_build_keeps_its_log_and_the_former_image(bench):
+async def test_a_failed_build_keeps_its_log_and_the_former_image(bench):
     repository = bench.repository()
     request = bench.request(repository)
+    async with bench.builder() as builder:
+        assert (await bench.build(builder, request)).status == "built"
+        before = bench.image_id(request.image)
+        repository.commit(bench.recipe(broken()))
+        row = await bench.build(builder, request)
+        assert row.status == "failed"
+        assert "does not exist" in row.log and "repo2docker ended with exit code 1." in row.log
+        assert row.log.endswith("The environment stays as it was before this build.\n")
+        assert bench.image_id(request.image) == before
+        # Nothing is in the way of the next try.
+        repository.commit(bench.recipe())
+        row = await bench.build(builder, request)
+        assert row.status == "built" and "does not exist" not in row.log
 
-    async def scenario():
-        async with bench.builder() as builder:
-            assert (await bench.build(builder, request)).status == "built"
-            before = bench.image_id(request.image)
-            repository.commit(bench.recipe(broken()))
-            row = await bench.build(builder, request)
-            assert row.status == "failed"
-            assert "does not exist" in row.log and "repo2docker ended with exit code 1." in row.log
-            assert row.log.endswith("The environment stays as it was before this build.\n")
-            assert bench.image_id(request.image) == before
-            # Nothing is in the way of the next try.
-            repository.commit(bench.recipe())
-            row = await bench.build(builder, request)
-            assert row.status == "built" and "does not exist" not in row.log
-
-            failing = bench.request(bench.repository(broken()), image=bench.image("new"))
-            row = await bench.build(builder, failing)
-            assert row.status == "failed" and "stays as it was" not in row.log
-            missing = bench.request(bench.repository(), image=bench.image("gone"), ref="no-such-branch")
-            row = await bench.build(builder, missing)
-            assert row.status == "failed" and "no-such-branch" in row.log
-
-    asyncio.run(scenario())
+        failing = bench.request(bench.repository(broken()), image=bench.image("new"))
+        row = await bench.build(builder, failing)
+        assert row.status == "failed" and "stays as it was" not in row.log
+        missing = bench.request(bench.repository(), image=bench.image("gone"), ref="no-such-branch")
+        row = await bench.build(builder, missing)
+        assert row.status == "failed" and "no-such-branch" in row.log
     assert bench.image_id(bench.image("new")) is None and not bench.containers()
 
 
-def test_a_rebuild_replaces_the_image(bench):
+async def test_a_rebuild_replaces_the_image(bench):
     repository = bench.repository()
     request = bench.request(repository)
-
-    async def scenario():
-        async with bench.builder() as builder:
-            first_row = await bench.build(builder, request)
-            first = bench.image_id(request.image)
-            await bench.build(builder, request)
-            second = bench.image_id(request.image)
-            assert second != first
-            with pytest.raises(ImageNotFound):
-                bench.client.images.get(first)
-            # The one that a server runs from stays, without a name.
-            server = bench.client.containers.run(request.image, ["sleep", "600"], detach=True)
-            try:
-                row = await bench.build(builder, request)
-                assert row.status == "built" and row.uid == first_row.uid
-                assert bench.image_id(request.image) not in (first, second)
-                assert bench.client.images.get(second).tags == []
-                server.reload()
-                assert server.status == "running"
-            finally:
-                server.remove(force=True)
-                bench.client.images.remove(second)
-
-    asyncio.run(scenario())
+    async with bench.builder() as builder:
+        first_row = await bench.build(builder, request)
+        first = bench.image_id(request.image)
+        await bench.build(builder, request)
+        second = bench.image_id(request.image)
+        assert second != first
+        with pytest.raises(ImageNotFound):
+            bench.client.images.get(first)
+        # The one that a server runs from stays, without a name.
+        server = bench.client.containers.run(request.image, ["sleep", "600"], detach=True)
+        try:
+            row = await bench.build(builder, request)
+            assert row.status == "built" and row.uid == first_row.uid
+            assert bench.image_id(request.image) not in (first, second)
+            assert bench.client.images.get(second).tags == []
+            server.reload()
+            assert server.status == "running"
+        finally:
+            server.remove(force=True)
+            bench.client.images.remove(second)
 
 
-def test_the_log_is_saved_while_the_build_runs(bench):
+async def test_the_log_is_saved_while_the_build_runs(bench):
     request = bench.request(bench.repository(slow(9)))
+    async with bench.builder() as builder:
+        await builder.submit(request)
 
-    async def scenario():
-        async with bench.builder() as builder:
-            await builder.submit(request)
+        async def saved():
+            row = await bench.row(request.image)
+            return row.status == "building" and "slow step 1" in row.log
 
-            async def saved():
-                row = await bench.row(request.image)
-                return row.status == "building" and "slow step 1" in row.log
-
-            await until(saved, "the log in the database", 20)
-            assert builder.state(request.image) == "building"
-            await builder.cancel(request.image)
-
-    asyncio.run(scenario())
+        await until(saved, "the log in the database", 20)
+        assert builder.states().get(request.image) == "building"
+        await builder.cancel(request.image)
 
 
-def test_values_that_are_refused_leave_no_trace(bench):
+async def test_values_that_are_refused_leave_no_trace(bench):
     repository = bench.repository()
     bad = [
         {"repo": "/root"},
@@ -253,17 +218,13 @@ def test_values_that_are_refused_leave_no_trace(bench):
         {"image": "course:1 --label=x=y"},
         {"buildargs": ("A=1\nB",)},
     ]
-
-    async def scenario():
-        async with bench.builder() as builder:
-            for values in bad:
-                with pytest.raises(BuildRefused) as caught:
-                    await builder.submit(bench.request(repository, **values))
-                assert caught.value.status == 400
-            async with bench.context() as db:
-                assert await bench.manager.read_all(db) == []
-
-    asyncio.run(scenario())
+    async with bench.builder() as builder:
+        for values in bad:
+            with pytest.raises(BuildRefused) as caught:
+                await builder.submit(bench.request(repository, **values))
+            assert caught.value.status == 400
+        async with bench.context() as db:
+            assert await bench.manager.read_all(db) == []
     assert not bench.containers()
 
 
@@ -279,7 +240,7 @@ def test_names_mean_nothing_in_the_dockerfile_that_repo2docker_writes(bench, tmp
     ]
     for name in names:
         request = bench.request(bench.repository(), name=name)
-        line = build_container.command(checked(request), "now")
+        line = builders.command(checked(request), "now")
         line = [*line[:-1], "/course"]
         line.insert(1, "--no-build")
         written = bench.client.containers.run(

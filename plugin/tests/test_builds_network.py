@@ -32,7 +32,7 @@ from support_network import (
     ip,
     iptables,
 )
-from tljh_plasma import build_network, firewall, firewall_rules, network
+from tljh_plasma import builds, firewall, firewall_rules, network
 
 from tests.support.git_repository import bridge_address, slow
 
@@ -119,33 +119,25 @@ open("/result.json", "wb").write(done.stdout)
 """
 
 
-def unprotected(monkeypatch):
-    """Builds as they were before: nothing is written."""
-    monkeypatch.setattr(build_network.BuildNetwork, "_protect", lambda self, client: None)
-
-
-def build(bench, *wanted: str) -> dict[str, str]:
+async def build(bench, *wanted: str) -> dict[str, str]:
     request = bench.request(bench.repository(f"ENV ATTEMPT={secrets.token_hex(4)}", attempt(*wanted)))
-
-    async def scenario():
-        async with bench.builder() as builder:
-            row = await bench.build(builder, request)
-            assert row.status == "built", row.log
-            return row.log
-
-    return results(asyncio.run(scenario()))
+    async with bench.builder() as builder:
+        row = await bench.build(builder, request)
+    assert row.status == "built", row.log
+    return results(row.log)
 
 
-def test_a16_a_step_reaches_the_internet_alone(bench, outside, monkeypatch):
+async def test_a16_a_step_reaches_the_internet_alone(bench, outside, monkeypatch):
     """The engine's older builder, through the real repo2docker."""
     with targets(outside) as (forbidden, world):
         with monkeypatch.context() as patched:
-            unprotected(patched)
-            client, name = network.connect(), build_network.name_for(NETWORK)
+            # Builds as they were before: nothing is written.
+            patched.setattr(firewall, "ensure", lambda *_, **__: None)
+            client, name = network.connect(), builds.network.name_for(NETWORK)
             network.ensure_network(client, name)
             firewall.remove(client.inspect_network(name))
-            assert_open(build(bench, *forbidden, world))
-        seen = build(bench, *forbidden, world)
+            assert_open(await build(bench, *forbidden, world))
+        seen = await build(bench, *forbidden, world)
         assert_open({world: seen.pop(world)})
         assert_closed(seen)
 
@@ -212,13 +204,14 @@ def test_a16_another_hub_without_builds_leaves_the_rules(docker_host):
     assert chain not in firewall.tables("iptables").rules()
 
 
-def test_a16_a_step_of_buildkit_reaches_the_internet_alone(bench, outside):
+async def test_a16_a_step_of_buildkit_reaches_the_internet_alone(bench, outside):
     """It runs on the engine's own network; containers of others there go on as before, also those that come later."""
     shared = network.connect().inspect_network(network.SHARED)
     kit = BuildKit(bench.client, bench.environment)
     request = bench.request(bench.repository(slow(600)))
-
-    async def scenario(start, forbidden, world):
+    with targets(outside) as (forbidden, world), others(bench) as start:
+        firewall.release(shared)
+        assert_open(kit.run(*forbidden, world))
         earlier = start()
         async with bench.builder() as builder:
             await builder.submit(request)
@@ -233,8 +226,3 @@ def test_a16_a_step_of_buildkit_reaches_the_internet_alone(bench, outside):
             await builder.cancel(request.image)
             chain = firewall_rules.chain_names(network.bridge_of(shared))[0]
             await until(lambda: chain not in firewall.tables("iptables").rules(), "the end of the rules")
-
-    with targets(outside) as (forbidden, world), others(bench) as start:
-        firewall.release(shared)
-        assert_open(kit.run(*forbidden, world))
-        asyncio.run(scenario(start, forbidden, world))

@@ -11,7 +11,7 @@ pytest_plugins = ["support_builds_fixtures"]
 pytestmark = pytest.mark.docker
 
 
-def test_the_image_of_the_builder_is_downloaded_and_the_log_says_how(bench):
+async def test_the_image_of_the_builder_is_downloaded_and_the_log_says_how(bench):
     client = bench.client
     # Small, and without repo2docker: what comes after the download is a failure of its own.
     made = small_image(client)
@@ -19,8 +19,7 @@ def test_the_image_of_the_builder_is_downloaded_and_the_log_says_how(bench):
     with registry(made) as address:
         client.images.remove(made.id)
         image = f"{address}/plasmat/builder"
-
-        async def scenario():
+        try:
             async with bench.builder(image=image) as builder:
                 rows = await asyncio.gather(*(bench.build(builder, request) for request in requests))
                 for row in rows:
@@ -31,9 +30,6 @@ def test_the_image_of_the_builder_is_downloaded_and_the_log_says_how(bench):
                 assert "downloaded" not in logs[0]
                 assert f"The image of the builder, {image}, is not on this server yet." in logs[1]
                 assert "Pull complete" in logs[1] and "Downloading" not in logs[1]
-
-        try:
-            asyncio.run(scenario())
             assert client.images.get(f"{image}:latest")
         finally:
             client.images.remove(f"{image}:latest", force=True)
@@ -41,15 +37,12 @@ def test_the_image_of_the_builder_is_downloaded_and_the_log_says_how(bench):
 
 
 @pytest.mark.parametrize("image", ["127.0.0.1:9/plasmat/builder:1", "plasmat.invalid/builder:1", "Not A Name"])
-def test_an_image_of_the_builder_that_cannot_be_had(bench, image):
-    async def scenario():
-        async with bench.builder(image=image) as builder:
-            row = await bench.build(builder, bench.request(bench.repository()))
-            assert row.status == "failed"
-            last = row.log.splitlines()[-1]
-            assert last.startswith("The image of the builder cannot be downloaded (")
-            assert last.endswith("or set plasma.builder.image to an image that is there.")
-            assert f"docker pull {image}" in last
-
-    asyncio.run(scenario())
+async def test_an_image_of_the_builder_that_cannot_be_had(bench, image):
+    async with bench.builder(image=image) as builder:
+        row = await bench.build(builder, bench.request(bench.repository()))
+        assert row.status == "failed"
+        last = row.log.splitlines()[-1]
+        assert last.startswith("The image of the builder cannot be downloaded (")
+        assert last.endswith("or set plasma.builder.image to an image that is there.")
+        assert f"docker pull {image}" in last
     assert not bench.containers()

@@ -10,9 +10,9 @@ from uuid import UUID, uuid4
 import pytest
 from aiodocker import Docker
 from support_builds import start_service, until, wait_for_end, wait_for_line
-from tljh_plasma import build_container
-from tljh_plasma.build_rows import BuildRows
-from tljh_plasma.builds import BuildRefused
+from tljh_plasma.builds import BuildRefused, images
+from tljh_plasma.builds import container as builders
+from tljh_plasma.builds.rows import BuildRows
 
 from tests.support.git_repository import broken, slow
 
@@ -28,88 +28,74 @@ def kill(process) -> None:
         pipe.close()
 
 
-def test_a_killed_service_loses_no_build_and_doubles_none(bench):
-    running = bench.request(bench.repository(slow(15)), memory=256 * 1024**2)
+async def test_a_killed_service_loses_no_build_and_doubles_none(bench):
+    running = bench.request(bench.repository(slow(8)), memory=256 * 1024**2)
     queued = [bench.request(bench.repository(), image=bench.image(name)) for name in ("b", "c")]
     process = start_service(bench, [running, *queued], parallel=1)
+
+    async def begun():
+        row = await bench.row(running.image)
+        return "slow step 1" in row.log and len(bench.containers()) == 3
+
     try:
-
-        async def scenario():
-            async def begun():
-                row = await bench.row(running.image)
-                return "slow step 1" in row.log and len(bench.containers()) == 3
-
-            await until(begun, "the first build", 60)
-            kill(process)
-            before = {one.id for one in bench.containers()}
-            async with bench.builder(parallel=1) as builder:
-                await builder.resume()
-                states = [builder.state(request.image) for request in (running, *queued)]
-                assert states == ["building", "queued", "queued"]
-                for request in (running, queued[0]):
-                    with pytest.raises(BuildRefused, match="is being built already"):
-                        await builder.submit(request)
-                log = await wait_for_end(builder, running.image)
-                assert "Cloning into" in log and "slow step 1" in log and "slow step 15" in log
-                assert log.count("slow step 5 of") == 1 and log.endswith("is ready.\n")
-                for request in queued:
-                    await wait_for_end(builder, request.image)
-            for request in (running, *queued):
-                row = await bench.row(request.image)
-                assert row.status == "built", row.log
-                assert bench.image_id(request.image)
-            return before
-
-        before = asyncio.run(scenario())
-        assert len(before) == 3, "no container was made for a build that had one"
-        assert not bench.containers()
-        labels = bench.client.images.get(running.image).labels
-        assert labels["tljh_repo2docker.mem_limit"] == "256M"
+        await until(begun, "the first build", 60)
     finally:
-        if process.poll() is None:
-            kill(process)
+        kill(process)
+    assert len(bench.containers()) == 3
+    async with bench.builder(parallel=1) as builder:
+        await builder.resume()
+        states = [builder.states().get(request.image) for request in (running, *queued)]
+        assert states == ["building", "queued", "queued"]
+        assert len(bench.containers()) == 3, "no container was made for a build that had one"
+        for request in (running, queued[0]):
+            with pytest.raises(BuildRefused, match="is being built already"):
+                await builder.submit(request)
+        log = await wait_for_end(builder, running.image)
+        assert "Cloning into" in log and "slow step 1" in log and "slow step 8" in log
+        assert log.count("slow step 5 of") == 1 and log.endswith("is ready.\n")
+        for request in queued:
+            await wait_for_end(builder, request.image)
+    for request in (running, *queued):
+        row = await bench.row(request.image)
+        assert row.status == "built", row.log
+        assert bench.image_id(request.image)
+    assert not bench.containers()
+    assert bench.client.images.get(running.image).labels["tljh_repo2docker.mem_limit"] == "256M"
 
 
-def test_a_build_that_ends_while_no_service_runs(bench):
-    good = bench.request(bench.repository(slow(10)))
-    bad = bench.request(bench.repository(slow(10), broken()), image=bench.image("bad"))
+async def test_a_build_that_ends_while_no_service_runs(bench):
+    good = bench.request(bench.repository(slow(4)))
+    bad = bench.request(bench.repository(slow(4), broken()), image=bench.image("bad"))
+    async with bench.builder() as builder:
+        await builder.submit(good)
+        await builder.submit(bad)
+        await asyncio.gather(*(wait_for_line(builder, request.image, "slow step 1") for request in (good, bad)))
 
-    async def scenario():
-        async with bench.builder() as builder:
-            await builder.submit(good)
-            await builder.submit(bad)
-            await asyncio.gather(*(wait_for_line(builder, request.image, "slow step 1") for request in (good, bad)))
+    def over():
+        return [one.status for one in bench.containers()] == ["exited", "exited"]
 
-        def over():
-            return [one.status for one in bench.containers()] == ["exited", "exited"]
-
-        await until(over, "the end of both containers")
-        assert (await bench.row(good.image)).status == "building"
-        # A tenth of a second would have been too short for it, but it has ended.
-        async with bench.builder(timeout=0.1) as builder:
-            logs = [await wait_for_end(builder, request.image) for request in (good, bad)]
-        assert logs[0].endswith(f"The image {good.image} is ready.\n") and "slow step 10" in logs[0]
-        assert "does not exist" in logs[1] and "exit code 1" in logs[1]
-        assert (await bench.row(good.image)).status == "built"
-        assert (await bench.row(bad.image)).status == "failed"
-
-    asyncio.run(scenario())
+    await until(over, "the end of both containers")
+    assert (await bench.row(good.image)).status == "building"
+    # A tenth of a second would have been too short for it, but it has ended.
+    async with bench.builder(timeout=0.1) as builder:
+        logs = [await wait_for_end(builder, request.image) for request in (good, bad)]
+    assert logs[0].endswith(f"The image {good.image} is ready.\n") and "slow step 4" in logs[0]
+    assert "does not exist" in logs[1] and "exit code 1" in logs[1]
+    assert (await bench.row(good.image)).status == "built"
+    assert (await bench.row(bad.image)).status == "failed"
     assert bench.image_id(good.image) and not bench.containers()
 
 
-def test_a_build_that_ran_too_long_while_no_service_ran_keeps_its_log(bench):
+async def test_a_build_that_ran_too_long_while_no_service_ran_keeps_its_log(bench, monkeypatch):
+    monkeypatch.setattr(builders, "READING", 2)
     request = bench.request(bench.repository(slow(600)))
-
-    async def scenario():
-        async with bench.builder() as builder:
-            await builder.submit(request)
-            await wait_for_line(builder, request.image, "slow step 2")
-        async with bench.builder(timeout=1) as builder:
-            log = await wait_for_end(builder, request.image)
-        assert "slow step 2" in log and "took longer than" in log
-        assert (await bench.row(request.image)).status == "failed"
-
-    asyncio.run(scenario())
+    async with bench.builder() as builder:
+        await builder.submit(request)
+        await wait_for_line(builder, request.image, "slow step 2")
+    async with bench.builder(timeout=1) as builder:
+        log = await wait_for_end(builder, request.image)
+    assert "slow step 2" in log and "took longer than" in log
+    assert (await bench.row(request.image)).status == "failed"
     assert not bench.containers()
 
 
@@ -118,89 +104,70 @@ def began(containers):
     return containers and containers[0].status != "created"
 
 
-def test_a_kill_between_publishing_and_writing_that_down(bench):
+async def test_a_kill_between_publishing_and_writing_that_down(bench):
     request = bench.request(bench.repository())
-
-    async def scenario():
-        async with bench.builder() as builder:
-            await builder.submit(request)
-            await until(lambda: began(bench.containers()), "the start of the container")
-        await until(lambda: bench.containers()[0].status == "exited", "the end of the container")
-        created = bench.containers()[0].labels[build_container.LABEL_CREATED]
-        async with Docker() as docker:
-            await build_container.publish(docker, request.image, created)
-        made = bench.image_id(request.image)
-        assert made
-        async with bench.builder() as builder:
-            await builder.resume()
-            await until(lambda: builder.state(request.image) is None, "the end")
-        assert (await bench.row(request.image)).status == "built"
-        assert bench.image_id(request.image) == made
-
-    asyncio.run(scenario())
+    async with bench.builder() as builder:
+        await builder.submit(request)
+        await until(lambda: began(bench.containers()), "the start of the container")
+    await until(lambda: bench.containers()[0].status == "exited", "the end of the container")
+    created = bench.containers()[0].labels[images.LABEL_CREATED]
+    async with Docker() as docker:
+        await images.publish(docker, request.image, created)
+    made = bench.image_id(request.image)
+    assert made
+    async with bench.builder() as builder:
+        await builder.resume()
+        await until(lambda: builder.states().get(request.image) is None, "the end")
+    assert (await bench.row(request.image)).status == "built"
+    assert bench.image_id(request.image) == made
     assert not bench.containers()
 
 
-def test_a_build_without_an_image_is_not_called_built(bench):
+async def test_a_build_without_an_image_is_not_called_built(bench):
     request = bench.request(bench.repository())
-
-    async def scenario():
-        async with bench.builder() as builder:
-            await bench.build(builder, request)  # an image of that name, of a former build
-            await builder.submit(request)
-            await until(lambda: began(bench.containers()), "the start of the container")
-        await until(lambda: bench.containers()[0].status == "exited", "the end of the container")
-        bench.client.images.remove(build_container.build_tag(request.image))
-        async with bench.builder() as builder:
-            log = await wait_for_end(builder, request.image)
-        assert "there is no image" in log
-        assert (await bench.row(request.image)).status == "failed"
-
-    asyncio.run(scenario())
+    async with bench.builder() as builder:
+        await bench.build(builder, request)  # an image of that name, of a former build
+        await builder.submit(request)
+        await until(lambda: began(bench.containers()), "the start of the container")
+    await until(lambda: bench.containers()[0].status == "exited", "the end of the container")
+    bench.client.images.remove(images.build_tag(request.image))
+    async with bench.builder() as builder:
+        log = await wait_for_end(builder, request.image)
+    assert "there is no image" in log
+    assert (await bench.row(request.image)).status == "failed"
 
 
-def test_a_row_without_a_container_has_failed(bench):
-    async def scenario():
-        rows = BuildRows(bench.context, bench.manager)
-        request = bench.request(bench.repository())
-        uid = await rows.record(request, "2026-01-01T00:00:00+00:00")
-        await rows.update(uid, log="what there was\n")
-        async with bench.builder() as builder:
-            await builder.resume()
-            row = await bench.row(request.image)
-            assert row.status == "failed"
-            assert row.log.startswith("what there was\nThe service was restarted, and the build is lost.")
-            assert (await bench.build(builder, request)).status == "built"
-
-    asyncio.run(scenario())
+async def test_a_row_without_a_container_has_failed(bench):
+    rows = BuildRows(bench.context, bench.manager)
+    request = bench.request(bench.repository())
+    uid = await rows.record(request, "2026-01-01T00:00:00+00:00")
+    await rows.update(uid, log="what there was\n")
+    async with bench.builder() as builder:
+        await builder.resume()
+        row = await bench.row(request.image)
+        assert row.status == "failed"
+        assert row.log.startswith("what there was\nThe service was restarted, and the build is lost.")
+        assert (await bench.build(builder, request)).status == "built"
 
 
-def test_builds_of_another_hub_are_left_alone(bench):
-    config = build_container.configuration(bench.request(bench.repository()), uuid4(), "now", bench.builder_image)
+async def test_builds_of_another_hub_are_left_alone(bench):
+    config = builders.configuration(bench.request(bench.repository()), uuid4(), "now", bench.builder_image)
     other = bench.client.api.create_container_from_config(config)["Id"]
-
-    async def scenario():
-        async with bench.builder() as builder:
-            await builder.resume()
-
-    asyncio.run(scenario())
+    async with bench.builder() as builder:
+        await builder.resume()
     assert bench.client.containers.get(other).status == "created"
 
 
-def test_a_container_of_a_build_that_is_written_down_is_removed(bench):
+async def test_a_container_of_a_build_that_is_written_down_is_removed(bench):
     request = bench.request(bench.repository())
-
-    async def scenario():
-        async with bench.builder() as builder:
-            row = await bench.build(builder, request)
-        config = build_container.configuration(request, row.uid, "before", bench.builder_image)
-        bench.client.api.create_container_from_config(config)
-        async with bench.builder() as builder:
-            await builder.resume()
-        assert (await bench.row(request.image)).status == "built"
-        assert isinstance(row.uid, UUID)
-
-    asyncio.run(scenario())
+    async with bench.builder() as builder:
+        row = await bench.build(builder, request)
+    config = builders.configuration(request, row.uid, "before", bench.builder_image)
+    bench.client.api.create_container_from_config(config)
+    async with bench.builder() as builder:
+        await builder.resume()
+    assert (await bench.row(request.image)).status == "built"
+    assert isinstance(row.uid, UUID)
     assert not bench.containers() and bench.image_id(request.image)
 
 
@@ -247,7 +214,7 @@ class Door:
 @asynccontextmanager
 async def door(bench, tmp_path, monkeypatch):
     """A way to the engine that can be shut, for the service alone: the builders have their own."""
-    real = build_container.engine_socket()
+    real = builders.engine_socket()
     made = Door(tmp_path / "engine.sock", real)
     await made.open()
     with monkeypatch.context() as patch:
@@ -262,46 +229,38 @@ async def door(bench, tmp_path, monkeypatch):
         await made.shut()
 
 
-def test_an_engine_that_goes_away_for_a_while(bench, tmp_path, monkeypatch):
+async def test_an_engine_that_goes_away_for_a_while(bench, tmp_path, monkeypatch):
     request = bench.request(bench.repository(slow(8)))
-
-    async def scenario():
-        async with door(bench, tmp_path, monkeypatch) as (made, builder):
-            await builder.submit(request)
-            await wait_for_line(builder, request.image, "slow step 2")
-            await made.shut()
-            await asyncio.sleep(2.5)
-            assert builder.state(request.image) == "building"
-            await made.open()
-            log = await wait_for_end(builder, request.image)
-        lines = [line for line in log.splitlines() if line.startswith("slow step")]
-        assert [line.split()[2] for line in lines] == [str(number) for number in range(1, 9)]
-        assert (await bench.row(request.image)).status == "built"
-
-    asyncio.run(scenario())
-
-
-def test_without_an_engine_nothing_is_begun_or_forgotten(bench, tmp_path, monkeypatch):
-    request = bench.request(bench.repository())
-    real = build_container.engine_socket()
-
-    async def scenario():
-        rows = BuildRows(bench.context, bench.manager)
-        await rows.record(bench.request(bench.repository(), image=bench.image("old")), "now")
-        made = Door(tmp_path / "engine.sock", real)
-        with monkeypatch.context() as patch:
-            patch.setenv("DOCKER_HOST", f"unix://{made.path}")
-            async with bench.builder() as builder:
-                for call in (builder.resume, lambda: builder.submit(request), lambda: builder.cancel(request.image)):
-                    started = time.monotonic()
-                    with pytest.raises(BuildRefused, match="engine does not answer") as caught:
-                        await call()
-                    assert caught.value.status == 503 and time.monotonic() - started < 5
-                assert await bench.row(request.image) is None
-                assert (await bench.row(bench.image("old"))).status == "building", "nobody knows yet"
-                await made.open()
-                await builder.resume()
-                assert (await bench.row(bench.image("old"))).status == "failed"
+    async with door(bench, tmp_path, monkeypatch) as (made, builder):
+        await builder.submit(request)
+        await wait_for_line(builder, request.image, "slow step 2")
         await made.shut()
+        await asyncio.sleep(2.5)
+        assert builder.states().get(request.image) == "building"
+        await made.open()
+        log = await wait_for_end(builder, request.image)
+    lines = [line for line in log.splitlines() if line.startswith("slow step")]
+    assert [line.split()[2] for line in lines] == [str(number) for number in range(1, 9)]
+    assert (await bench.row(request.image)).status == "built"
 
-    asyncio.run(scenario())
+
+async def test_without_an_engine_nothing_is_begun_or_forgotten(bench, tmp_path, monkeypatch):
+    request = bench.request(bench.repository())
+    real = builders.engine_socket()
+    rows = BuildRows(bench.context, bench.manager)
+    await rows.record(bench.request(bench.repository(), image=bench.image("old")), "now")
+    made = Door(tmp_path / "engine.sock", real)
+    with monkeypatch.context() as patch:
+        patch.setenv("DOCKER_HOST", f"unix://{made.path}")
+        async with bench.builder() as builder:
+            for call in (builder.resume, lambda: builder.submit(request), lambda: builder.cancel(request.image)):
+                started = time.monotonic()
+                with pytest.raises(BuildRefused, match="engine does not answer") as caught:
+                    await call()
+                assert caught.value.status == 503 and time.monotonic() - started < 5
+            assert await bench.row(request.image) is None
+            assert (await bench.row(bench.image("old"))).status == "building", "nobody knows yet"
+            await made.open()
+            await builder.resume()
+            assert (await bench.row(bench.image("old"))).status == "failed"
+    await made.shut()

@@ -14,8 +14,8 @@ import pytest
 from docker.errors import NotFound
 from support_builds import until, wait_for_end
 from support_ssh import forge, make_key
-from tljh_plasma import build_container, build_ssh
-from tljh_plasma.build_log import BuildLog
+from tljh_plasma.builds import images, ssh
+from tljh_plasma.builds.log import BuildLog
 
 from tests.support.git_repository import slow
 
@@ -100,21 +100,16 @@ class Watch:
 
 
 @pytest.mark.parametrize("form", ["ssh://git@{host}/srv/git/{name}", "git@{host}:repositories/{name}"])
-def test_a_repository_over_ssh_is_built_and_nobody_sees_the_key(bench, server, form, caplog):
+async def test_a_repository_over_ssh_is_built_and_nobody_sees_the_key(bench, server, form, caplog):
     caplog.set_level("DEBUG")
     repository = bench.repository(files={"version.txt": "first\n"})
     commit = repository.git("rev-parse", "HEAD")
     repo = form.format(host=server.address, name=repository.path.name)
-
-    async def scenario():
-        async with bench.builder() as builder:
-            with Watch() as watch:
-                row = await bench.build(builder, request_of(bench, server, repository, repo=repo))
-            assert row.status == "built", row.log
-            assert (row.image_meta.repo, row.image_meta.ref) == (repo, "HEAD")
-            return row, watch
-
-    row, watch = asyncio.run(scenario())
+    async with bench.builder() as builder:
+        with Watch() as watch:
+            row = await bench.build(builder, request_of(bench, server, repository, repo=repo))
+    assert row.status == "built", row.log
+    assert (row.image_meta.repo, row.image_meta.ref) == (repo, "HEAD")
     image = bench.client.images.get(bench.image())
     assert image.labels["org.plasma.commit"] == commit
     assert image.labels["repo2docker.repo"] == repo and image.labels["repo2docker.ref"] == "HEAD"
@@ -126,7 +121,7 @@ def test_a_repository_over_ssh_is_built_and_nobody_sees_the_key(bench, server, f
     # First for root alone, then for a group that nothing else has.
     assert (0o640, 0, 0o750) in watch.modes and watch.modes <= {(0o600, 0, 0o750), (0o640, 0, 0o750)}
     assert {uid for uid, _ in watch.accounts} <= {0, 65534} and 65534 in {uid for uid, _ in watch.accounts}
-    assert all(gid in build_ssh.GROUPS for uid, gid in watch.accounts if uid == 65534)
+    assert all(gid in ssh.GROUPS for uid, gid in watch.accounts if uid == 65534)
     seen = [*watch.commands.values(), row.log, caplog.text, json.dumps(image.attrs), json.dumps(image.history())]
     seen += [path.read_bytes().decode("latin-1") for path in bench.database.parent.glob("*.sqlite*")]
     for text in seen:
@@ -135,31 +130,27 @@ def test_a_repository_over_ssh_is_built_and_nobody_sees_the_key(bench, server, f
     assert not leftovers() and not bench.containers()
 
 
-def test_the_key_is_in_no_container_and_a_queued_build_survives_without_it(bench, server):
+async def test_the_key_is_in_no_container_and_a_queued_build_survives_without_it(bench, server):
     first = request_of(bench, server, bench.repository(slow(6)))
     second = request_of(bench, server, bench.repository(), image=bench.image("b"))
-
-    async def scenario():
-        async with bench.builder(parallel=1) as builder:
-            await builder.submit(first)
-            await builder.submit(second)
-            while len(bench.containers()) < 2:
-                await asyncio.sleep(0.1)
-            for container in bench.containers():
-                assert traces(server.key)[0] not in json.dumps(container.attrs)
-                archive = await until(lambda one=container: given(one), "the repository in the container")
-                assert b"source.bundle" in archive and b"PRIVATE KEY" not in archive
-        # Another process takes them up.
-        async with bench.builder(parallel=1) as builder:
-            for request in (first, second):
-                await wait_for_end(builder, request.image)
-                row = await bench.row(request.image)
-                assert row.status == "built", row.log
-
-    asyncio.run(scenario())
+    async with bench.builder(parallel=1) as builder:
+        await builder.submit(first)
+        await builder.submit(second)
+        while len(bench.containers()) < 2:
+            await asyncio.sleep(0.1)
+        for container in bench.containers():
+            assert traces(server.key)[0] not in json.dumps(container.attrs)
+            archive = await until(lambda one=container: given(one), "the repository in the container")
+            assert b"source.bundle" in archive and b"PRIVATE KEY" not in archive
+    # Another process takes them up.
+    async with bench.builder(parallel=1) as builder:
+        for request in (first, second):
+            await wait_for_end(builder, request.image)
+            row = await bench.row(request.image)
+            assert row.status == "built", row.log
 
 
-def test_commits_tags_and_branches(bench, server):
+async def test_commits_tags_and_branches(bench, server):
     repository = bench.repository(files={"version.txt": "first\n"})
     repository.tag("v1")
     first = repository.git("rev-parse", "HEAD")
@@ -169,29 +160,26 @@ def test_commits_tags_and_branches(bench, server):
     def text(image):
         return bench.client.containers.run(image, ["cat", "/home/jovyan/version.txt"], remove=True)
 
-    async def scenario():
-        async with bench.builder() as builder:
-            cases = [("v1", "", b"first\n"), ("winter/2026", "", b"winter\n"), ("main", first, b"first\n")]
-            for number, (ref, commit, expected) in enumerate(cases):
-                image = bench.image(f"r{number}")
-                request = request_of(bench, server, repository, image=image, ref=ref, commit=commit)
-                row = await bench.build(builder, request)
-                assert row.status == "built", row.log
-                assert text(image) == expected
-            labels = bench.client.images.get(bench.image("r2")).labels
-            assert (labels["repo2docker.ref"], labels["org.plasma.commit"]) == ("main", first)
-            for ref, commit in (
-                ("no-such-branch", ""),
-                ("main", last.translate(str.maketrans("0123456789", "9" * 10))),
-            ):
-                row = await bench.build(builder, request_of(bench, server, repository, ref=ref, commit=commit))
-                assert row.status == "failed"
-                assert f"The repository has no branch, tag or commit {commit or ref}" in row.log
-
-    asyncio.run(scenario())
+    async with bench.builder() as builder:
+        cases = [("v1", "", b"first\n"), ("winter/2026", "", b"winter\n"), ("main", first, b"first\n")]
+        for number, (ref, commit, expected) in enumerate(cases):
+            image = bench.image(f"r{number}")
+            request = request_of(bench, server, repository, image=image, ref=ref, commit=commit)
+            row = await bench.build(builder, request)
+            assert row.status == "built", row.log
+            assert text(image) == expected
+        labels = bench.client.images.get(bench.image("r2")).labels
+        assert (labels["repo2docker.ref"], labels["org.plasma.commit"]) == ("main", first)
+        for ref, commit in (
+            ("no-such-branch", ""),
+            ("main", last.translate(str.maketrans("0123456789", "9" * 10))),
+        ):
+            row = await bench.build(builder, request_of(bench, server, repository, ref=ref, commit=commit))
+            assert row.status == "failed"
+            assert f"The repository has no branch, tag or commit {commit or ref}" in row.log
 
 
-def test_another_key_another_host_key_and_no_repository(bench, server, tmp_path):
+async def test_another_key_another_host_key_and_no_repository(bench, server, tmp_path):
     repository = bench.repository()
     stranger = make_key(tmp_path / "stranger")
     public = (tmp_path / "stranger.pub").read_text().split()
@@ -202,20 +190,16 @@ def test_another_key_another_host_key_and_no_repository(bench, server, tmp_path)
         ({"repo": f"ssh://git@{server.address}/srv/git/nothing"}, "does not appear to be a git repository"),
         ({"repo": f"ssh://git@{server.address}:9/srv/git/{repository.path.name}"}, "Connection refused"),
     ]
-
-    async def scenario():
-        async with bench.builder() as builder:
-            for values, words in cases:
-                row = await bench.build(builder, request_of(bench, server, repository, **values))
-                assert row.status == "failed"
-                assert words in row.log, row.log
-                assert "The repository could not be fetched over ssh: the lines above say why." in row.log
-
-    asyncio.run(scenario())
+    async with bench.builder() as builder:
+        for values, words in cases:
+            row = await bench.build(builder, request_of(bench, server, repository, **values))
+            assert row.status == "failed"
+            assert words in row.log, row.log
+            assert "The repository could not be fetched over ssh: the lines above say why." in row.log
     assert not leftovers() and not bench.containers()
 
 
-def test_a_cancelled_fetch_leaves_nothing(bench, server, docker_host):
+async def test_a_cancelled_fetch_leaves_nothing(bench, server, docker_host):
     """Of a server that takes the connection and says nothing."""
     import socket
 
@@ -223,21 +207,17 @@ def test_a_cancelled_fetch_leaves_nothing(bench, server, docker_host):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         repo = f"ssh://git@127.0.0.1:{silent.getsockname()[1]}/course"
         request = request_of(bench, server, repository, repo=repo)
-
-        async def scenario():
-            async with bench.builder() as builder:
-                await builder.submit(request)
-                while not leftovers():
-                    await asyncio.sleep(0.05)
-                await asyncio.sleep(0.5)
-                assert await builder.cancel(request.image)
-                await asyncio.to_thread(lambda: time.sleep(0.2))
-            # And one that takes too long.
-            async with bench.builder(timeout=2) as builder:
-                row = await bench.build(builder, request)
-                assert row.status == "failed" and "The repository was not there after" in row.log
-
-        asyncio.run(scenario())
+        async with bench.builder() as builder:
+            await builder.submit(request)
+            while not leftovers():
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(0.5)
+            await builder.cancel(request.image)
+            await asyncio.to_thread(lambda: time.sleep(0.2))
+        # And one that takes too long.
+        async with bench.builder(timeout=2) as builder:
+            row = await bench.build(builder, request)
+            assert row.status == "failed" and "The repository was not there after" in row.log
     assert not leftovers()
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -247,8 +227,8 @@ def test_a_cancelled_fetch_leaves_nothing(bench, server, docker_host):
 
 
 def test_what_a_killed_service_left_is_removed(tmp_path, monkeypatch):
-    monkeypatch.setattr(build_ssh, "KEYS", str(tmp_path))
-    monkeypatch.setattr(build_ssh, "LARGE_FILES", str(tmp_path / "large"))
+    monkeypatch.setattr(ssh, "KEYS", str(tmp_path))
+    monkeypatch.setattr(ssh, "LARGE_FILES", str(tmp_path / "large"))
     (tmp_path / "large").mkdir()
     gone = subprocess.Popen(["true"])
     gone.wait()
@@ -259,20 +239,17 @@ def test_what_a_killed_service_left_is_removed(tmp_path, monkeypatch):
         (place / f"plasma-fetch-{gone.pid}-link").symlink_to(tmp_path / f"plasma-fetch-{os.getpid()}-x")
         (place / f"plasma-fetch-{gone.pid}-other").mkdir()
         os.chown(place / f"plasma-fetch-{gone.pid}-other", 12345, -1)
-    build_ssh.sweep()
+    ssh.sweep()
     for place in (tmp_path, tmp_path / "large"):
         assert not (place / f"plasma-fetch-{gone.pid}-x").exists()
         assert (place / f"plasma-fetch-{os.getpid()}-x" / "key").exists(), "it is being used"
         assert (place / f"plasma-fetch-{gone.pid}-other").exists(), "it is somebody else's"
 
 
-def test_without_git_or_ssh_the_build_says_what_to_install(bench, server, monkeypatch, tmp_path):
-    monkeypatch.setattr(build_ssh, "PROGRAMS", str(tmp_path))
-    log = BuildLog()
-
-    async def scenario():
-        with (tmp_path / "bundle").open("w+b") as output:
-            await build_ssh.fetch(request_of(bench, server, bench.repository()), output, log)
-
-    with pytest.raises(build_container.BuildFailed, match="install the packages git and openssh-client"):
-        asyncio.run(scenario())
+async def test_without_git_or_ssh_the_build_says_what_to_install(bench, server, monkeypatch, tmp_path):
+    monkeypatch.setattr(ssh, "PROGRAMS", str(tmp_path))
+    with (
+        pytest.raises(images.BuildFailed, match="install the packages git and openssh-client"),
+        (tmp_path / "bundle").open("w+b") as output,
+    ):
+        await ssh.fetch(request_of(bench, server, bench.repository()), output, BuildLog())

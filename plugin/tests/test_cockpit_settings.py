@@ -35,14 +35,15 @@ def test_it_is_offered_with_https_alone(tmp_path, text, url):
     values = load(tmp_path, text)
     assert values.cockpit_url == url
     c = Config()
-    c.JupyterHub.services = []
-    config_hook.add_cockpit(c, values)
-    assert [service["name"] for service in c.JupyterHub.services] == (["cockpit"] if url else [])
+    c.JupyterHub.services, c.JupyterHub.load_roles, c.JupyterHub.custom_scopes = [], [], {}
+    config_hook.add_services(c, values)
+    _, *cockpit = c.JupyterHub.services
+    assert [service["name"] for service in cockpit] == (["cockpit"] if url else [])
     # Nobody is given access: JupyterHub's administrators have it.
-    assert "load_roles" not in c.JupyterHub
+    assert "cockpit" not in str(c.JupyterHub.load_roles)
     if url:
-        assert c.JupyterHub.services[0]["url"] == "http://127.0.0.1:301"
-        assert c.JupyterHub.services[0]["display"] is False
+        assert cockpit[0]["url"] == "http://127.0.0.1:301"
+        assert cockpit[0]["display"] is False
 
 
 @pytest.mark.parametrize("value", ["{enabled: 1}", "{enabled: 'yes'}", "{port: 0}", "{port: 65536}", "{socket: here}"])

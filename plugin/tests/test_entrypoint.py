@@ -222,6 +222,55 @@ def test_server_gets_the_environments_paths(start):
     )
 
 
+SHOW = 'echo "$PYTHONNOUSERSITE|$JUPYTER_CONFIG_DIR|$JUPYTER_DATA_DIR|$JUPYTER_PATH|$PATH|$PWD"'
+
+
+def test_safe_mode_leaves_out_what_the_home_brings(start):
+    path = "/home/student/.local/bin:/usr/bin:/home/student:/bin:/home/students/bin"
+    result = start("/bin/sh", "-c", SHOW, IMAGE_PATH=path, EXTRA="PLASMA_SAFE_MODE=1")
+    assert result.stdout == (
+        "1|/home/runtime/safe/config|/home/runtime/safe/data|/opt/plasma/share/jupyter|"
+        "/usr/bin:/bin:/home/students/bin|/home/student/course\n"
+    )
+    plain = start("/bin/sh", "-c", SHOW, IMAGE_PATH=path, EXTRA="PLASMA_SAFE_MODE=").stdout
+    assert plain.startswith("|/home/student/course/.jupyter||")
+    assert f"|{path}|" in plain
+
+
+# What Jupyter's server does at its start: Python with the person's packages, then the files of settings.
+PYTHON = "/usr/bin/python3"
+SERVER = """
+import os, pathlib
+for file in pathlib.Path(os.environ["JUPYTER_CONFIG_DIR"]).glob("*.py"):
+    exec(file.read_text())
+print("up")
+"""
+
+
+@pytest.mark.parametrize("damaged", [".local/lib/python{}/site-packages/usercustomize.py", "course/.jupyter/config.py"])
+def test_safe_mode_starts_a_server_that_the_home_would_end(start, damaged):
+    """Packages of `pip install --user` come before those of Python itself, conda's and Debian's alike."""
+    version = subprocess.check_output([PYTHON, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], text=True)
+    start.own(damaged.format(version.strip()), "import os\nos._exit(7)\n")
+    start(PYTHON, "-c", SERVER, expect=7)
+    assert start(PYTHON, "-c", SERVER, EXTRA="PLASMA_SAFE_MODE=1").stdout == "up\n"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [("", "644"), ("0002", "664"), ("077", "600")])
+def test_files_of_a_server_get_the_umask_that_pillar_names(start, umask, mode):
+    start.add("notes.txt")
+    result = start("sh", "-c", "touch new; stat -c %a new notes.txt", EXTRA=f"PLASMA_UMASK={umask}")
+    assert result.stdout == f"{mode}\n644\n"
+
+
+def test_a_time_zone_that_the_image_does_not_know_is_no_utc(start):
+    known = start("sh", "-c", "echo $TZ", EXTRA="TZ=Europe/Berlin PLASMA_TZ=CET-1CEST").stdout
+    expected = "Europe/Berlin" if Path("/usr/share/zoneinfo/Europe/Berlin").exists() else "CET-1CEST"
+    assert known == f"{expected}\n"
+    unknown = "TZ=Europe/Nowhere PLASMA_TZ=CET-1CEST,M3.5.0,M10.5.0/3"
+    assert start("date", "-d", "2026-07-01 12:00Z", "+%H", EXTRA=unknown).stdout == "14\n"
+
+
 def test_planted_programs_are_not_run(start):
     """Weakness 3: the image's PATH begins with a directory of the person."""
     start.add("notes.txt")

@@ -84,7 +84,7 @@ def test_only_the_hub_is_reached(net, inside):
 
 def test_host_may_be_the_name_server(net, inside, tmp_path, monkeypatch):
     """Where the host's own resolv.conf names the host, containers ask it: that port alone."""
-    (docker0,) = (host for host in host_addresses() if host.startswith("172.17."))
+    (docker0,) = host_addresses("dev", "docker0")
     conf = tmp_path / "resolv.conf"
     conf.write_text(f"# comment\nnameserver\nnameserver ::1\nnameserver 127.0.0.53\nnameserver {docker0}\n")
     port = free_port()
@@ -97,6 +97,41 @@ def test_host_may_be_the_name_server(net, inside, tmp_path, monkeypatch):
         net.protect()
         assert run_in(asker, *ask) == (0, f"{RESOLVED}\n")
         assert_closed(from_container(asker, f"udp|{docker0}|{port}"))
+
+
+# As many connections as the argument says, each seen to be there by its answer; prints how many there were.
+FLOOD = """
+import socket, sys
+made = 0
+for port in range(10000, 10000 + int(sys.argv[2])):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.bind(("", port))
+        client.settimeout(2)
+        client.connect((sys.argv[1], 7000))
+        try:
+            client.send(b"hello")
+            client.recv(100)
+        except OSError:
+            break
+    made += 1
+print(made)
+"""
+
+
+def test_nobody_fills_the_kernels_table_of_connections(net, outside, bare, monkeypatch):
+    """It is everybody's: once it was full, no login came through."""
+    assert firewall_rules.FLOWS_OUT == 4000
+    assert run_in(bare[1], "python3", "-c", FLOOD, INTERNET, "6000") == (0, "6000\n")
+    # Fewer, as the kernel forgets them after half a minute, which so many may take on a busy machine.
+    monkeypatch.setattr(firewall_rules, "FLOWS_OUT", 200)
+    net.protect()
+    flooding, neighbour = net.run(), net.run()
+    code, made = run_in(flooding, "python3", "-c", FLOOD, INTERNET, "400")
+    assert code == 0
+    assert 0 < int(made) <= 200
+    assert_closed(from_container(flooding, f"tcp|{INTERNET}|7000"))
+    # Not a way to keep others out.
+    assert_open(from_container(neighbour, f"tcp|{INTERNET}|7000", f"udp|{INTERNET}|7000"))
 
 
 def test_no_ipv6(net, inside, bare):

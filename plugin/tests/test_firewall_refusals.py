@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 
@@ -83,6 +84,26 @@ def test_other_tools_are_taken_where_the_systems_choice_does_not_work(broken, ta
     assert done.stdout.splitlines()[-1] == f"True iptables{taken}"
     for name in ("iptables", "ip6tables"):
         assert f"-j PLASMA-IN-{BRIDGE}" in tables_in(namespace, f"{name}{taken}")
+
+
+@pytest.mark.docker
+def test_a_kernel_that_counts_no_connections_gets_all_other_rules(namespace, tmp_path):
+    real = shutil.which("iptables-restore", path=iptables.SYSTEM_PATH)
+    for variant in firewall.VARIANTS:
+        tool = tmp_path / f"iptables{variant}-restore"
+        tool.write_text(
+            "#!/bin/sh\nrules=$(cat)\n"
+            "case $rules in *connlimit*) echo 'RULE_APPEND failed: No such file' >&2; exit 4;; esac\n"
+            f'echo "$rules" | {real} "$@"\n'
+        )
+        tool.chmod(0o755)
+    path = f"from tljh_plasma import iptables\niptables.SYSTEM_PATH = '{tmp_path}:' + iptables.SYSTEM_PATH\n"
+    done = protect_in(namespace, code=PROTECT.replace("network =", f"{path}network =", 1))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "True iptables"
+    assert done.stdout.count("no xt_connlimit") == 1
+    assert "-d 10.99.0.1/32 -p tcp -m tcp --dport 15001" in tables_in(namespace)
+    assert "connlimit" not in tables_in(namespace)
 
 
 @pytest.mark.docker

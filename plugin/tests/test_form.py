@@ -49,9 +49,11 @@ def test_environments_with_their_limits():
     assert "version abcdef012345" in html
     # Each button has a label and a description of its own.
     ids = re.findall(r' id="([^"]+)"', html)
-    assert len(ids) == len(set(ids)) == 4
-    assert re.findall(r'for="([^"]+)"', html) == [name for name in ids if "environment" in name]
-    assert re.findall(r'aria-describedby="([^"]+)"', html) == [name for name in ids if "limits" in name]
+    assert len(ids) == len(set(ids)) == 6
+    buttons = [name for name in ids if "environment" in name]
+    assert re.findall(r'for="([^"]+)"', html) == [*buttons, "plasma-safe-mode"]
+    described = [name for name in ids if "limits" in name]
+    assert re.findall(r'aria-describedby="([^"]+)"', html) == [*described, "plasma-safe-mode-text"]
 
 
 def test_a_limit_below_a_gigabyte_is_not_shown_as_none():

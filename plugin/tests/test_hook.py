@@ -11,7 +11,7 @@ import pluggy
 import pytest
 import tljh_plasma
 from jupyterhub.app import JupyterHub
-from tljh_plasma.operators import ADMINISTRATORS_SCOPE
+from tljh_plasma.operators import ADMINISTRATORS_SCOPE, PEOPLE_SCOPE
 from tljh_repo2docker import TLJH_R2D_ADMIN_SCOPE
 from traitlets.config import Config
 
@@ -136,7 +136,12 @@ def test_19_services_roles_and_scopes_of_others_stay(order, docker_host, tmp_pat
     roles = {role["name"]: role for role in c.JupyterHub.load_roles}
     assert list(roles) == ["theirs", "user", "plasma-service", "plasma-operator"]
     assert roles["user"]["scopes"] == ["self", "read:hub", "access:services!service=plasma"]
-    assert set(c.JupyterHub.custom_scopes) == {"custom:theirs", TLJH_R2D_ADMIN_SCOPE, ADMINISTRATORS_SCOPE}
+    assert set(c.JupyterHub.custom_scopes) == {
+        "custom:theirs",
+        TLJH_R2D_ADMIN_SCOPE,
+        ADMINISTRATORS_SCOPE,
+        PEOPLE_SCOPE,
+    }
 
 
 @pytest.mark.docker
@@ -148,7 +153,7 @@ def test_hook_adds_to_lists_that_nobody_set(docker_host, tmp_path, monkeypatch):
     app = JupyterHub(config=c)
     assert [service["name"] for service in app.services] == ["plasma", "plasma-operator"]
     assert {role["name"] for role in app.load_roles} == {"user", "plasma-service", "plasma-operator"}
-    assert set(app.custom_scopes) == {TLJH_R2D_ADMIN_SCOPE, ADMINISTRATORS_SCOPE}
+    assert set(app.custom_scopes) == {TLJH_R2D_ADMIN_SCOPE, ADMINISTRATORS_SCOPE, PEOPLE_SCOPE}
 
 
 @pytest.mark.docker

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tljh_plasma import environments, image_links
-from tljh_plasma.image_links import LedAstray
+from tljh_plasma import environments, image_look
+from tljh_plasma.image_look import Image, LedAstray
 
 
 @pytest.mark.parametrize(
@@ -17,27 +17,31 @@ from tljh_plasma.image_links import LedAstray
     ],
 )
 def test_where_links_lead(place, links, found):
-    assert image_links.led(place, links) == found
+    assert image_look.led(place, links) == found
+
+
+def check(targets, volumes, links):
+    image_look.check(targets, Image(volumes=dict.fromkeys(volumes, True), links=links), "/home/anna")
 
 
 def test_what_is_let_through_and_what_is_not():
     fine = {"/var/tmp": "/tmp", "/srv": "/var/srv", "/home/bea": "/opt", "/run/lock": "/home/annabel"}
-    places = ["/tmp", "/var/tmp", "/srv/data", "/run/lock", "/home/anna/mounted"]
-    image_links.check(places, ["/home/jovyan"], "/home/anna", fine)
-    image_links.check(places, [], "/home/anna", {"/home": "/var/home"})
+    targets = ["/tmp", "/var/tmp", "/srv/data", "/run/lock", "/home/anna/mounted"]
+    check(targets, ["/home/jovyan"], fine)
+    check(targets, [], {"/home": "/var/home"})
     # The home itself is mounted there.
-    image_links.check(places, ["/home/anna"], "/home/anna", {})
+    check(targets, ["/home/anna"], {})
     for links in ({"/srv": "/home/anna"}, {"/tmp": "/home/anna/a/b"}, {"/home": "/srv", "/srv": "/srv/anna"}):
         with pytest.raises(LedAstray):
-            image_links.check(places, [], "/home/anna", links)
-    for place, links in (
+            check(targets, [], links)
+    for target, links in (
         ("/etc/passwd", {"/home/anna": "/etc"}),
         ("/run/lock", {"/home": "/run", "/run/anna": "/run"}),
     ):
         with pytest.raises(LedAstray):
-            image_links.check([place], [], "/home/anna", {**links, "/home/anna": links.get("/home/anna", "/run")})
+            check([target], [], {**links, "/home/anna": links.get("/home/anna", "/run")})
     with pytest.raises(LedAstray):
-        image_links.check(places, ["/home/anna/data"], "/home/anna", {})
+        check(targets, ["/home/anna/data"], {})
 
 
 def test_names_of_images_are_shortened_and_their_directories_are_the_same():

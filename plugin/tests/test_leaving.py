@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
+import importlib
 import os
 import subprocess
 import sys
@@ -16,42 +16,32 @@ import requests
 from support_hub import LABEL_USER, TOKEN_HEADER, wait_until
 
 pytestmark = pytest.mark.docker
-MODULES = Path(__file__).resolve().parents[2] / "_modules"
-
-
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, MODULES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+UTILS = Path(__file__).resolve().parents[2] / "_utils"
 
 
 @pytest.fixture
 def leaving(hub, docker_host, monkeypatch):
-    """``plasma_hub_api`` as Salt would run it on the hub's machine."""
+    """``plasma_hub_accounts`` as Salt would run it on the hub's machine."""
     errors = ModuleType("salt.exceptions")
     errors.CommandExecutionError = type("CommandExecutionError", (Exception,), {})
     errors.SaltInvocationError = type("SaltInvocationError", (Exception,), {})
-    monkeypatch.setitem(sys.modules, "salt", ModuleType("salt"))
+    for name in ("salt", "salt.utils", "salt.utils.yaml"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, "salt.exceptions", errors)
-    names = ("api", "connection", "containers", "sockets", "ports")
-    api, connection, containers, sockets, ports = (_load(f"plasma_hub_{name}") for name in names)
-    engine = os.environ["DOCKER_HOST"].removeprefix("unix://")
-    containers.__salt__ = {
-        "plasma_docker.engine": lambda: "docker",
-        "plasma_docker.connection": _load("plasma_docker").connection,
-    }
-    api.__salt__ = connection.__salt__ = ports.__salt__ = {
-        "plasma_hub_ports.check": ports.check,
-        "plasma_hub_connection.connect": connection.connect,
-        "tljh_service.connection": _load("tljh_service").connection,
-        "tljh_service.running": lambda: True,
-        "tljh_config.show": lambda prefix: {"http": {"address": "127.0.0.1", "port": hub.port}},
-        "tljh_config.get": lambda key, prefix: None,
-        "plasma_hub_sockets.listeners": sockets.listeners,
-        "plasma_hub_sockets.peer": sockets.peer,
-        "plasma_hub_containers.remove": functools.partial(containers.remove, path=engine),
-    }
+    monkeypatch.syspath_prepend(UTILS)
+    for path in UTILS.glob("*.py"):
+        monkeypatch.delitem(sys.modules, path.stem, raising=False)
+    api, containers, engine, service, settings = (
+        importlib.import_module(name)
+        for name in ("plasma_hub_accounts", "plasma_hub_containers", "plasma_engine", "tljh_service", "tljh_settings")
+    )
+    socket = os.environ["DOCKER_HOST"].removeprefix("unix://")
+    monkeypatch.setattr(engine, "engine", lambda: "docker")
+    monkeypatch.setattr(containers, "remove", functools.partial(containers.remove, path=socket))
+    monkeypatch.setattr(service, "running", lambda: True)
+    config = {"http": {"address": "127.0.0.1", "port": hub.port}}
+    monkeypatch.setattr(settings, "show", lambda prefix="": config)
+    monkeypatch.setattr(settings, "get", lambda key, prefix: None)
     (hub.prefix / "hub" / "bin").mkdir(parents=True, exist_ok=True)
     (hub.prefix / "hub" / "bin" / "python3").touch()
     return api

@@ -85,7 +85,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, told,
     def full(*paths):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(notices.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space"):
         notices.refresh(str(tmp_path), "anna", 1500)
     assert content(directory) == before

@@ -144,6 +144,7 @@ def test_it_gets_no_more_scopes_than_these(operator):
         "delete:servers",
         "delete:users",
         "custom:plasma:administrators",
+        "custom:plasma:people",
         "access:services!service=plasma",
         "custom:tljh_repo2docker:admin",
     }
@@ -358,3 +359,37 @@ def test_starts_at_once_agree_on_one_token(tmp_path):
         thread.join()
     # Which of them wins is all the same; afterwards there is one.
     assert kept_token(tmp_path) in found
+
+
+@pytest.mark.docker
+def test_somebody_with_another_name(hub, accounts, environment):
+    """Their rights and tokens go along, their sessions end, and nobody else may do it."""
+    person, other = accounts.add("before"), accounts.add("after")
+    headers = {TOKEN_HEADER: f"token {(hub.prefix / 'state' / TOKEN_FILE).read_text().strip()}"}
+    session, _ = hub.login(person.name, person.password)
+    token = hub.user_token(person.name)
+    body = {"old": person.name, "new": other.name, "group": False}
+
+    def rename(body, headers=headers):
+        return requests.patch(f"{hub.url}/hub/api/plasma/people", json=body, headers=headers, timeout=30)
+
+    for sender in (hub.token, token):
+        assert rename(body, {TOKEN_HEADER: f"token {sender}"}).status_code == 403
+    for wrong in ({}, {"old": person.name}, {**body, "new": 5}, {**body, "new": person.name}, {**body, "x": 1}):
+        assert rename(wrong).status_code == 400
+    assert rename({**body, "new": "../x"}).status_code == 400
+    assert rename({**body, "old": "nobody-of-this-name"}).status_code == 404
+    hub.add_user(other.name)
+    assert rename(body).status_code == 409
+    hub.api("DELETE", f"/users/{other.name}")
+    hub.spawn(person.name, environment)
+    assert rename(body).status_code == 409
+    hub.stop_server(person.name)
+    assert rename(body).json() == {"name": other.name}
+    assert hub.api("GET", f"/users/{person.name}").status_code == 404
+    answer = hub.api("GET", "/user", headers={TOKEN_HEADER: f"token {token}"})
+    assert answer.status_code == 403 or answer.json()["name"] == other.name
+    assert "/hub/login" in session.get(f"{hub.url}/hub/home", timeout=30).url
+    # And a server of theirs starts.
+    assert hub.spawn(other.name, environment).status_code in (201, 202)
+    hub.stop_server(other.name)

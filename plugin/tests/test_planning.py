@@ -26,7 +26,7 @@ class ClusterSpawner(PlannedSpawner, SwarmSpawner):
         return self.registry
 
     async def run_plan(self):
-        plan = self.planned()
+        plan = self.plan
         self.step(50, f"Scheduling {plan.environment.name}")
         self.extra_container_spec = {"user": plan.user, "env": plan.variables}
         self.extra_resources_spec = {"mem_limit": plan.limits.memory, "cpu_limit": int(plan.limits.cpu * 10**9)}

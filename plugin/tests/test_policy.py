@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tljh_plasma import container_files as files
 from tljh_plasma import environments as envs
-from tljh_plasma import policy
+from tljh_plasma import image_look, policy
 from tljh_plasma.access import Entry
 from tljh_plasma.accounts import Account, Group, group_names
 
@@ -156,25 +156,20 @@ def test_environments_limits_come_before_the_defaults():
     assert policy.limits_of(env, DEFAULTS) == policy.Limits(memory=4 * GIB, cpu=2.0, pids=1024)
 
 
-def test_shared_data_is_mounted_read_only_only_when_it_is_roots():
-    home = policy.Mount("/data/home/alice", "/home/alice", read_only=False)
-    assert policy.mounts_of(ALICE, "") == ((home,), ())
+def test_shared_data_is_mounted_only_when_it_is_roots():
+    assert policy.trusted_data("") == ("", "")
     place = Path(tempfile.mkdtemp(prefix="plasmat-shared-", dir="/srv"))
     place.rmdir()
-    mounts, notes = policy.mounts_of(ALICE, str(place))
-    assert mounts == (home,)
-    assert "No such file" in notes[0]
+    source, note = policy.trusted_data(str(place))
+    assert source == "" and "No such file" in note
     assert not place.exists(), "it is never made"
     place.mkdir()
     try:
-        mounts, notes = policy.mounts_of(ALICE, str(place))
-        assert mounts == (home, policy.Mount(str(place), "/srv/data", read_only=True))
-        assert notes == ()
+        assert policy.trusted_data(str(place)) == (str(place), "")
         if os.geteuid() == 0:
             os.chown(place, 12345, 12345)
-            mounts, notes = policy.mounts_of(ALICE, str(place))
-            assert mounts == (home,)
-            assert "does not belong to root" in notes[0]
+            source, note = policy.trusted_data(str(place))
+            assert source == "" and "does not belong to root" in note
     finally:
         shutil.rmtree(place)
 
@@ -275,7 +270,7 @@ def test_account_replaces_whoever_has_its_name_or_uid_in_the_image():
     lines = files.passwd_with(PASSWD, ALICE).splitlines()
     assert lines == ["root:x:0:0:root:/root:/bin/bash", "alice:x:1000:2000:alice:/home/alice:/bin/zsh"]
     # No shell of the image's user to take over.
-    assert files.passwd_with(files.MINIMAL_PASSWD, ALICE).splitlines()[-1].endswith(":/bin/sh")
+    assert files.passwd_with(image_look.MINIMAL_PASSWD, ALICE).splitlines()[-1].endswith(":/bin/sh")
 
 
 def test_groups_are_the_hosts_and_the_images_own_lose_the_account():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from support_containers import run_in, written_to_disk
 from support_hub import container_name
@@ -139,5 +141,8 @@ def test_account_files_are_mounted_and_go_with_the_container(leaky, hub, environ
 
 
 def test_a_volume_above_a_home_is_in_memory():
-    # Read-only there would be no place for the home.
-    assert writable.read_only([("/home", True), ("/data", True)], {"/home"}, ["/home/ada"]) == ["/data"]
+    """Read-only there would be no place for the home."""
+    account = SimpleNamespace(uid=1000, group=SimpleNamespace(gid=1000))
+    plan = SimpleNamespace(account=account, limits=SimpleNamespace(memory=1 << 30))
+    in_memory = writable.tmpfs(plan, {"/home": True, "/data": True, "/empty": False}, ["/home/ada"])
+    assert ("/home" in in_memory, "/data" in in_memory, "/empty" in in_memory) == (True, False, True)

@@ -20,7 +20,7 @@ def prefix(tmp_path, monkeypatch):
 DIGEST = "@sha256:" + "0123456789abcdef" * 4
 # Key below plasma, attribute of Settings, values that are taken, values that are refused.
 RULES = [
-    ("permissions.default", "open_by_default", ["open", "closed"], ["Open", "", True, None, ["open"], {}]),
+    ("permissions.default", "permissions_default", ["open", "closed"], ["Open", "", True, None, ["open"], {}]),
     ("builder.parallel", "builder_parallel", [1, 16], [0, 17, -1, 2.0, "2", True, None, [2]]),
     ("builder.timeout", "builder_timeout", [60, 86400], [59, 86401, 7200.5, "7200", False, None]),
     ("service_port", "service_port", [1, settings.INNER_PORT[1]], [0, 65536, "302", True, None, 302.0]),
@@ -132,8 +132,7 @@ def test_values_that_are_taken_and_refused(prefix, key, attribute, taken, refuse
     for value in taken:
         prefix(json.dumps(with_key(key, value)))
         assert problems(with_key(key, value)) == []
-        wanted = value == "open" if attribute == "open_by_default" else value
-        assert getattr(settings.load(), attribute) == wanted, value
+        assert getattr(settings.load(), attribute) == value, value
     for value in refused:
         prefix(json.dumps(with_key(key, value)))
         with pytest.raises(SettingsError) as refusal:
@@ -141,21 +140,23 @@ def test_values_that_are_taken_and_refused(prefix, key, attribute, taken, refuse
         said = str(refusal.value)
         assert said.startswith(f"config.yaml: plasma.{key} must be "), value
         # A link may have a password in it.
-        assert said.endswith(" or empty." if key == "monitoring_url" else f", not {value!r}."), value
+        assert said.endswith(" for no link." if key == "monitoring_url" else f", not {value!r}."), value
         assert "hunter2" not in said
         (phrase,) = problems(with_key(key, value))
         assert phrase.startswith(f"plasma.{key} must be "), value
 
 
 def test_groups_keep_their_order_and_are_named_once(prefix):
-    prefix("plasma: {groups: [biology, 'on', no, Chemistry.2, biology, 'corp\\\\anna']}\n")
-    assert settings.load().groups == ("biology", "on", "no", "Chemistry.2", "corp\\\\anna")
+    prefix("plasma: {groups: [biology, 'on', no, Chemistry.2, biology, 'corp\\\\anna', Students of Maths]}\n")
+    assert settings.load().groups == ("biology", "on", "no", "Chemistry.2", "corp\\\\anna", "Students of Maths")
     prefix("plasma: {groups: }\n")
     assert settings.load().groups == ()
 
 
 @pytest.mark.parametrize(
-    "name", ["", "a b", "a,b", "a:b", "a\n", "-a", "a\0", "a" * 256, 7, True, None, ["a"], {}], ids=repr
+    "name",
+    ["", " a", "a ", "a,b", "a:b", "a/b", "%a", "a\n", "-a", "a\0", "a\u202eb", "a" * 256, 7, True, None, ["a"], {}],
+    ids=repr,
 )
 def test_groups_that_are_refused(prefix, name):
     config = {"plasma": {"groups": ["biology", name]}}

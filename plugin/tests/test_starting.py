@@ -14,6 +14,9 @@ from tljh_plasma import failures
 START = "ENV R2D_ENTRYPOINT=/home/jovyan/start\nUSER jovyan"
 
 
+GREEDY = 'exec python3 -c "print(len(bytes(1) + bytes(range(256)) * 2**21))"'
+
+
 def start_script(text: str) -> str:
     """Lines of a Dockerfile that run ``text`` before the server, as repo2docker's "start" file does."""
     return (
@@ -64,7 +67,8 @@ def test_progress_is_told_step_by_step(hub, accounts, environment):
             "ended with code 127",
         ),
         ("crash", "", start_script("echo my last words; exit 7"), 500, "ended at once, with code 7", "my last words"),
-        ("greedy", "48M", "", 507, "needed more than its 0.047 GB of memory", "out of memory"),
+        # All at once: with too little for the server alone, the kernel takes its time on a busy machine.
+        ("greedy", "48M", start_script(GREEDY), 507, "needed more than its 0.047 GB of memory", "out of memory"),
     ],
 )
 def test_failed_start_says_what_to_do(
@@ -78,6 +82,60 @@ def test_failed_start_says_what_to_do(
     assert "lease choose another" in message
     assert in_log in hub.log()
     assert not docker_host.containers.list(all=True, filters={"name": container_name(person.name)})
+
+
+# As conda's Python and Debian's do, and those of virtual environments do not: packages of the person come first.
+USER_SITE = (
+    "USER root\n"
+    "RUN echo /srv/conda/envs/notebook/lib/python3.11/site-packages >/usr/local/lib/python3.11/dist-packages/all.pth"
+    " && sed -i '1s|.*|#!/usr/bin/python3|' /srv/conda/envs/notebook/bin/jupyterhub-singleuser\n"
+    "USER jovyan"
+)
+
+
+@pytest.mark.docker
+def test_a_damaged_home_starts_in_safe_mode_and_says_so(hub, images, accounts):
+    """S1: what `pip install --user` of another version leaves behind."""
+    image = images("plasmat-user-site:1", "plasmat-user-site", commands=USER_SITE)
+    person = accounts.add("damaged")
+    package = person.home / ".local/lib/python3.11/site-packages/jupyter_server"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('damaged by me')\n")
+    subprocess.run(["chown", "-R", f"{person.uid}:{person.gid}", person.home / ".local"], check=True)
+    assert hub.spawn(person.name, image).status_code in (201, 202)
+    (told,) = notices_of(hub, person)
+    assert told["title"] == "This server runs in safe mode"
+    assert "damaged by me" in hub.log()
+    assert f"Server {person.name} starts again in safe mode" in hub.log()
+    hub.stop_server(person.name)
+    # Mended, the next start is an ordinary one, and nothing is told any more.
+    (person.home / ".local").rename(person.home / ".local-old")
+    assert hub.spawn(person.name, image).status_code in (201, 202)
+    assert notices_of(hub, person) == []
+    hub.stop_server(person.name)
+
+
+def notices_of(hub, person) -> list[dict[str, str]]:
+    """What the page of a running server is told about that server."""
+    headers = {"Authorization": f"token {hub.user_token(person.name)}"}
+    base = f"/user/{person.name}/"
+    answer = requests.get(f"{hub.url}{base}api/config/plasma_notice", headers=headers, timeout=30)
+    assert answer.status_code == 200, answer.text
+    return answer.json().get("servers", {}).get(base, [])
+
+
+@pytest.mark.docker
+def test_files_that_an_image_lets_nobody_read_are_told(hub, images, accounts):
+    """S7: an empty file browser, otherwise."""
+    commands = "USER root\nRUN chmod 0700 /home/jovyan\nUSER jovyan"
+    image = images("plasmat-closed-home:1", "plasmat-closed-home", commands=commands)
+    person = accounts.add("unreading")
+    assert hub.spawn(person.name, image).status_code in (201, 202)
+    (told,) = notices_of(hub, person)
+    assert told["title"] == "Not everything went well at the start"
+    assert told["text"] == "The files of plasmat-closed-home cannot be read in its image: nothing is copied."
+    assert told["text"] in hub.log()
+    hub.stop_server(person.name)
 
 
 @pytest.mark.docker

@@ -24,6 +24,7 @@ STOCK = Path(DATA_FILES_PATH) / "templates"
 OURS = sorted((theme.TEMPLATES / "hub").glob("*.html"))
 MONITORING = "https://monitoring.example.org/"
 STUDENT_NAV = {"Home": "hub/home", "Servers": "services/plasma/servers", "Token": "hub/token"}
+STUDENT_NAV["Password"] = "hub/password"
 ADMIN_NAV = {
     "Home": "hub/home",
     "Environments": "services/plasma/environments",
@@ -31,6 +32,7 @@ ADMIN_NAV = {
     "Servers": "services/plasma/servers",
     "Admin": "hub/admin",
     "Token": "hub/token",
+    "Password": "hub/password",
     "tests-shown": "services/tests-shown/",
 }
 EVIL = '<script>alert("x")</script><b>bold</b>'
@@ -145,6 +147,7 @@ def check_headers(answer) -> None:
         ("student", "/hub/home", 200, "Home"),
         ("student", "/hub/spawn", 200, "Home"),
         ("student", "/hub/token", 200, "Token"),
+        ("student", "/hub/password", 200, "Password"),
         ("student", "/hub/admin", 403, ""),
         ("student", "/hub/nowhere", 404, ""),
         ("student", "/hub/error/503", 200, ""),

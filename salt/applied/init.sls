@@ -1,4 +1,7 @@
 # The end of the site: what was applied goes on record, for `plasma.status` to tell what is pending.
+include:
+  - preflight.turn
+
 site-applied:
   plasma_site.applied:
     - order: last

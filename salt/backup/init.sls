@@ -2,6 +2,9 @@
 {% set plasma = pillar['plasma'] %}
 {% set backup = plasma.backup %}
 
+include:
+  - preflight.turn
+
 backup-scheduled:
   plasma_backup.scheduled:
 {% if backup.enabled %}

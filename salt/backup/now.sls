@@ -2,6 +2,9 @@
 {% set plasma = pillar['plasma'] %}
 {% set backup = plasma.backup %}
 
+include:
+  - preflight.turn
+
 backup-created:
   plasma_backup.created:
     - prefix: {{ plasma.hub.prefix }}

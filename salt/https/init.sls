@@ -17,6 +17,8 @@ https-enabled:
     - key: {{ https.tls.key | json }}
     - cert: {{ https.tls.cert | json }}
 {% endif %}
+    - address: {{ https.address | json }}
+    - port: {{ https.port | json }}
     - dns: {{ https.dns | json }}
     - user_domains: {{ https.user_domains | json }}
     - check: {{ https.check | json }}
@@ -25,6 +27,14 @@ https-enabled:
     - ready_timeout: {{ plasma.hub.ready_timeout }}
     - require:
       - plasma_preflight: preflight-server-is-fit
+
+# Copies of files of the repository change with an apply alone.
+https-renewed:
+  plasma_https.renewed:
+    - wanted: {{ 'true' if https.tls and not https.tls.cert.startswith('salt://') else 'false' }}
+    - prefix: {{ plasma.hub.prefix }}
+    - require:
+      - plasma_https: https-enabled
 {% else %}
 https-enabled:
   test.nop:

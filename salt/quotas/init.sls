@@ -21,6 +21,7 @@ quotas-limits:
     - groups: {{ quotas.groups | json }}
     - default: {{ quotas.default | json }}
     - unmanaged: {{ quotas.unmanaged | json }}
+    - members: {{ quotas.members | json }}
     - grace: {{ quotas.grace | json }}
     - require:
       - plasma_quota: quotas-enabled

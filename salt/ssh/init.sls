@@ -6,12 +6,12 @@
 include:
   - preflight
 
-# What keeps them closed needs no Salt; three of its files are modules of Salt too.
+# What keeps them closed needs no Salt; three of its files are used by Salt too.
 {% for name, source in [
   ('doors.py', 'ssh/files/doors.py'),
-  ('plasma_doors.py', '_modules/plasma_doors.py'),
-  ('plasma_doors_files.py', '_modules/plasma_doors_files.py'),
-  ('plasma_doors_rules.py', '_modules/plasma_doors_rules.py'),
+  ('plasma_doors.py', '_utils/plasma_doors.py'),
+  ('plasma_doors_files.py', '_utils/plasma_doors_files.py'),
+  ('plasma_doors_rules.py', '_utils/plasma_doors_rules.py'),
 ] %}
 ssh-keeper-{{ name }}:
   file.managed:

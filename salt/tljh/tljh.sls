@@ -1,6 +1,7 @@
 # Provider tljh: the official installer of The Littlest JupyterHub, pinned and verified.
 {% set hub = pillar['plasma']['hub'] %}
 {% set sources = hub.sources %}
+{% set plasma_http = pillar['plasma']['http'] %}
 
 include:
   - preflight
@@ -28,7 +29,8 @@ hub-system-packages:
 hub-installer:
   file.managed:
     - name: {{ hub.prefix }}/plasma/bootstrap.py
-    - source: {{ sources.installer | json }}
+    # A file on this server may be removed again: the verified copy is enough then.
+    - source: {{ ([sources.installer, hub.prefix ~ '/plasma/bootstrap.py'] if sources.installer.startswith('/') else sources.installer) | json }}
     - source_hash: sha256={{ sources.installer_sha256 }}
     - user: root
     - group: root
@@ -40,7 +42,7 @@ hub-installer:
 hub-source-{{ name }}:
   file.managed:
     - name: {{ hub.prefix }}/plasma/source-{{ name }}
-    - source: {{ sources[name] | json }}
+    - source: {{ ([sources[name], hub.prefix ~ '/plasma/source-' ~ name] if sources[name].startswith('/') else sources[name]) | json }}
     - source_hash: sha256={{ sources[name ~ '_sha256'] }}
     - user: root
     - group: root
@@ -57,6 +59,7 @@ hub-installed:
     - hub_provider: tljh
     - version: {{ hub.versions.tljh | json }}
     - source: {{ sources.tljh | json }}
+    - http: {{ {'address': plasma_http.address, 'port': plasma_http.port} | json }}
     - timeout: {{ hub.install_timeout }}
     - require:
       # Before the units are there, so that they have them from their first start on.

@@ -1,6 +1,9 @@
 # An upgrade that is open ends with this, well or undone, whatever failed before it; so does one that was interrupted.
 {% set hub = pillar['plasma']['hub'] %}
 
+include:
+  - preflight.turn
+
 upgrade-settled:
   plasma_upgrade.settled:
     - name: {{ hub.prefix }}

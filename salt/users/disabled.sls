@@ -1,6 +1,9 @@
 # Removes the accounts of the people in pillar, only where plasma.uninstall.users says so. Homes are archived.
 {% set plasma = pillar['plasma'] %}
 
+include:
+  - preflight.turn
+
 {% if plasma.uninstall.users %}
 users-removed:
   plasma_users.managed:

@@ -1,6 +1,9 @@
 # Removes ctop, which is no package of the system. Packages stay: somebody else may need them by now.
 {% set utils = pillar['plasma']['utils'] %}
 
+include:
+  - preflight.turn
+
 utils-ctop-removed:
   plasma_uninstall.file_removed:
     - name: /usr/local/bin/ctop

@@ -17,10 +17,12 @@ utils-ctop:
   test.fail_without_changes:
     - name: plasma.utils.ctop.sha256 has no checksum for {{ grains['osarch'] }}, set one or set plasma.utils.monitor to none
 {% elif utils.monitor == 'ctop' %}
+{% set ctop = utils.ctop.url | replace('{version}', utils.ctop.version) | replace('{arch}', grains['osarch']) %}
 utils-ctop:
   file.managed:
     - name: /usr/local/bin/ctop
-    - source: {{ utils.ctop.url | replace('{version}', utils.ctop.version) | replace('{arch}', grains['osarch']) | json }}
+    # A file on this server may be removed again.
+    - source: {{ ([ctop, '/usr/local/bin/ctop'] if ctop.startswith('/') else ctop) | json }}
     - source_hash: sha256={{ utils.ctop.sha256[grains['osarch']] }}
     - user: root
     - group: root

@@ -32,11 +32,11 @@ PROVIDER = "tljh" if os.environ.get("PLASMA_TLJH_SOURCE") else "pypi"
 
 
 def site_pillar() -> dict:
-    """A server that needs nothing but Debian's packages and PyPI."""
+    """A server that needs nothing but Debian's packages and PyPI: the provider pypi by itself is enough for that."""
+    closed = {"docker": {"source": "distro"}, "utils": {"monitor": "none"}} if PROVIDER == "tljh" else {}
     return {
         "hub": tljh_pillar() if PROVIDER == "tljh" else {"provider": "pypi"},
-        "docker": {"source": "distro"},
-        "utils": {"monitor": "none"},
+        **closed,
         "admins": ["teacher"],
         "groups": ["maths"],
         # Where tests serve repositories.

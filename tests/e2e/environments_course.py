@@ -50,7 +50,7 @@ class Course:
         return result.states[STATE]["comment"]
 
     def items(self):
-        return {item["image"]: item for item in self.site.salt("plasma_environment_api.items").value}
+        return {item["image"]: item for item in self.site.salt("plasma_environment.list", "output=json").value}
 
     def image_id(self, image):
         return self.target.sudo(["docker", "image", "inspect", "--format", "{{.Id}}", image]).stdout.strip()

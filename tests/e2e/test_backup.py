@@ -24,7 +24,7 @@ FROM_SNAPSHOT = False
 PLACE = "/var/opt/plasma/backups"
 PASSWORD = "a phrase that is long enough"
 PEOPLE = {"users": [{"name": "bea", "password": PASSWORD, "groups": ["maths"]}], "backup": {"homes": True}}
-RESTORED = "restore-hub|restore-hub"
+RESTORED, LOOKED_AT = "restore-hub|restore-hub", "restore-archive|restore-archive"
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +164,9 @@ def test_what_is_damaged_or_foreign_is_refused(server, archive, damage, said):
     seen = "find /opt/tljh/config /opt/tljh/state -type f | sort | xargs sha256sum | grep -v sqlite"
     before = server.target.sudo(seen).stdout
     result = restore(server, bad)
-    assert said in result.failed[RESTORED]
-    assert "Nothing was changed" in result.failed[RESTORED]
+    assert list(result.failed) == [LOOKED_AT]
+    assert said in result.failed[LOOKED_AT]
+    assert "Nothing was changed" in result.failed[LOOKED_AT]
     assert server.target.sudo(seen).stdout == before
 
 
@@ -180,8 +181,22 @@ def test_an_archive_that_wants_out_is_refused(server, trick, tmp_path):
     server.target.sudo(f"install -d -o {server.target.user} /srv/in")
     server.target.copy_to(path, "/srv/in/")
     result = restore(server, "/srv/in/evil.tar.gz")
-    assert "Nothing was changed" in result.failed[RESTORED]
+    assert "Nothing was changed" in result.failed[LOOKED_AT]
     assert server.target.ssh("ls /etc/evil /evil", check=False).returncode != 0
+
+
+def test_an_archive_with_cockpit_where_there_is_none(server, person):
+    """The hub would offer what is not there, and be unhealthy for that."""
+    key = "plasma.cockpit.enabled"
+    server.site.salt("tljh_config.update", f"{{{key}: true}}")
+    made = server.site.salt("plasma_backup.create").value["path"]
+    server.site.salt("tljh_config.update", "{}", "unset=[plasma.cockpit]")
+    result = restore(server, made)
+    assert "Cockpit is not offered, as this server has none" in result.states[RESTORED]["comment"]
+    assert server.site.salt("tljh_config.get", key).value is None
+    assert server.site.apply().failed == {}
+    assert server.site.salt("plasma.status").value["healthy"]
+    server.target.sudo(f"rm {made} {made}.sha256")
 
 
 def test_data_that_the_hub_cannot_live_with_is_taken_back(server, person, archive):
@@ -208,7 +223,7 @@ def test_images_of_environments(server):
     server.target.sudo("docker image rm tiny-course:1")
     result = restore(server, made, hub=False, people=False)
     assert result.failed == {}
-    assert "1 images were added" in result.states[RESTORED]["comment"]
+    assert "Added: 1 image." in result.states[RESTORED]["comment"]
     assert server.target.sudo("docker image inspect tiny-course:1", check=False).returncode == 0
     server.target.sudo(f"docker image rm tiny-course:1; rm {made} {made}.sha256")
 
@@ -285,7 +300,9 @@ def test_a_fresh_server(server, archive, tmp_path_factory):
         brought = backups(other, "push", target.name, fetched)
         assert brought == archive
         refused = restore(other, brought)
-        assert "is of another machine" in refused.failed[RESTORED]
+        assert (list(refused.failed), refused.changed) == ([LOOKED_AT], {})
+        assert "is of another machine" in refused.failed[LOOKED_AT]
+        assert target.ssh("ls /opt; which docker", check=False).stdout == ""
         result = restore(other, brought, other_machine=True)
         assert result.failed == {}
         bea = HubUser(f"http://{target.host}", "bea")

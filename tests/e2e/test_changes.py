@@ -2,7 +2,41 @@
 
 from __future__ import annotations
 
+import base64
+import http.client
+import re
+import secrets
+import socket
+import ssl
+from urllib.parse import urlsplit
+
 import pytest
+import requests
+
+from tests.support.acme import make_certificate
+from tests.support.hub import HubUser
+from tests.support.pages import Page
+from tests.support.paths import REPOSITORY
+from tests.support.shell import wait_for
+
+FRONT = {"address": "127.0.0.1", "port": 81, "behind": ["127.0.0.1"]}
+INSTALL = "DEBIAN_FRONTEND=noninteractive apt-get -qq install"
+# The web servers of docs/configuration/front.md: package, language of the snippet, and what puts it in place.
+FRONTS = {
+    "nginx": ("nginx-light", "nginx", "cat >/etc/nginx/conf.d/hub.conf && nginx -t && systemctl restart nginx"),
+    "apache": (
+        "apache2",
+        "apache",
+        "cat >/etc/apache2/sites-enabled/hub.conf && a2enmod -q ssl headers proxy proxy_http "
+        "&& systemctl restart apache2",
+    ),
+    "haproxy": (
+        "haproxy",
+        "text",
+        "sed s/10.1.2.20/127.0.0.1/ >/etc/haproxy/haproxy.cfg && cat /etc/ssl/certs/hub.pem /etc/ssl/private/hub.key "
+        ">/etc/haproxy/hub.pem && systemctl restart haproxy",
+    ),
+}
 
 
 def container_pid(target, account):
@@ -148,3 +182,122 @@ def test_a_moved_package_is_put_back(site, target):
     change = result.changed["hub-installed|/opt/tljh"]["packages"]
     assert change["old"] == {"escapism": "1.0.1"} or "escapism" in change["old"]
     assert site.apply("tljh").changed == {}
+
+
+@pytest.fixture(scope="module")
+def behind(target, site, tmp_path_factory):
+    """The hub behind a web server that has ports 80 and 443; the last test with it leaves it as it was."""
+    before = site.pillar
+    key, cert = make_certificate(tmp_path_factory.mktemp("front"), "hub")
+    for path, place in ((key, "/etc/ssl/private/hub.key"), (cert, "/etc/ssl/certs/hub.pem")):
+        target.ssh(f"sudo tee {place} >/dev/null", input=path.read_text())
+    # By hand, as The Littlest JupyterHub documents it, and with a web server on port 80: this was refused.
+    by_hand = '{"http": {"address": "127.0.0.1", "port": 81}}'
+    assert site.salt("tljh_config.apply", by_hand).returncode == 0
+    target.sudo(f"apt-get -qq update && {INSTALL} nginx-light", timeout=600)
+    assert "nginx" in target.sudo("ss -ltnp 'sport = :80'").stdout
+    kept = site.apply("tljh")
+    assert (kept.failed, kept.changed) == ({}, {})
+    site.set_pillar({**before, "http": FRONT})
+    moved = site.apply("tljh")
+    assert not moved.failed
+    assert moved.changed["hub-settings|hub-settings"] == {"plasma.behind": {"old": [], "new": ["127.0.0.1"]}}
+    assert site.apply("tljh").changed == {}
+    yield lambda **more: site.set_pillar({**before, "http": FRONT, **more})
+    target.sudo("systemctl disable --now nginx apache2 haproxy 2>/dev/null || true")
+    site.set_pillar(before)
+    assert site.salt("tljh_config.apply", '{"http": {"address": "", "port": 80}, "base_url": "/"}').returncode == 0
+    assert not site.apply("tljh").failed
+
+
+def stand_in_front(target, name, change=lambda text: text):
+    """Install a web server, and give it what the page of the documentation has for it."""
+    package, language, put = FRONTS[name]
+    blocks = Page(REPOSITORY / "docs" / "configuration" / "front.md").blocks
+    (text,) = [block.text for block in blocks if block.language == language]
+    target.sudo("systemctl stop nginx apache2 haproxy 2>/dev/null || true")
+    target.sudo(f"{INSTALL} {package}", timeout=600)
+    target.ssh(["sudo", "sh", "-c", put], input=change(text))
+
+
+def seen_by_the_hub(target, url):
+    """The address that the hub takes for that of a client who says that it has another."""
+    word = secrets.token_hex(8)
+    said = {"X-Forwarded-For": "198.51.100.7", "X-Real-Ip": "198.51.100.8"}
+    requests.get(f"{url}/hub/{word}", headers=said, verify=False, timeout=20)
+    find = f"journalctl -u jupyterhub --no-pager -o cat | grep {word} || true"
+    line = wait_for(lambda: target.sudo(find).stdout, timeout=20, what="the log")
+    return re.search(r"\(\S*@([0-9a-f.:]+)\)", line)[1]
+
+
+def answers(url):
+    try:
+        return requests.get(url, verify=False, timeout=5).ok
+    except requests.RequestException:
+        return False
+
+
+def own_address(target):
+    with socket.create_connection((target.host, 443)) as connection:
+        return connection.getsockname()[0]
+
+
+def opens_a_websocket(person):
+    """The status of the answer to a browser that wants a WebSocket of its server."""
+    url = f"{person.url}/user/{person.name}/api/events/subscribe"
+    parts = urlsplit(url)
+    cookies = requests.cookies.get_cookie_header(person.session.cookies, requests.Request("GET", url).prepare())
+    connection = http.client.HTTPSConnection(parts.netloc, context=ssl._create_unverified_context(), timeout=20)
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Cookie": cookies}
+    headers |= {"Sec-WebSocket-Key": base64.b64encode(secrets.token_bytes(16)).decode()}
+    connection.request("GET", parts.path, headers={**headers, "Origin": f"https://{parts.netloc}"})
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def works(url, account, image):
+    """Log in, start a server, and use it as a browser does."""
+    person = HubUser(url, account.name)
+    person.session.verify = False
+    # A list of authorities in the environment would count for more.
+    person.session.trust_env = False
+    person.login(account.password)
+    assert person.logged_in
+    assert all(cookie.secure for cookie in person.session.cookies if cookie.name == "jupyterhub-session-id")
+    if person.server():
+        person.stop()
+    person.start(image)
+    assert "started" in person.status()
+    assert opens_a_websocket(person) == 101
+    person.stop()
+
+
+@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
+@pytest.mark.parametrize("name", FRONTS)
+def test_behind_another_web_server(behind, target, site, grace, course, name):
+    behind()
+    stand_in_front(target, name)
+    url = f"https://{target.host}"
+    wait_for(lambda: answers(f"{url}/hub/login"), timeout=30, what=name)
+    works(url, grace, course)
+    assert seen_by_the_hub(target, url) == own_address(target)
+    # Whoever does not come from there is not believed, nor let in at all.
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"http://{target.host}:81/hub/login", timeout=5)
+    assert site.salt("plasma.status").value["healthy"]
+    whole = site.apply()
+    assert not whole.failed
+
+
+@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
+def test_at_a_path_of_a_shared_name(behind, target, site, grace, course):
+    behind(hub={**site.pillar["hub"], "base_url": "/jupyter/"})
+    changed = site.apply("tljh")
+    assert not changed.failed
+    assert changed.changed["hub-settings|hub-settings"] == {"base_url": {"old": None, "new": "/jupyter/"}}
+    stand_in_front(target, "nginx", lambda text: text.replace("location / {", "location /jupyter/ {"))
+    wait_for(lambda: answers(f"https://{target.host}/jupyter/hub/login"), timeout=30, what="nginx")
+    works(f"https://{target.host}/jupyter", grace, course)
+    assert requests.get(f"https://{target.host}/hub/login", verify=False, timeout=5).status_code == 404
+    assert not site.apply().failed

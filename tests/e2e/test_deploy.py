@@ -18,6 +18,8 @@ from tests.support.site import Result
 def target():
     """A bare one."""
     with bare_server("e2e-deploy") as started:
+        # As hardening guides advise it: nothing that people have to read may depend on it.
+        started.sudo("echo 'Defaults umask=0077, umask_override' >/etc/sudoers.d/umask")
         yield started
 
 
@@ -41,6 +43,8 @@ def deployment(target, site) -> Deployment:
     with urllib.request.urlopen(f"http://{target.host}/hub/login", timeout=10) as answer:
         page = answer.read()
     done = Deployment(predicted, first, page, site.apply(), site.apply("test=True"))
+    # Other files make theirs on it as they like.
+    target.sudo("rm /etc/sudoers.d/umask")
     tag = snapshot_tag()
     with paths.lock("snapshot"):
         if not image_id(tag):
@@ -119,8 +123,47 @@ def test_switching_the_provider_is_refused(deployment, site, target, pillar):
     assert target.sudo("cat /opt/tljh/plasma/receipt.json").stdout == before
 
 
+def test_another_prefix_is_refused(deployment, site, target, pillar):
+    """A second, empty hub would take the unit of the first."""
+    pillar(hub={**site.pillar["hub"], "prefix": "/srv/hub"})
+    seen = "cat /etc/systemd/system/jupyterhub.service /opt/tljh/plasma/receipt.json; ls -d /srv/hub 2>&1 || true"
+    before = target.sudo(seen).stdout
+    result = site.apply()
+    assert list(result.failed) == ["preflight-server-is-fit|preflight-server-is-fit"]
+    assert "is in /opt/tljh, and pillar says /srv/hub" in next(iter(result.failed.values()))
+    for name, state in (("users", "users-managed"), ("backup.now", "backup-created"), ("uninstall", "hub-removed")):
+        result = site.apply(name)
+        assert "is in /opt/tljh, and pillar says /srv/hub" in result.failed[f"{state}|{state}"]
+    assert target.sudo(seen).stdout == before
+
+
+def test_a_traefik_that_is_gone_or_another_one_comes_back(deployment, site, target):
+    """Whatever the provider, and although the proxy and the hub have gone down with it and given up."""
+    program, other = "/opt/tljh/hub/bin/traefik", "/root/traefik"
+    target.sudo(f"mv {program} {other}; systemctl restart traefik", check=False)
+    result = site.apply("tljh")
+    assert result.failed == {}
+    assert result.changed["hub-installed|/opt/tljh"] == {"traefik": {"old": None, "new": "present"}}
+    mended = f"cmp {program} {other} && systemctl is-active traefik jupyterhub"
+    assert target.sudo(mended).stdout.split() == ["active"] * 2
+    digests = [target.sudo(["sha256sum", path]).stdout[:12] for path in ("/bin/true", program)]
+    target.sudo(f"cp /bin/true {program}.new; mv {program}.new {program}; systemctl restart traefik", check=False)
+    result = site.apply("tljh")
+    assert result.failed == {}
+    assert result.changed["hub-installed|/opt/tljh"] == {"traefik": dict(zip(("old", "new"), digests, strict=True))}
+    assert target.sudo(mended).stdout.split() == ["active"] * 2
+
+
 def test_every_capability_can_be_applied_alone(deployment, site):
     for name in ("preflight", "docker", "utils", "tljh"):
         result = site.apply(name)
         assert result.returncode == 0, result.failed
         assert result.changed == {}, name
+
+
+def test_nothing_of_the_strict_umask_is_left(deployment, target):
+    """sudo had 0077 while all of it was made."""
+    places = "/srv/data /opt/tljh /opt/tljh/hub /etc/docker /etc/systemd/system/traefik.service.d /usr/local/lib/plasma"
+    shown = target.ssh(f"stat -c '%a %n' {places}").stdout.splitlines()
+    assert shown == [f"755 {place}" for place in places.split()]
+    assert target.sudo("find /opt/tljh/hub/lib /usr/local/lib/plasma ! -perm -o=r ! -type l | head").stdout == ""

@@ -195,7 +195,7 @@ def test_names_of_their_own(kept, one_origin, visit, people):
     # A server from before, which knows of one host only, by its old address.
     page.goto(f"https://{HUB}/user/teacher/lab")
     page.wait_for_url(f"https://teacher.{HUB}/user/teacher/lab**")
-    page.locator(".jp-LauncherCard").first.wait_for()
+    browsing.wait_for_lab(page)
     found = attacked(page, f"https://mallory.{HUB}", f"https://teacher.{HUB}")
     assert {what: text for what, text in found.items() if text} == {}
     page.goto(f"https://mallory.{HUB}/hub/token")

@@ -19,7 +19,7 @@ from tests.support.hub import HubUser
 from tests.support.shell import wait_for
 
 STUDENT, FRIEND, OPERATOR = "k9student", "k9friend", "k9ops"
-PACKAGES = "cron at libpam-systemd polkitd openssh-client"
+PACKAGES = ("cron", "at", "libpam-systemd", "polkitd", "openssh-client")
 PASSWORDS = "/etc/ssh/sshd_config.d/05-k9.conf"
 UNIT = "[Service]\nType=oneshot\nExecStart=/usr/bin/touch %h/lingered\n"
 # Runs on the host, wherever the person got to: what of these addresses takes a connection.
@@ -141,7 +141,7 @@ class World:
 def world(kept_server):
     target, site = kept_server.target, kept_server.site
     kept_server.with_pillar()
-    target.sudo(f"apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq {PACKAGES}", timeout=300)
+    target.install(*PACKAGES)
     image = environment_image()
     load_into(target, image)
     people = {name: make_account(target, name) for name in (STUDENT, FRIEND, OPERATOR)}
@@ -277,8 +277,9 @@ def test_whom_pillar_lets_in_has_limits_and_no_way_to_others(world):
     assert target.ssh(slices.format(world.uid)).stdout == "128\n"
     assert target.ssh(slices.format("$(id -u)")).stdout != "128\n"
     # A firewall that is flushed is whole again before somebody has typed much.
-    target.sudo("iptables -F OUTPUT; iptables -F PLASMA-OUT")
-    assert "open" in world.student.reaches(*world.inner)
+    asked = shlex.join(["runuser", "-u", STUDENT, "--", "python3", "-c", REACH, *world.inner])
+    flushed = target.sudo(f"iptables -F OUTPUT; iptables -F PLASMA-OUT; {asked}").stdout
+    assert "open" in answers(flushed)
     wait_for(lambda: list(world.student.reaches(*world.inner)) == ["refused"], timeout=15, what="the rules are back")
     # sshd would not start with that: it goes on with what it has, and one sentence says why.
     target.sudo("echo 'NoSuchOption yes' > /etc/ssh/sshd_config.d/90-broken.conf")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 
 import pytest
 
 from tests.e2e.environments_course import MARKER, Watch, course_of
+from tests.support.acme import make_certificate
 from tests.support.builder_image import builder_image
 from tests.support.engine import docker
-from tests.support.git_repository import dockerfile, make_repository
+from tests.support.git_repository import bridge_address, dockerfile, make_repository, serve_signed
 from tests.support.paths import REPOSITORY
 from tests.support.shell import run
 
@@ -79,6 +81,50 @@ def test_the_token_of_a_private_repository_is_nowhere(course):
     )
     assert cached.stdout == ""
     course.agreed({"name": "private", "absent": True})
+
+
+def test_a_certificate_of_an_own_authority(course, tmp_path):
+    """The server trusts it; builds and servers of users do where pillar names it, and only then."""
+    target, host = course.target, bridge_address()
+    before = target.ssh("ls /usr/local/share/ca-certificates").stdout
+    make_certificate(tmp_path, "ca-own")
+    key, cert = make_certificate(tmp_path, "served", domains=[host], authority="ca-own")
+    authority = (tmp_path / "ca-own.pem").read_text()
+    # The recipe's own steps are its own business: its base trusts nobody of ours.
+    make_repository(course.directory / "signed", dockerfile(course.base))
+    with serve_signed(course.directory, host, key, cert) as port:
+        entry = {"name": "signed", "repository": f"https://{host}:{port}/signed/.git", "ref": "main"}
+        course.pillar(entry)
+        assert "server certificate verification failed" in course.comment(course.apply())
+        # By hand, as an administrator of the server may have done: the look at branches works, and the build does not.
+        target.ssh("sudo tee /usr/local/share/ca-certificates/campus.crt >/dev/null", input=authority)
+        target.sudo("update-ca-certificates")
+        lines = course.comment(course.apply()).splitlines()
+        assert lines[-1].strip().startswith("The build failed: fatal: unable to access") or "certificate" in lines[-1]
+        assert "name it in plasma.trust" in lines[-1]
+        target.sudo("rm /usr/local/share/ca-certificates/campus.crt; update-ca-certificates --fresh")
+        (course.site.directory / "pillar" / "own-ca.pem").write_text(authority)
+        course.pillar(entry, trust=["own-ca.pem"])
+        predicted, trusted = course.site.apply("trust", "test=True"), course.site.apply("trust")
+        assert trusted.failed == {} and predicted.changed == trusted.changed
+        assert "CN=ca-own" in trusted.changed["trust-authorities|trust-authorities"]
+        assert not course.site.apply("tljh").failed
+        assert not course.apply().failed
+        assert course.items()["signed:main"]["status"] == "built"
+        assert course.site.apply("trust").changed == {}
+        student = course.person("ruth")
+        student.start("signed:main")
+        name = target.sudo("docker ps --filter name=jupyter-ruth --format '{{.ID}}'").stdout.strip()
+        code = (
+            "import os, ssl; print(os.environ['REQUESTS_CA_BUNDLE']); "
+            "print([one for one in ssl.create_default_context().get_ca_certs() if 'ca-own' in str(one)])"
+        )
+        shown = target.sudo(["docker", "exec", name, "python3", "-c", code]).stdout
+        assert shown.startswith("/opt/plasma/trust.pem") and "ca-own" in shown
+        student.stop()
+        course.agreed({"name": "signed", "absent": True})
+        assert course.site.apply("trust").failed == {}
+        assert target.ssh("ls /usr/local/share/ca-certificates").stdout == before
 
 
 def test_a_deploy_key_opens_a_repository_that_is_reached_by_ssh(course, tmp_path):
@@ -162,14 +208,31 @@ def test_templates_are_what_repo2docker_takes_them_for(language, picked, tmp_pat
 
 def test_the_template_for_bash_is_written_down_by_repo2docker(tmp_path):
     made = docker(
-        "create", "--network", "none", builder_image(), "jupyter-repo2docker", "--no-build", "--debug",
-        "--user-name=jovyan", "--user-id=1100", "/template",
+        "create", "--network", "none", builder_image(), "jupyter-repo2docker", "--config=/plasma.py", "--no-build",
+        "--debug", "--user-name=jovyan", "--user-id=1100", "/template",
     ).stdout.strip()  # fmt: skip
+    # What a builder reads where pillar has authorities of its own.
+    config = load_plugin("builds/outside.py", "_CONFIG").format(steps=["RUN echo own authorities", "ENV A=b"])
+    (tmp_path / "plasma.py").write_text(config)
     try:
         docker("cp", TEMPLATES / "bash", f"{made}:/template")
+        docker("cp", tmp_path / "plasma.py", f"{made}:/plasma.py")
         written = docker("start", "--attach", made).stdout
     finally:
         docker("rm", "--force", made)
     assert "bash-completion jq less man-db tree" in written
     assert 'pip install --no-cache-dir -r "requirements.txt"' in written
     assert "RUN ./postBuild" in written
+    first = written[written.index("FROM ") :].splitlines()
+    assert first[1:3] == ["RUN echo own authorities", "ENV A=b"]
+
+
+def load_plugin(name, constant):
+    """A text constant of the plugin, which is not installed where these tests run."""
+    tree = ast.parse((REPOSITORY / "plugin" / "src" / "tljh_plasma" / name).read_text(encoding="utf-8"))
+    (value,) = [
+        node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == constant
+    ]
+    return value

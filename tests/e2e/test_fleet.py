@@ -116,7 +116,7 @@ def test_the_status_of_all_of_them(kept, second, fleet):
 @pytest.fixture(scope="module")
 def salted(second):
     """The second server with Salt of its own, the controller's release, and with the packages that the tree needs."""
-    second.sudo("apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv", timeout=600)
+    second.install("python3-venv")
     lock = (REPOSITORY / "requirements.txt").read_text(encoding="utf-8")
     # Without hashes pip keeps what it builds for the next time; timelib needs a compiler, and nothing here needs it.
     wanted = [

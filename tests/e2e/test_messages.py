@@ -1,4 +1,4 @@
-"""What people over their disk quota see, in a real browser; the kernel's answer is a stand-in here."""
+"""What people over their disk quota or out of memory see, in a real browser; the kernel's answers are stand-ins."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tests.support.browsing import (
     sign_in,
     start_server,
     use_theme,
+    wait_for_lab,
 )
 
 GB = 1024**3
@@ -27,7 +28,9 @@ CONFIG = "/opt/tljh/config/jupyterhub_config.d/tests_usage.py"
 STAND_IN = f"""
 import json
 from pathlib import Path
-from tljh_plasma import disk_quota
+from tljh_plasma import disk_quota, memory
+
+memory.killed = lambda path: json.loads(Path({USAGE!r}).read_text()).get("killed", 0)
 
 def read(uid, directory):
     known = json.loads(Path({USAGE!r}).read_text()).get(str(uid))
@@ -58,9 +61,9 @@ def hoarder(target):
 def uses(site, target, hoarder):
     """Sets how much the hoarder uses, in GB; 10 is their soft limit and 12 their hard one."""
 
-    def use(gigabytes):
+    def use(gigabytes, killed=0):
         space = [int(gigabytes * GB), 10 * GB, 12 * GB, int(time.time()) + 6 * 86400]
-        text = json.dumps({str(hoarder.uid): [space, [7]]} if gigabytes else {})
+        text = json.dumps({str(hoarder.uid): [space, [7]], "killed": killed} if gigabytes else {})
         target.ssh(f"sudo tee {USAGE} >/dev/null", input=text)
 
     use(0)
@@ -85,7 +88,7 @@ def test_jupyterlab_shows_a_notice_until_it_is_dismissed(uses, page, url, hoarde
     uses(11)
     time.sleep(3)  # the hub looks every second here
     page.reload()
-    page.locator(".jp-LauncherCard").first.wait_for()
+    wait_for_lab(page)
     expect(notice).to_contain_text("You use 11 GB of disk space; your limit is 10 GB.")
     expect(notice).to_have_attribute("role", "status")
     assert problems(page) == []
@@ -95,7 +98,7 @@ def test_jupyterlab_shows_a_notice_until_it_is_dismissed(uses, page, url, hoarde
     notice.get_by_role("button", name="Dismiss this notice").press("Enter")
     expect(notice).to_be_empty()
     page.reload()
-    page.locator(".jp-LauncherCard").first.wait_for()
+    wait_for_lab(page)
     page.wait_for_timeout(1000)
     expect(notice).to_be_empty()
 
@@ -108,6 +111,13 @@ def test_jupyterlab_shows_a_notice_until_it_is_dismissed(uses, page, url, hoarde
     expect(notice).to_contain_text("You cannot save any more")
     expect(notice).to_have_attribute("role", "alert")
     assert problems(page) == []
+
+    # What is this server's alone comes first, without a reload, and hides nothing.
+    uses(12, killed=2)
+    expect(notice).to_contain_text("Your server ran out of memory (2 times)", timeout=60_000)
+    expect(notice).to_contain_text("had used all of its 2 GB of memory")
+    notice.get_by_role("button", name="Dismiss this notice").press("Enter")
+    expect(notice).to_contain_text("You cannot save any more")
 
 
 def test_the_hubs_pages_show_it_too(uses, browser, url, hoarder):

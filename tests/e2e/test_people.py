@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import json
+import struct
+import time
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.support.browsing import open_notebook, run_cell, sign_in, start_server
+from tests.e2e.conftest import make_account, site_pillar
+from tests.support.browsing import open_notebook, overflow, run_cell, serious_problems, sign_in, start_server
 from tests.support.hub import HubUser
 from tests.support.shell import SupportError
+
+PACKAGES = ("libpam-google-authenticator", "libpam-pwquality", "cracklib-runtime", "wamerican")
+NEW = "Zebra-crossing 71 x"
 
 
 def inspect(target, name):
@@ -123,3 +132,146 @@ def test_two_named_servers_and_no_more(login, grace, course):
         person.start(course, "three")
     person.stop("one")
     person.stop("two")
+
+
+# What PAM says at the login, and new names.
+
+
+@pytest.fixture(scope="module")
+def modules(target):
+    """The usual modules of Debian, whose rules for new passwords are set at once."""
+    target.install(*PACKAGES)
+    target.sudo("echo minlen = 12 >> /etc/security/pwquality.conf")
+
+
+def code(key: bytes) -> str:
+    """The code of this half minute (RFC 6238)."""
+    digest = hmac.new(key, struct.pack(">Q", int(time.time()) // 30), hashlib.sha1).digest()
+    start = digest[-1] & 15
+    return f"{(struct.unpack('>I', digest[start : start + 4])[0] & 0x7FFFFFFF) % 10**6:06d}"
+
+
+def enter(page, url, name, password):
+    page.goto(f"{url}/hub/login")
+    page.get_by_label("Username").fill(name)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign in").click()
+
+
+def signed_in(page, name):
+    expect(page.locator(".plasma-user")).to_contain_text(name)
+
+
+def test_a_second_factor(page, url, target, modules):
+    person = make_account(target, "code")
+    key = b"12345678901234567890"
+    target.ssh(
+        "sudo install -m 400 -o code -g code /dev/stdin /home/code/.google_authenticator",
+        input=f'{base64.b32encode(key).decode()}\n" TOTP_AUTH\n" DISALLOW_REUSE\n',
+    )
+    target.sudo(
+        "cp -a /etc/pam.d/login /root/login; echo 'auth required pam_google_authenticator.so nullok' > /root/line"
+    )
+    target.sudo("sed -i '/@include common-auth/r /root/line' /etc/pam.d/login")
+    try:
+        enter(page, url, person.name, person.password)
+        field = page.get_by_label("Verification code")
+        # The cursor is there: people type the code and press Enter.
+        expect(field).to_be_focused()
+        assert serious_problems(page) == []
+        field.fill("000000")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("Invalid username or password")
+        enter(page, url, person.name, person.password)
+        page.get_by_label("Verification code").fill(code(key))
+        page.keyboard.press("Enter")
+        signed_in(page, person.name)
+        # Who has none goes on as before.
+        other = make_account(target, "nocode")
+        person = HubUser(url, other.name)
+        person.login(other.password)
+        assert person.logged_in
+    finally:
+        target.sudo("cp -a /root/login /etc/pam.d/login")
+
+
+def test_a_password_that_has_to_be_changed_by_the_rules_of_the_system(page, url, target, modules):
+    person = make_account(target, "mustchange")
+    target.sudo(["chage", "--lastday", "0", person.name])
+    enter(page, url, person.name, person.password)
+    expect(page.get_by_role("heading", name="Change your password")).to_be_visible()
+    assert serious_problems(page) == []
+    for new, words in (("short1", "shorter than 12"), ("responsibility", "dictionary"), (NEW, "")):
+        page.get_by_label("New password", exact=True).fill(new)
+        page.get_by_label("New password, once more").fill(new)
+        page.keyboard.press("Enter")
+        if words:
+            expect(page.get_by_role("alert")).to_contain_text(words)
+    signed_in(page, person.name)
+    # At will, with the keyboard alone, on a phone as well.
+    page.goto(f"{url}/hub/password")
+    assert serious_problems(page) == [] and overflow(page) <= 0
+    expect(page.get_by_label("Current password")).to_be_focused()
+    page.keyboard.type(NEW)
+    for text in ("Another one of mine 8", "Another one of mine 8"):
+        page.keyboard.press("Tab")
+        page.keyboard.type(text)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Your password is changed")).to_be_visible()
+    shadow = target.sudo(f"grep ^{person.name}: /etc/shadow").stdout
+    assert NEW not in shadow and shadow.split(":")[2] != "0"
+    journal = target.sudo("journalctl -u jupyterhub").stdout
+    assert NEW not in journal and "Another one of mine" not in journal
+
+
+def test_a_server_that_is_closed(page, url, target, grace):
+    target.sudo("echo 'New disks until noon' > /etc/nologin")
+    try:
+        for name in (grace.name, "no-such-account"):
+            enter(page, url, name, grace.password)
+            expect(page.get_by_role("alert")).to_contain_text("The server says: New disks until noon.")
+    finally:
+        target.sudo("rm /etc/nologin")
+
+
+def test_somebody_gets_another_name(site, url, target, course):
+    def apply(*users):
+        site.set_pillar({**site_pillar(), "users": list(users)})
+        done = site.apply("users")
+        assert not done.failed, done.failed
+        return next(state["changes"] for key, state in done.states.items() if key.startswith("users-managed"))
+
+    word = "correct horse battery 7"
+    groups = ["maths"]
+    apply(
+        {"name": "20231234", "password": word, "groups": groups}, {"name": "anna", "password": word, "groups": groups}
+    )
+    for name in ("20231234", "anna"):
+        person = HubUser(url, name)
+        person.login(word)
+        assert person.logged_in
+        person.start(course)
+    target.install("cron")
+    target.sudo("echo work > /home/anna/work.txt; echo hers > /var/mail/anna; echo '@daily true' | crontab -u anna -")
+    uid = target.sudo("id -u anna").stdout.strip()
+    hanna = {"name": "hanna", "was": "anna", "groups": groups}
+    number = {"name": "20231234", "groups": groups}
+    assert list(apply(number, hanna)) == ["hanna"]
+    assert target.sudo("id -u hanna; id -nG hanna; cat /home/hanna/work.txt /var/mail/hanna").stdout.split() == [
+        uid,
+        "hanna",
+        "maths",
+        "work",
+        "hers",
+    ]
+    assert "@daily" in target.sudo("crontab -u hanna -l").stdout
+    assert target.sudo("getent passwd anna", check=False).returncode
+    # The old session and the old name are nobody's, and the other person's server went on.
+    assert not person.logged_in
+    renamed = HubUser(url, "hanna")
+    renamed.login(word)
+    assert renamed.logged_in
+    renamed.start(course)
+    renamed.stop()
+    assert target.sudo(["docker", "ps", "-q", "--filter", "name=jupyter-20231234"]).stdout
+    assert apply(number, hanna) == {}

@@ -42,7 +42,7 @@ LOOK = r"""
 for file in passwd shadow group gshadow subuid subgid; do sha256sum /etc/$file; done
 find /etc /home /opt/tljh/config /var/mail /var/spool /var/lib/systemd/linger /usr/local -xdev \
     -not -path '/etc/*-' -not -name '.pwd.lock' -printf '%p %y %m %u %s\n' | sort
-find /run/plasma* /tmp /var/tmp -maxdepth 2 -name '*prove*' 2> /dev/null
+find /run/plasma* /tmp /var/tmp -maxdepth 2 -name '*prove*' -not -name '*.lock' 2> /dev/null
 docker ps -a --format '{{.Names}} {{.Image}}'; docker images -a --format '{{.ID}} {{.Repository}}'; docker volume ls -q
 /opt/tljh/hub/bin/python3 - <<'END'
 import sqlite3
@@ -103,7 +103,9 @@ def test_what_a_killed_run_left_is_removed(server):
     running = server.site.start("plasma.prove")
     people = f"getent passwd | grep -c ^{PEOPLE}"
     wait_for(lambda: server.target.ssh(people, check=False).stdout.strip() == "2", timeout=60, what="throwaway people")
-    server.target.sudo("kill -9 $(cat /run/plasma-prove.lock)")
+    held = 'test "$(readlink $fd)" = /run/plasma-prove.lock'
+    kill = 'process=${fd#/proc/}; kill -9 "${process%%/*}"'
+    server.target.sudo(f"for fd in /proc/[0-9]*/fd/*; do if {held}; then {kill}; fi; done")
     running.wait(timeout=60)
     assert looked(server) != before
     done = prove(server, "clean=True")

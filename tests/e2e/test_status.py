@@ -225,7 +225,27 @@ def test_two_controllers_in_the_same_second(kept, status, tmp_path):
         time.sleep(gap)  # the attack's own timing
         second = other.apply("applied", "test=True")
         first = json.loads(process.communicate(timeout=120)[0])[kept.target.name]
-        assert (len(first), len(second.states)) == (2, 2)
+        assert (len(first), len(second.states)) == (3, 3)
+
+
+def test_another_controller_with_the_same_pillar_has_nothing_to_do(kept, status, tmp_path):
+    """Each makes its own hashes: neither an apply nor the status takes that for a change, or for an edited password."""
+    person = {"name": "pia", "password": "correct horse battery"}
+    kept.with_pillar(users=[person])
+    assert kept.site.apply().failed == {}
+    other = Site(kept.target, tmp_path / "second", kept.site.pillar)
+    assert other.salt("plasma.status").value["applied"]["pending"] == []
+    done = other.apply()
+    assert (done.failed, done.changed) == ({}, {})
+    assert status.healthy()["applied"]["pending"] == []
+    # An edit is told, by the controller that made it.
+    other.set_pillar({**kept.site.pillar, "users": [{**person, "password": "quite another horse"}]})
+    lines = other.salt_text("state.apply", "users").stdout.splitlines()
+    assert any("users-managed: The password in pillar was edited and is not set: pia" in line for line in lines)
+    kept.with_pillar(users=[{"name": "pia", "absent": True, "remove_home": True}])
+    assert kept.site.apply("users").failed == {}
+    kept.with_pillar()
+    assert kept.site.apply().failed == {}
 
 
 def test_docker_is_stopped(kept, status):

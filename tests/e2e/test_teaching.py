@@ -210,6 +210,7 @@ PAGES = {
     "home": "/hub/home",
     "spawn": "/hub/spawn",
     "token": "/hub/token",
+    "password": "/hub/password",
     "admin": "/hub/admin",
     "not-found": "/hub/nothing-here",
     "environments": "/services/plasma/environments",

@@ -112,7 +112,7 @@ def test_a_hub_is_removed_and_comes_back(inhabited):
     # What was there is in an archive, too.
     assert "-uninstall.tar.gz" in state["comment"]
     # What people made.
-    assert "1 environments" in state["comment"]
+    assert "1 environment" in state["comment"]
     assert "2 accounts" in state["comment"]
     assert exists(target, "/home/k6ben/thesis")
     assert target.sudo(["docker", "image", "inspect", "--format", "ok", course]).stdout.strip() == "ok"

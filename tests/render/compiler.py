@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import pathlib
+import re
 import tempfile
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +64,16 @@ SLS = sorted(
     ".".join(path.relative_to(REPOSITORY / "salt").with_suffix("").parts).removesuffix(".init")
     for path in (REPOSITORY / "salt").glob("[!_]*/*.sls")
 )
+
+
+def reads_grains(sls: str) -> bool:
+    """Whether an SLS, or one that it includes, has ``grains`` in its text: the others are the same on every system."""
+    path = REPOSITORY / "salt" / sls.replace(".", "/")
+    text = next(file for file in (path / "init.sls", path.with_suffix(".sls")) if file.exists()).read_text("utf-8")
+    patterns = re.findall(r"^ *- ([a-z0-9_.*]+)$", re.sub(r"{{.*?}}", "*", text), re.M)
+    if "grains" in text or "include: {{" in text:
+        return True
+    return any(reads_grains(name) for pattern in patterns for name in fnmatch.filter(SLS, pattern))
 
 
 @functools.cache

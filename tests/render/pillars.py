@@ -30,6 +30,19 @@ DEPLOY_KEY = (
     "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmU=\n-----END OPENSSH PRIVATE KEY-----\n"
 )
 HASH = "$6$rounds=5000$saltsaltsalt$0123456789abcdefghijklmnopqrstuvwxyzABCDEF./"
+# Of nobody: made for the tests.
+AUTHORITY = """-----BEGIN CERTIFICATE-----
+MIIBmTCCAT+gAwIBAgIUGUvMwVPdIqtM5j8ZuvIfacbWh7MwCgYIKoZIzj0EAwIw
+ITEfMB0GA1UEAwwWQXV0aG9yaXR5IG9mIHRoZSB0ZXN0czAgFw0yNjExMzAxMTE1
+MjJaGA8yMTI2MTEwNjExMTUyMlowITEfMB0GA1UEAwwWQXV0aG9yaXR5IG9mIHRo
+ZSB0ZXN0czBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABNImXGxNJ9F47gmwvOaT
+XwYQFDRISiuYnr0LkXy7e45WEbAoXcDC74c5hhJVeXojAyJMAqFmCtzwomaL2jPC
+vLujUzBRMB0GA1UdDgQWBBT3HpMo4BCkEHhM0amvui3RXkQiJDAfBgNVHSMEGDAW
+gBT3HpMo4BCkEHhM0amvui3RXkQiJDAPBgNVHRMBAf8EBTADAQH/MAoGCCqGSM49
+BAMCA0gAMEUCIQDLvtu7BwtPUmc6vu1FmmerGotmUMWMN3bVzlFLj10VMAIgbGch
+sJtsjIJ5WlgqM5AmWoLO9pKOr1gN2QgbzVY6vF4=
+-----END CERTIFICATE-----
+"""
 SHA = {letter: letter * 64 for letter in "abcdef"}
 
 # Names that YAML would not read as text stand among them: they must stay text on the whole way.
@@ -37,6 +50,7 @@ _PEOPLE = {
     "users": [
         {
             "name": "anna",
+            "was": "annette",
             "password": PASSWORD,
             "groups": ["biology"],
             "admin": True,
@@ -59,13 +73,14 @@ _PEOPLE = {
         {"name": "yes", "absent": True},
         "on",
         {"name": "true"},
+        {"name": "Students of Maths@example.org", "external": True, "quota": {"hard": "5G"}},
     ],
     "quota": {"soft": "10G", "hard": "12G", "grace": 86400, "inodes": {"soft": 100, "hard": 200, "grace": 172800}},
     "quotas": {"enabled": True, "device": "LABEL=cloudimg-rootfs", "unmanaged": True},
     "users_csv": [{"file": "students.csv", "absent": False}],
     "home_path": "/srv/people",
     "password_policy": "enforce",
-    "admins": ["true"],
+    "admins": ["true", "fred@example.org", "%students of maths"],
     "ssh": {
         "enabled": True,
         "open_to": {"users": ["null", "by-hand"], "groups": ["on", "elsewhere"]},
@@ -79,7 +94,7 @@ _PEOPLE = {
             "ref": "v1.2",
             "memory": "4G",
             "cpu": 1.5,
-            "groups": ["biology"],
+            "groups": ["Maths (2026)"],
             "description": "First steps in Python",
             "build_args": {"PYTHON_VERSION": "3.12"},
             "credentials": {"username": "deploy", "password": TOKEN},
@@ -109,6 +124,24 @@ _COMMON = {
     },
     "named_servers": {"limit": 5},
     "shared_data": "/srv/course-data",
+    "servers": {
+        "timezone": "Europe/Berlin",
+        "umask": "0002",
+        "environment": {"OMP_NUM_THREADS": "2"},
+        "proxy": {"http": "http://10.1.2.3:3128", "https": "http://proxy.example.org", "no_proxy": ".example.org"},
+        "volumes": [{"source": "/srv/models", "target": "/srv/models", "writable": False}],
+        "overrides": [
+            {
+                "groups": ["biology"],
+                "environments": ["python-course"],
+                "timezone": "Europe/Paris",
+                "umask": "0007",
+                "environment": {"COURSE": "biology"},
+                "proxy": {"http": "http://10.1.2.4:3128", "https": "http://10.1.2.4:3128", "no_proxy": "10.1.2.0/24"},
+                "volumes": [{"source": "/srv/biology", "target": "/srv/lab", "writable": True}],
+            }
+        ],
+    },
     "permissions": {"default": "closed"},
     "enter_servers": ["%assistants"],
     "network": {
@@ -116,7 +149,16 @@ _COMMON = {
         "host_ports": [5432],
         "builds": ["10.1.3.4", "git.example.org:443"],
     },
-    "builder": {"image": "registry.example.org:5000/r2d:2025.12.0", "parallel": 3, "timeout": 3600},
+    "builder": {
+        "image": "registry.example.org:5000/r2d:2025.12.0",
+        "parallel": 3,
+        "timeout": 3600,
+        "http_proxy": f"http://builds:{TOKEN}@proxy.example.org:3130",
+        "https_proxy": f"http://builds:{TOKEN}@proxy.example.org:3131",
+        "no_proxy": "localhost,.example.org",
+    },
+    "http": {"address": "127.0.0.1", "port": 81, "behind": ["127.0.0.1", "10.9.0.0/16"]},
+    "trust": [AUTHORITY],
     "monitoring_url": "https://monitoring.example.org/d/plasma?from=now-1h",
     "utils": {
         "packages": ["libstdc++6", "no", "1e3"],
@@ -156,9 +198,23 @@ _SOURCES = {
 }
 FULL_TLJH = {
     **_COMMON,
+    "directory": {
+        "kind": "ldap",
+        "domain": "example.org",
+        "servers": ["ldaps://ldap.example.org", "ldap://ldap2.example.org:1389"],
+        "base": "dc=example,dc=org",
+        "bind_dn": "cn=hub,dc=example,dc=org",
+        "bind_password": TOKEN,
+        "ca": "/etc/ssl/certs/own-ca.pem",
+        "members": "dns",
+        "qualified_names": True,
+        "groups": ["students of maths"],
+        "homes": "directory",
+    },
     "hub": {
         "provider": "tljh",
         "prefix": "/opt/hub",
+        "base_url": "/jupyter/",
         "versions": {"tljh": "2.1.0"},
         "sources": {
             **_SOURCES,
@@ -192,12 +248,23 @@ FULL_TLJH = {
         "acme_ca": "/etc/ssl/certs/own-ca.pem",
         "dns": {"provider": "rfc2136", "environment": {"RFC2136_TSIG_SECRET": TOKEN}, "resolvers": ["192.0.2.53:53"]},
         "user_domains": True,
+        "address": "192.0.2.10",
+        "port": 444,
         "timeout": 300,
         "check": False,
     },
 }
 FULL_PYPI = {
     **_COMMON,
+    "directory": {
+        "kind": "ad",
+        "domain": "ad.example.org",
+        "join_account": "joiner@AD.EXAMPLE.ORG",
+        "join_password": TOKEN,
+        "join_ou": "OU=Servers,DC=ad,DC=example,DC=org",
+        "join_computer": "HUB-2",
+        "ids": "directory",
+    },
     "hub": {
         "provider": "pypi",
         "prefix": "/srv/hub",
@@ -285,6 +352,10 @@ def hostile(full: dict[str, Any]) -> dict[str, Any]:
             text = hostile_text(shape, number)
             if text is not None:
                 _replace(changed, path.removeprefix("plasma.").split("."), text)
+    for group, before in zip(changed["groups"], full["groups"], strict=True):
+        # The wide names are those of directories.
+        if isinstance(group, dict) and not group.get("external"):
+            group["name"] = before["name"]
     for environment in changed["environments"]:
         # A key of SSH goes with no other kind of address.
         if "deploy_key" in environment:

@@ -81,6 +81,6 @@ def test_monitor(system, architecture, pillar):
     if "utils-ctop" in states:
         ctop = utils["ctop"]
         url = ctop["url"].replace("{version}", ctop["version"]).replace("{arch}", architecture)
-        assert states["utils-ctop"]["source"] == url
+        assert states["utils-ctop"]["source"] == ([url, "/usr/local/bin/ctop"] if url.startswith("/") else url)
         assert states["utils-ctop"]["source_hash"] == f"sha256={ctop['sha256'][architecture]}"
         assert states["utils-ctop"]["mode"] == "0755"

@@ -83,9 +83,11 @@ def test_no_state_of_the_site_has_a_condition(chunks):
 
 @pytest.mark.parametrize("sls", ["top", *SLS])
 def test_templates_call_no_functions(sls):
-    """Each such call is a round trip of its own under salt-ssh."""
+    """Each such call is a round trip of its own under salt-ssh, but for ``cp``, which answers on the controller."""
     path = REPOSITORY / "salt" / f"{sls.replace('.', '/')}.sls"
     if not path.exists():
         path = path.with_suffix("") / "init.sls"
     for expression in TEMPLATE.findall(path.read_text(encoding="utf-8")):
-        assert not re.search(r"\bsalt\s*(\[|\.|\|)|__salt__|\bimport\b.*\bwith context\b", expression), expression
+        assert not re.search(r"\bsalt\s*(\[(?!'cp\.)|\.|\|)|__salt__|\bimport\b.*\bwith context\b", expression), (
+            expression
+        )

@@ -27,7 +27,7 @@ def test_the_site_takes_nothing_back(system, pillar):
 
 def test_people_are_removed_only_where_pillar_says_so(system, pillar):
     plasma = compiled(pillar)["plasma"]
-    (chunk,) = low_state(system, "amd64", pillar, "users.disabled")
+    _, chunk = low_state(system, "amd64", pillar, "users.disabled")
     if not plasma["uninstall"]["users"]:
         assert (chunk["state"], chunk["fun"]) == ("test", "nop")
         return
@@ -39,12 +39,23 @@ def test_people_are_removed_only_where_pillar_says_so(system, pillar):
 
 def test_uninstalling_gets_what_pillar_says(system, pillar):
     plasma = compiled(pillar)["plasma"]
-    (chunk,) = low_state(system, "amd64", pillar, "uninstall")
+    chunk = next(chunk for chunk in low_state(system, "amd64", pillar, "uninstall") if chunk["__id__"] == "hub-removed")
     assert chunk["options"] == plasma["uninstall"]
     assert chunk["prefix"] == plasma["hub"]["prefix"]
     assert chunk["users"] == [user["name"] for user in plasma["users"] if not user.get("absent")]
     assert chunk["directory"] == plasma["backup"]["directory"]
     assert chunk["source"] == plasma["docker"]["source"]
+
+
+def test_uninstalling_takes_back_what_every_capability_brought(system, pillar):
+    """But what plasma.uninstall has a key for; and only after the hub was removed."""
+    named = compiled(pillar)["plasma"]["uninstall"]
+    chunks = low_state(system, "amd64", pillar, "uninstall")
+    mirrors = {f"{name}.disabled" for name in FOLDERS if name not in {*WITHOUT, *named}}
+    assert {chunk["__sls__"] for chunk in chunks} == {"uninstall", "preflight.turn", *mirrors}
+    for chunk in chunks:
+        if chunk["__sls__"] in mirrors:
+            assert {"plasma_uninstall": "hub-removed"} in chunk["require"], chunk["__id__"]
 
 
 def test_the_timer_of_the_engine_is_there_only_when_it_is_asked_for(system, pillar):

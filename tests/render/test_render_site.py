@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from tests.render.compiler import SLS, low_state
+from tests.render.compiler import ARCHITECTURES, SLS, SYSTEMS, low_state, reads_grains
 from tests.render.pillars import CSV_PASSWORD, DEPLOY_KEY, GIVEN, PASSWORD, TOKEN, compiled, texts
 from tests.support.paths import REPOSITORY
 
-PREFLIGHT = "preflight-server-is-fit"
+TURN, PREFLIGHT = "apply-has-its-turn", "preflight-server-is-fit"
 PEOPLE = ("groups", "users", "quotas", "admins")
 REQUISITES = ("require", "require_any", "watch", "watch_any", "onchanges", "onfail", "prereq", "listen")
 SHA256 = re.compile(r"sha256=[0-9a-f]{64}")
@@ -27,21 +27,41 @@ def _order(chunks):
 
 
 def test_site_compiles_with_preflight_first(site):
-    first = site[0]
-    assert first["__id__"] == PREFLIGHT
-    assert (first["state"], first["fun"], first["failhard"]) == ("plasma_preflight", "passed", True)
+    assert _order(site[:2]) == [TURN, PREFLIGHT]
+    kinds = [(one["state"], one["fun"], one["failhard"]) for one in site[:2]]
+    assert kinds == [("plasma_preflight", "turn", True), ("plasma_preflight", "passed", True)]
     assert {chunk["__sls__"].split(".")[0] for chunk in site} >= {"preflight", "docker", "tljh", *PEOPLE}
 
 
-@pytest.mark.parametrize("sls", SLS)
+PLACES = [(system, architecture) for system in SYSTEMS for architecture in ARCHITECTURES]
+CASES = [(sls, *place) for sls in SLS for place in (PLACES if reads_grains(sls) else PLACES[:1])]
+
+
+def test_only_what_reads_grains_differs_between_systems():
+    for sls in SLS:
+        shown = {repr(_timeless(low_state(*place, "full-pypi", sls))) for place in (PLACES[0], PLACES[-1])}
+        assert len(shown) == 1 or reads_grains(sls), sls
+    assert {reads_grains(sls) for sls in SLS} == {True, False}
+
+
+def _timeless(chunks):
+    """Without the time of the compilation, and without Salt's numbers, which depend on what was compiled before."""
+    left_out = ("order", "controller_time")
+    return [{key: value for key, value in chunk.items() if key not in left_out} for chunk in chunks]
+
+
+@pytest.mark.parametrize(("sls", "system", "architecture"), CASES)
 def test_each_sls_compiles_alone(system, architecture, pillar, sls):
     chunks = low_state(system, architecture, pillar, sls)
     assert sls in {chunk["__sls__"] for chunk in chunks} | {"tljh", "utils", "users"}
+    # Whatever is applied, nothing else may change the server meanwhile, and nothing comes before that is known.
+    if {chunk["state"] for chunk in chunks} - {"test"}:
+        assert (chunks[0]["__id__"], chunks[0].get("failhard")) == (TURN, True)
     if sls == "tljh.settings":
         return  # for settings alone, on a server that has its hub
     # Accounts can be looked after on a server that is too small for a hub, or that has none.
     if {chunk["state"] for chunk in chunks} & {"pkg", "pkgrepo", "file", "service", "plasma_hub", "plasma_docker"}:
-        assert chunks[0]["__id__"] == PREFLIGHT
+        assert chunks[1]["__id__"] == PREFLIGHT
     # A part of the site is that part: the same states with the same arguments.
     site = {(chunk["__id__"], chunk["name"]): chunk for chunk in low_state(system, architecture, pillar)}
     for chunk in chunks:
@@ -108,7 +128,7 @@ def test_only_the_chosen_provider(site, pillar):
     assert f"tljh.{provider}" in used
     assert f"tljh.{other}" not in used
     (installed,) = [chunk for chunk in site if chunk["__id__"] == "hub-installed"]
-    assert installed["hub_provider"] == provider == site[0]["hub_provider"]
+    assert installed["hub_provider"] == provider == site[1]["hub_provider"]
 
 
 def test_no_argument_is_a_word_of_salts(site):
@@ -147,6 +167,34 @@ def test_variables_of_a_dns_provider_are_in_no_argument(site, pillar):
     assert bool(secrets) is (bool(GIVEN[pillar].get("https", {}).get("dns")))
     for text in texts(site):
         assert not any(secret in text for secret in secrets.values())
+
+
+def test_passwords_of_a_directory_are_in_no_argument(site, pillar):
+    plasma = compiled(pillar)["plasma"]
+    secrets = plasma["directory_secrets"]
+    assert bool(secrets) is bool(GIVEN[pillar].get("directory"))
+    for text in [*texts(site), *texts(plasma["directory"])]:
+        assert not any(secret in text for secret in secrets.values())
+
+
+def test_people_of_a_directory_are_known_before_anybody_names_them(site, pillar):
+    order = {id_: place for place, id_ in enumerate(_order(site))}
+    assert order["directory-joined"] < order["groups-known"] < order["users-managed"]
+    (joined,) = [chunk for chunk in site if chunk["__id__"] == "directory-joined"]
+    assert joined["state"] == ("plasma_directory" if GIVEN[pillar].get("directory") else "test")
+
+
+def test_a_group_of_administrators_has_to_be_known_where_administrators_are_applied(site, system, architecture, pillar):
+    """Once, and not where the group of pillar is made by a state that was not applied yet."""
+    plasma = compiled(pillar)["plasma"]
+    made = [group["name"] for group in plasma["groups"] if not group["absent"]]
+    wanted = [name for name in plasma["admin_groups"] if name not in made]
+    assert wanted or "full" not in pillar
+    for chunks in (site, low_state(system, architecture, pillar, "admins")):
+        (known,) = [chunk for chunk in chunks if chunk["__id__"] == "admins-groups-known"]
+        assert (known["state"], known["fun"], known["groups"]) == ("plasma_groups", "known", wanted)
+    (others,) = [chunk for chunk in site if chunk["__id__"] == "groups-known"]
+    assert others["groups"] == plasma["external_groups"]
 
 
 def test_environments_come_to_a_hub_that_knows_their_groups(site, pillar):

@@ -23,7 +23,7 @@ def test_the_way_back_is_there_before_the_tree_is_copied(chunks):
     order = {}
     for place, chunk in enumerate(chunks):
         order.setdefault(chunk["__id__"], place)
-    assert order["preflight-server-is-fit"] == 0
+    assert order["preflight-server-is-fit"] == 1
     assert order["upgrade-prepared"] < order["hub-prefix"] < order["hub-plugin-source"] < order["hub-installed"]
     for id_ in ("hub-prefix", "hub-plugin-source"):
         # It fails with it: no way back, no upgrade.
@@ -52,5 +52,5 @@ def test_the_hub_alone_settles_too(system, architecture, pillar):
 
 
 def test_undoing_is_a_state_of_its_own(system, architecture, pillar):
-    (chunk,) = low_state(system, architecture, pillar, "upgrade.rolled_back")
+    _, chunk = low_state(system, architecture, pillar, "upgrade.rolled_back")
     assert (chunk["state"], chunk["fun"]) == ("plasma_upgrade", "rolled_back")

@@ -146,13 +146,29 @@ def test_settings_are_the_values_of_the_pillar(system, pillar):
     assert settings["settings"]["limits"] == plasma["limits"]
     assert settings["settings"]["services"]["cull"] == plasma["cull"]
     assert settings["settings"]["traefik_api"] == {"port": 304}
+    # What pillar does not say is what somebody has set by hand.
+    listens = {key: plasma["http"][key] for key in ("address", "port") if plasma["http"][key] is not None}
+    assert settings["settings"].get("http", {}) == listens
+    assert settings["settings"].get("base_url") == plasma["hub"]["base_url"]
+    assert states["trust-authorities"]["certificates"] == plasma["trust"]
+    # A dry run knows which groups the real one makes first.
+    for number, directory in enumerate(plasma["server_directories"], 1):
+        made = states[f"server-directory-{number}"]
+        assert {key: made[key] for key in directory} == directory
+        assert made["coming"] == [group["name"] for group in plasma["groups"] if not group["absent"]]
+        assert made["joining"] is (plasma["directory"] is not None)
     # No key more: one that config.yaml has and pillar has not is left alone.
     assert settings["settings"]["plasma"] == {
         "service_port": 302,
-        "groups": [group["name"] for group in plasma["groups"] if not group["absent"]],
-        **{key: plasma[key] for key in ("named_servers", "shared_data", "permissions", "builder", "monitoring_url")},
+        "groups": [group["name"] for group in plasma["groups"] if not group["absent"]] + plasma["external_groups"],
+        "admin_groups": plasma["admin_groups"],
+        **{key: plasma[key] for key in ("named_servers", "shared_data", "permissions", "monitoring_url")},
+        # The proxy, which may have a login, is no argument of a state.
+        "builder": {key: plasma["builder"][key] for key in ("image", "parallel", "timeout")},
         "enter_servers": plasma["enter_servers"],
+        "servers": plasma["servers"],
         "network": plasma["network"],
+        "behind": plasma["http"]["behind"],
         "disk": {"warn_at": plasma["docker"]["prune"]["warn_at"], "homes": plasma["home_path"]},
     }
     installed = states["hub-installed"]
@@ -162,15 +178,24 @@ def test_settings_are_the_values_of_the_pillar(system, pillar):
     if plasma["hub"]["provider"] == "tljh":
         assert installed["version"] == plasma["hub"]["versions"]["tljh"]
         assert installed["source"] == plasma["hub"]["sources"]["tljh"]
-        assert states["hub-installer"]["source"] == plasma["hub"]["sources"]["installer"]
+        installer = plasma["hub"]["sources"]["installer"]
+        # What is on the server already may be removed again.
+        either = [installer, states["hub-installer"]["name"]]
+        assert states["hub-installer"]["source"] == (either if installer.startswith("/") else installer)
         assert states["hub-installer"]["source_hash"] == f"sha256={plasma['hub']['sources']['installer_sha256']}"
     fit = states["preflight-server-is-fit"]
     assert {key: fit[key] for key in ("min_disk", "min_memory")} == plasma["preflight"]
+    assert fit["http"] == {key: plasma["http"][key] for key in ("address", "port")}
+    assert fit["https"]["port"] == plasma["https"]["port"]
+    assert fit["https"]["wanted"] is bool(plasma["https"]["tls"] or plasma["https"]["domains"])
 
 
 @pytest.mark.parametrize(
     ("pillar", "groups"),
-    [("minimal", []), ("full-pypi", ["biology", "on", "true"]), ("hostile-tljh", ["biology", "on", "true"])],
+    [
+        ("minimal", []),
+        ("full-pypi", ["biology", "on", "true", "Students of Maths@example.org", "Maths (2026)"]),
+    ],
 )
 def test_groups_of_the_permissions_page(pillar, groups):
     """Names stay text, an empty list is a list, and who is absent is not offered."""
@@ -182,26 +207,27 @@ def test_the_hub_takes_the_settings(pillar, tmp_path, monkeypatch):
     """What the states write is what the plugin's schema allows, and its own reader gets the same values from it."""
     monkeypatch.syspath_prepend(REPOSITORY / "plugin" / "src")
     config_schema = importlib.import_module("tljh_plasma.config_schema")
+    keys = importlib.import_module("tljh_plasma.hub_keys")
     reader = importlib.import_module("tljh_plasma.settings")
     plasma = compiled(pillar)["plasma"]
     (state,) = [chunk for chunk in low_state("debian-12", "amd64", pillar) if chunk["__id__"] == "hub-settings"]
     assert config_schema.problems(state["settings"]) == []
     (tmp_path / "config").mkdir()
-    (tmp_path / "config" / "config.yaml").write_text(json.dumps(state["settings"]), encoding="utf-8")
+    (tmp_path / "config" / "config.yaml").write_text(
+        json.dumps(state["settings"], ensure_ascii=False), encoding="utf-8"
+    )
     settings = reader.load(tmp_path)
     # Ports are the plugin's own defaults, written out: what an operator or an older release set is replaced.
-    assert settings.service_port == reader.DEFAULT_SERVICE_PORT
-    assert settings.config["traefik_api"]["port"] == reader.DEFAULT_API_PORT
-    assert settings.groups == tuple(group["name"] for group in plasma["groups"] if not group["absent"])
-    assert settings.open_by_default is (plasma["permissions"]["default"] == "open")
-    assert settings.enter_servers == tuple(plasma["enter_servers"])
-    assert settings.builder_image == plasma["builder"]["image"]
-    assert settings.builder_parallel == plasma["builder"]["parallel"]
-    assert settings.builder_timeout == plasma["builder"]["timeout"]
-    assert settings.monitoring_url == plasma["monitoring_url"]
-    assert settings.shared_data == plasma["shared_data"]
-    assert settings.disk_warn_at == plasma["docker"]["prune"]["warn_at"]
-    assert settings.homes == plasma["home_path"]
+    assert settings.service_port == keys.HubKeys.service_port
+    assert settings.config["traefik_api"]["port"] == keys.API_PORT
+    made = [group["name"] for group in plasma["groups"] if not group["absent"]]
+    assert settings.groups == (*made, *plasma["external_groups"])
+    assert settings.admin_groups == tuple(plasma["admin_groups"])
+    wanted = {name: keys.value_at(plasma, key.pillar) for name, key in keys.KEYS.items() if key.pillar}
+    for name, value in wanted.items():
+        if isinstance(value, dict):
+            value = {key: one for key, one in value.items() if one is not None} or ()
+        assert getattr(settings, name) == (tuple(value) if isinstance(value, list) else value), name
 
 
 @pytest.mark.parametrize("name", ["miniforge", "traefik"])
@@ -215,7 +241,7 @@ def test_sources_that_are_files_come_as_verified_copies(system, architecture, pi
     else:
         # plasma_hub_installer looks for it under this name.
         assert copy["name"] == f"{hub['prefix']}/plasma/source-{name}"
-        assert copy["source"] == source
+        assert copy["source"] == ([source, copy["name"]] if source.startswith("/") else source)
         assert copy["source_hash"] == f"sha256={hub['sources'][f'{name}_sha256']}"
 
 

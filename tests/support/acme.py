@@ -26,7 +26,7 @@ def make_certificate(
     ``days`` may be negative: it has expired. ``authority`` is the name of another certificate made here, that signs.
     """
     key, cert = directory / f"{name}.key", directory / f"{name}.pem"
-    names = ",".join(f"DNS:{domain}" for domain in domains)
+    names = ",".join(f"{'IP' if domain.replace('.', '').isdigit() else 'DNS'}:{domain}" for domain in domains)
     ca = "TRUE" if authority is None and name.startswith("ca") else "FALSE"
     request = directory / f"{name}.csr"
     extensions = directory / f"{name}.ext"
@@ -49,7 +49,7 @@ class Authority:
     def __init__(self, target, directory: pathlib.Path, domains, validity: int = 300, nameserver: str | None = None):
         self.target = target
         self.nameserver = f"-dnsserver {nameserver}" if nameserver else ""
-        target.sudo("DEBIAN_FRONTEND=noninteractive apt-get install -y -q pebble")
+        target.install("pebble")
         make_certificate(directory, "ca-of-acme", domains=["ca.example.org"])
         make_certificate(directory, "acme", domains=["localhost"], authority="ca-of-acme")
         target.sudo(f"rm -rf {DIRECTORY}; install -d -o {target.user} {DIRECTORY}")
@@ -108,7 +108,7 @@ class NameServer:
 
     def __init__(self, target):
         self.target = target
-        target.sudo("DEBIAN_FRONTEND=noninteractive apt-get install -y -q bind9")
+        target.install("bind9")
         self.secret = base64.b64encode(secrets.token_bytes(32)).decode()
         target.ssh(
             "sudo tee /etc/bind/named.conf.local >/dev/null",

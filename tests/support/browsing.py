@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Error, Page, TimeoutError, expect, sync_playwright
 
 from tests.support.paths import REPOSITORY
 from tests.support.shell import ensure_packages
 
-CHROMIUM = "/usr/bin/chromium"
+CHROMIUM = "/usr/bin/chromium-headless-shell"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 TIMEOUT = 60_000
 DESKTOP = {"width": 1280, "height": 900}
@@ -24,8 +25,8 @@ SERIOUS = ("serious", "critical")
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """Debian's chromium, without a window. Playwright runs once in a process: see ``another``."""
-    ensure_packages(["chromium"])
+    """Debian's chromium without a window. Playwright runs once in a process: see ``another``."""
+    ensure_packages(["chromium-headless-shell"])
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield started
@@ -54,12 +55,14 @@ def new_page(started: Browser, **options) -> Iterator[Page]:
 
 def _goto(goto: Callable, address: str, **options):
     """Chromium ends its requests when an interface of this machine comes or goes, as those of containers do: again."""
-    for _ in range(2):
+    for _ in range(4):
         try:
             return goto(address, **options)
         except Error as error:
-            if "ERR_NETWORK_CHANGED" not in str(error):
+            # The second one: the page that says so comes only now.
+            if "ERR_NETWORK_CHANGED" not in str(error) and "chrome-error://" not in str(error):
                 raise
+            time.sleep(1)
     return goto(address, **options)
 
 
@@ -78,7 +81,20 @@ def start_server(page: Page, url: str, environment: str) -> None:
     page.get_by_label(environment, exact=True).check()
     page.get_by_role("button", name="Start").click()
     page.wait_for_url("**/user/*/lab**", timeout=120_000)
-    page.locator(".jp-LauncherCard").first.wait_for()
+    wait_for_lab(page)
+
+
+def wait_for_lab(page: Page) -> None:
+    """
+    Wait for JupyterLab's launcher. A script of it that Chromium dropped, as in ``_goto``, leaves the page without one,
+    and people reload it.
+    """
+    card = page.locator(".jp-LauncherCard").first
+    try:
+        card.wait_for()
+    except TimeoutError:
+        page.reload()
+        card.wait_for()
 
 
 def open_notebook(page: Page) -> None:

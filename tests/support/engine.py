@@ -144,6 +144,8 @@ def _start() -> None:
         str(run_dir / "exec"),
     ]
     command += ["--pidfile", str(pidfile()), "-H", own_host(), "--mtu", str(_uplink_mtu())]
+    # Docker's own pools end with 31 networks, and tests that were killed leave theirs.
+    command += ["--default-address-pool", "base=172.17.0.0/16,size=24"]
     with logfile().open("wb") as log:
         process = subprocess.Popen(
             command,

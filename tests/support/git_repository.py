@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import socket
+import ssl
 import subprocess
 import threading
 import urllib.parse
@@ -154,6 +155,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
+        if not self.server.expected:
+            self._run_backend()
+            return
         said = self.headers.get("Authorization", "").encode("latin-1", "replace")
         if hmac.compare_digest(said, self.server.expected):
             self._run_backend()
@@ -209,6 +213,23 @@ def serve_private(directory: Path, address: str, username: str, password: str) -
         thread.start()
         try:
             yield f"http://{address}:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextlib.contextmanager
+def serve_signed(directory: Path, address: str, key: Path, cert: Path) -> Iterator[int]:
+    """Serve the repositories in ``directory`` to everybody over HTTPS with this certificate; gives the port."""
+    with _Server(directory, address, "", "") as server:
+        server.expected = b""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(cert, key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield server.server_port
         finally:
             server.shutdown()
             thread.join()

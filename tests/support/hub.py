@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from urllib.parse import urlsplit
 
 import requests
 
@@ -25,7 +26,7 @@ class HubUser:
     def _xsrf(self) -> str:
         # The hub sets one _xsrf cookie for its own path, a user server another for its path.
         for cookie in self.session.cookies:
-            if cookie.name == "_xsrf" and cookie.path == "/hub/":
+            if cookie.name == "_xsrf" and cookie.path == f"{urlsplit(self.url).path}/hub/":
                 return cookie.value
         raise SupportError("The hub set no _xsrf cookie")
 

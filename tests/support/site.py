@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from tests.support import paths
+from tests.support import paths, salt_ssh
 from tests.support.images import cache_key
 from tests.support.paths import REPOSITORY
 
@@ -104,6 +104,7 @@ class Site:
         (self.directory / "pillar").mkdir(exist_ok=True)
         master = yaml.safe_load((REPOSITORY / "conf" / "master").read_text(encoding="utf-8"))
         master["root_dir"] = str(self.directory / "salt")
+        master["utils_dirs"] = [self._utils_of(REPOSITORY)]
         # The operator's own files in the folder salt/ (add_files).
         master["file_roots"]["base"].append(str(self.directory / "files"))
         master["pillar_roots"] = {"base": [str(self.directory / "pillar")]}
@@ -119,7 +120,12 @@ class Site:
         path = self.directory / "conf" / "master"
         master = yaml.safe_load(path.read_text(encoding="utf-8"))
         master["file_roots"]["base"][0] = str(pathlib.Path(directory) / "salt")
+        master["utils_dirs"] = [self._utils_of(directory)]
         path.write_text(yaml.safe_dump(master), encoding="utf-8")
+
+    def _utils_of(self, tree: pathlib.Path) -> str:
+        # Salt takes every path here as one below root_dir.
+        return os.path.relpath(pathlib.Path(tree) / "_utils", self.directory / "salt")
 
     def set_pillar(self, plasma: dict) -> None:
         """Write what the operator would write under `plasma:`."""
@@ -165,15 +171,7 @@ class Site:
     def salt(self, *arguments: str, timeout: float = 1500, out: str | None = "json", everybody: bool = False) -> Result:
         """Run salt-ssh to its end."""
         started = time.monotonic()
-        done = subprocess.run(
-            self.command(*arguments, out=out, everybody=everybody),
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
+        done = salt_ssh.run(self.command(*arguments, out=out, everybody=everybody), timeout)
         return Result(done.returncode, done.stdout, done.stderr, time.monotonic() - started, self.target.name)
 
     def apply(self, *arguments: str, **options) -> Result:

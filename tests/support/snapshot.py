@@ -12,7 +12,18 @@ from tests.support.images import base_image, cache_key
 from tests.support.paths import REPOSITORY
 
 # What salt-ssh brings to a server, and what decides what it does there.
-SHIPPED = ("salt", "_modules", "_states", "_utils", "_pillar", "pillar/top.sls", "plugin", "conf", "requirements.txt")
+SHIPPED = (
+    "salt",
+    "_modules",
+    "_states",
+    "_utils",
+    "_pillar",
+    "_renderers",
+    "pillar/top.sls",
+    "plugin",
+    "conf",
+    "requirements.txt",
+)
 # What a server's Docker keeps; both are volumes, which an image has not.
 DATA = ("var/lib/docker", "var/lib/containerd")
 ENGINE = "docker.socket docker containerd"

@@ -74,6 +74,13 @@ class Target:
         argv = ["sh", "-c", cmd] if isinstance(cmd, str) else list(cmd)
         return self.ssh(["sudo", "-n", "--", *argv], **options)
 
+    def install(self, *packages: str) -> None:
+        """Install Debian packages, without what they recommend, as of the newest lists."""
+        apt = (
+            "export DEBIAN_FRONTEND=noninteractive; apt-get update -qq; apt-get install -y -qq --no-install-recommends"
+        )
+        self.sudo(f"{apt} {shlex.join(packages)}", timeout=600)
+
     def copy_to(self, src: str | os.PathLike[str], dest: str, *, timeout: float = 600) -> None:
         """Copy the file or directory ``src`` to ``dest`` on the server, as the SSH user (scp's rules for ``dest``)."""
         where = f"{self.user}@{self.host}:{dest}"

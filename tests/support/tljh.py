@@ -23,6 +23,15 @@ def local_source() -> pathlib.Path | None:
     return source
 
 
+def fingerprint(source: pathlib.Path) -> str:
+    """A short hash of what a source installs: releases may share their installer, and a commit has no number."""
+    digest = hashlib.sha256()
+    for path in sorted([source / "setup.py", *(source / "bootstrap").rglob("*"), *(source / "tljh").rglob("*")]):
+        if path.is_file() and "__pycache__" not in path.parts:
+            digest.update(f"{path.relative_to(source)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()[:12]
+
+
 def tljh_pillar() -> dict:
     """
     The ``hub`` section for provider tljh: TLJH's own sources, or with PLASMA_TLJH_SOURCE its source staged on the
@@ -34,7 +43,7 @@ def tljh_pillar() -> dict:
     installer = source / "bootstrap" / "bootstrap.py"
     return {
         "provider": "tljh",
-        "versions": {"tljh": "source"},
+        "versions": {"tljh": f"source-{fingerprint(source)}"},
         "sources": {
             "installer": f"{REMOTE}/bootstrap/bootstrap.py",
             "installer_sha256": hashlib.sha256(installer.read_bytes()).hexdigest(),

@@ -9,7 +9,7 @@ import shutil
 from tests.support.paths import REPOSITORY
 
 # What a server gets of the repository, and what makes it.
-PARTS = ("salt", "_modules", "_states", "plugin")
+PARTS = ("salt", "_modules", "_states", "_utils", "plugin")
 
 
 class Tree:

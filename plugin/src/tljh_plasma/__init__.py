@@ -34,3 +34,11 @@ def tljh_extra_hub_pip_packages():
     than it supports; with this beside it pip takes the overlap.
     """
     return ["aiodocker>=0.21,<0.22"]
+
+
+@hookimpl
+def tljh_config_post_install():
+    """Hold the installer of TLJH to the Traefik that the operator chose; it looks for its own version after this."""
+    from .installing import keep_traefik
+
+    keep_traefik()

@@ -6,33 +6,28 @@ so a SQLite file serves: transactions are short and the file is read anew every 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import sqlalchemy as sa
 
 from . import kept
 
-metadata = sa.MetaData()
-permissions = sa.Table(
-    "permissions",
-    metadata,
-    sa.Column("image", sa.Unicode(512), primary_key=True),
-    sa.Column("group", sa.Unicode(64), primary_key=True),
-)
-descriptions = sa.Table(
-    "descriptions",
-    metadata,
-    sa.Column("image", sa.Unicode(512), primary_key=True),
-    sa.Column("text", sa.Unicode(1024), nullable=False),
-)
-pillar = sa.Table("pillar", metadata, sa.Column("image", sa.Unicode(512), primary_key=True))
+# What makes the tables of each revision out of those before. The file says which one it has in the table of Alembic,
+# which former releases worked with.
+MIGRATIONS = {
+    "1": (
+        'CREATE TABLE permissions (image VARCHAR(512) NOT NULL, "group" VARCHAR(64) NOT NULL, '
+        'PRIMARY KEY (image, "group"))',
+        "CREATE TABLE descriptions (image VARCHAR(512) NOT NULL PRIMARY KEY, text VARCHAR(1024) NOT NULL)",
+    ),
+    "2": ("CREATE TABLE pillar (image VARCHAR(512) NOT NULL PRIMARY KEY)",),
+}
+TABLES = ("permissions", "descriptions", "pillar")
 
 
 class AccessError(Exception):
@@ -82,9 +77,6 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        # Wait for the other process rather than fail: both write in milliseconds. No connection is kept: one would go
-        # on with the old file when a backup is put back.
-        self.engine = sa.create_engine(f"sqlite:///{self.path}", connect_args={"timeout": 30}, poolclass=sa.NullPool)
 
     def upgrade(self) -> None:
         """Make the file, or bring it to the tables of this release; a file that is changed is copied first.
@@ -94,44 +86,43 @@ class Store:
         Raises:
             AccessError: the file is not ours, of a newer release, gone, or cannot be written.
         """
-        from alembic import command
-        from alembic.config import Config
-        from alembic.runtime.migration import MigrationContext
-        from alembic.script import ScriptDirectory
-        from alembic.util import CommandError
-
-        config = Config()
-        config.set_main_option("script_location", f"{__package__}:migrations")
+        mend = f" `plasma_databases.mend {self.path.name}` brings it back."
         try:
             new = not self.path.exists() or not self.path.stat().st_size
             if new and kept.copy_of(self.path).exists():
                 # An empty file would open environments that are closed.
                 raise AccessError(
-                    f"{self.path}, which says who may start which environment, is gone, so nobody is let in: "
-                    f"`plasma_databases.mend {self.path.name}` brings it back."
+                    f"{self.path}, which says who may start which environment, is gone, so nobody is let in:{mend}"
                 )
             if new:
                 os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600))
             os.chmod(self.path, 0o600)
-            head = ScriptDirectory.from_config(config).get_current_head()
-            with self.engine.connect() as connection:
-                current = MigrationContext.configure(connection).get_current_revision()
-            if current == head:
-                return
-            if not new and current is not None:
-                self._backup(current)
-            with self.engine.begin() as connection:
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
-        except CommandError as error:
+            with self._transaction(mend) as database:
+                self._migrate(database)
+        except OSError as error:
+            raise AccessError(f"{self.path} cannot be used: {error}.{mend}") from error
+
+    def _migrate(self, database: sqlite3.Connection) -> None:
+        database.execute("CREATE TABLE IF NOT EXISTS alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
+        (current,) = database.execute("SELECT max(version_num) FROM alembic_version").fetchone()
+        revisions = list(MIGRATIONS)
+        if current not in (None, *revisions):
             raise AccessError(
-                f"{self.path} was made by a newer release of the plugin ({error}): install that release, "
-                "or put back the copy that was made when it was upgraded."
-            ) from error
-        except (sa.exc.SQLAlchemyError, OSError) as error:
-            raise AccessError(
-                f"{self.path} cannot be used: {_short(error)}. `plasma_databases.mend {self.path.name}` brings it back."
-            ) from error
+                f"{self.path} was made by a newer release of the plugin (it has revision {current}): install that "
+                "release, or put back the copy that was made when it was upgraded."
+            )
+        missing = revisions[revisions.index(current) + 1 if current else 0 :]
+        if missing and current:
+            # The transaction has written nothing yet, and keeps others from it.
+            copy = self.path.with_name(f"{self.path.name}.{current}.bak")
+            copy = copy.with_name(f"{copy.name}.{time.time_ns()}") if copy.exists() else copy
+            shutil.copyfile(self.path, copy)
+            os.chmod(copy, 0o600)
+        for revision in missing:
+            for statement in MIGRATIONS[revision]:
+                database.execute(statement)
+            database.execute("DELETE FROM alembic_version")
+            database.execute("INSERT INTO alembic_version VALUES (?)", (revision,))
 
     def keep(self) -> None:
         """Copy the file for the day on which it is damaged (see ``kept``).
@@ -144,26 +135,21 @@ class Store:
         except (OSError, sqlite3.Error) as error:
             raise AccessError(f"{self.path} cannot be copied: {error}.") from error
 
-    def _write(self, work: Any) -> None:
-        self._run(work)
-        self.keep()
+    @contextlib.contextmanager
+    def _transaction(self, advice: str = "") -> Generator[sqlite3.Connection]:
+        """All that is done in it, or nothing.
 
-    def _backup(self, revision: str) -> None:
-        copy = self.path.with_name(f"{self.path.name}.{revision}.bak")
-        if copy.exists():
-            copy = copy.with_name(f"{copy.name}.{time.time_ns()}")
-        with self.engine.begin() as connection:
-            # Nobody writes while the file is copied.
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            shutil.copyfile(self.path, copy)
-        os.chmod(copy, 0o600)
-
-    def _run(self, work: Any) -> Any:
+        It waits for the other process rather than fail: both write in milliseconds. No connection is kept: one would go
+        on with the old file when a backup is put back.
+        """
+        place = f"{self.path.absolute().as_uri()}?mode=rw"
         try:
-            with self.engine.begin() as connection:
-                return work(connection)
-        except sa.exc.SQLAlchemyError as error:
-            raise AccessError(f"{self.path} cannot be used: {_short(error)}.") from error
+            with contextlib.closing(sqlite3.connect(place, uri=True, timeout=30, isolation_level=None)) as database:
+                database.execute("BEGIN IMMEDIATE")
+                yield database
+                database.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise AccessError(f"{self.path} cannot be used: {error}.{advice}") from error
 
     def all(self) -> dict[str, Entry]:
         """Return what was said, by image. Images of which nothing was said are not in it.
@@ -171,23 +157,28 @@ class Store:
         Raises:
             AccessError: the file cannot be read.
         """
-
-        def read(connection: sa.Connection) -> dict[str, Entry]:
-            groups: dict[str, list[str]] = {}
-            for row in connection.execute(sa.select(permissions)):
-                groups.setdefault(row.image, []).append(row.group)
-            texts = {row.image: row.text for row in connection.execute(sa.select(descriptions))}
-            declared = {row.image for row in connection.execute(sa.select(pillar))}
-            return {
-                image: Entry(tuple(sorted(groups.get(image, []))), texts.get(image, ""), image in declared)
-                for image in sorted({*groups, *texts, *declared})
-            }
-
-        return self._run(read)
+        with self._transaction() as database:
+            permitted, described, declared = (database.execute(f"SELECT * FROM {name}").fetchall() for name in TABLES)
+        groups: dict[str, list[str]] = {}
+        for image, group in permitted:
+            groups.setdefault(image, []).append(group)
+        texts, in_pillar = dict(described), {image for (image,) in declared}
+        return {
+            image: Entry(tuple(sorted(groups.get(image, []))), texts.get(image, ""), image in in_pillar)
+            for image in sorted({*groups, *texts, *in_pillar})
+        }
 
     def get(self, image: str) -> Entry:
         """Return what was said of one image."""
         return self.all().get(image, Entry())
+
+    def _replace(self, table: str, images: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
+        """Replace what a table says of some images, all or none."""
+        with self._transaction() as database:
+            database.executemany(f"DELETE FROM {table} WHERE image = ?", [(image,) for image in images])
+            for row in rows:
+                database.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+        self.keep()
 
     def set_groups(self, groups: Mapping[str, Iterable[str]]) -> None:
         """Replace the groups of the named images, all or none; other images keep theirs.
@@ -198,45 +189,26 @@ class Store:
         Raises:
             AccessError: the file cannot be written.
         """
-        rows = [{"image": image, "group": name} for image, names in groups.items() for name in sorted(set(names))]
-
-        def write(connection: sa.Connection) -> None:
-            for image in groups:
-                connection.execute(sa.delete(permissions).where(permissions.c.image == image))
-            if rows:
-                connection.execute(sa.insert(permissions), rows)
-
-        self._write(write)
+        rows = ((image, name) for image, names in groups.items() for name in sorted(set(names)))
+        self._replace("permissions", groups, rows)
 
     def set_description(self, image: str, text: str) -> None:
         """Replace the description of an image; an empty one removes it."""
-
-        def write(connection: sa.Connection) -> None:
-            connection.execute(sa.delete(descriptions).where(descriptions.c.image == image))
-            if text:
-                connection.execute(sa.insert(descriptions), {"image": image, "text": text})
-
-        self._write(write)
+        self._replace("descriptions", [image], [(image, text)] if text else [])
 
     def set_pillar(self, image: str) -> None:
         """Note that an image's environment is among those of pillar, until it is removed."""
+        self._replace("pillar", [image], [(image,)])
 
-        def write(connection: sa.Connection) -> None:
-            connection.execute(sa.delete(pillar).where(pillar.c.image == image))
-            connection.execute(sa.insert(pillar), {"image": image})
-
-        self._write(write)
+    def rename_group(self, old: str, new: str) -> None:
+        """Let the permissions of a group be those of another name, which it has now."""
+        with self._transaction() as database:
+            database.execute('UPDATE OR REPLACE permissions SET "group" = ? WHERE "group" = ?', (new, old))
+        self.keep()
 
     def remove(self, image: str) -> None:
         """Forget everything about an image, so that the next one of its name starts anew."""
-
-        def write(connection: sa.Connection) -> None:
-            for table in (permissions, descriptions, pillar):
-                connection.execute(sa.delete(table).where(table.c.image == image))
-
-        self._write(write)
-
-
-def _short(error: Exception) -> str:
-    """The cause of a database error without SQL and links."""
-    return " ".join(str(getattr(error, "orig", None) or error).split())
+        with self._transaction() as database:
+            for table in TABLES:
+                database.execute(f"DELETE FROM {table} WHERE image = ?", (image,))
+        self.keep()

@@ -83,6 +83,6 @@ class AdministratorsHandler(APIHandler):
     def _set(self, user: orm.User, admin: bool) -> None:
         if user.admin != admin:
             self.log.info("%s %s administrator %s", self.current_user.name, "names" if admin else "revokes", user.name)
-        user.admin = admin
+        user.admin = admin  # ty: ignore[invalid-assignment] # a column of the old kind
         roles.assign_default_roles(self.db, entity=user)
         self.db.commit()

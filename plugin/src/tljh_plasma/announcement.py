@@ -12,7 +12,6 @@ import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +89,4 @@ def shown_to(state_dir: Path) -> Callable[[Any], Announcement | None]:
     Args:
         state_dir: the hub's state directory.
     """
-    return partial(_for_user, Path(state_dir))
-
-
-def _for_user(state_dir: Path, user: Any) -> Announcement | None:
-    return visible(state_dir, bool(user and user.admin))
+    return lambda user: visible(state_dir, bool(user and user.admin))

@@ -25,7 +25,7 @@ class Unusable(ValueError):
 
 
 def _refuse_constant(text: str) -> None:
-    raise Unusable(f"{text} is no number in JSON.")
+    raise Unusable(f"The request's body holds {text}, which is no number in JSON.")
 
 
 def _check(value: Any) -> None:

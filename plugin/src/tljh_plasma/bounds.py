@@ -16,8 +16,11 @@ from sqlalchemy import Unicode, event, func, text
 from sqlalchemy.orm import Session
 from tornado import web
 
-# Characters of what a person writes about a token. The column says 1023.
+from .planning import http_error
+
+# Characters of what a person writes about a token. The column says 1023. So many are kept where something is added.
 NOTE = 500
+NOTE_BESIDE = 400
 # Texts of JSON columns that requests fill, and what a refused one is called.
 LISTED = 500
 # Tokens that somebody may have asked for and that have not expired. Servers have one each, besides.
@@ -33,6 +36,12 @@ IMAGE = 512
 TOO_MANY_TOKENS = f"There are {TOKENS} tokens already, which is as many as there can be. Revoke one that is not used."
 # The client of tokens that were asked for.
 HUB = "jupyterhub"
+# Rows that a person has many of: their kind, the attribute and the column of whose they are, and how many are kept.
+OLDEST_GO = (
+    (orm.APIToken, "user", orm.APIToken.user_id, SESSIONS),
+    (orm.OAuthCode, "user", orm.OAuthCode.user_id, CODES),
+    (orm.ShareCode, "owner", orm.ShareCode.owner_id, SHARE_CODES),
+)
 
 
 def start_options(options: Any) -> dict[str, str]:
@@ -46,9 +55,25 @@ def start_options(options: Any) -> dict[str, str]:
 
 
 class TokensHandler(UserTokenListAPIHandler):
-    """JupyterHub's address for tokens, with an end to how many there are."""
+    """JupyterHub's address for tokens, with an end to how many there are, and with who asked for one in its note."""
 
-    def get_scope_filter(self, scope: str) -> Any:
+    def get_json_body(self) -> dict[str, Any] | None:
+        """Return the body of a request, in which the note is made once it is known who asks.
+
+        Raises:
+            web.HTTPError: 400, with a sentence.
+        """
+        body = super().get_json_body()
+        if self.request.method != "POST":
+            return body
+        # Never empty, which JupyterHub would replace by another object.
+        self._asked = {"note": None, **(body or {})}
+        note = self._asked["note"]
+        if note is not None and not isinstance(note, str):
+            raise http_error(400, "note must be a text.")
+        return self._asked
+
+    def get_scope_filter(self, scope: str) -> Any:  # ty: ignore[incompatible-attribute-override] # cached there
         """Return what tells whether the visitor may; where they may make one more, there must be room for it."""
         allows = super().get_scope_filter(scope)
 
@@ -56,6 +81,7 @@ class TokensHandler(UserTokenListAPIHandler):
             allowed = allows(resource, kind)
             if allowed and scope == "tokens" and self.request.method == "POST":
                 self._check_number(resource)
+                self._name_maker(resource)
             return allowed
 
         return check
@@ -66,6 +92,14 @@ class TokensHandler(UserTokenListAPIHandler):
         asked_for = self.db.query(token).filter(token.user == user.orm_user, token.client_id == HUB, live)
         if asked_for.count() >= TOKENS + sum(one.active for one in user.spawners.values()):
             raise web.HTTPError(400, TOO_MANY_TOKENS)
+
+    def _name_maker(self, user: Any) -> None:
+        """Say in the note who asks, for somebody else: whoever the request has authenticated, not what it says."""
+        maker = self.current_user
+        kind = "service" if isinstance(maker, orm.Service) else "user"
+        if (kind, maker.name) != ("user", user.name):
+            note = (self._asked["note"] or "Token")[:NOTE_BESIDE]
+            self._asked["note"] = f"{note} (requested by {kind} {maker.name})"
 
 
 HANDLERS = [(r"/api/users/([^/]+)/tokens", TokensHandler)]
@@ -92,7 +126,7 @@ def tidy(db: Session) -> None:
         db: the hub's database.
     """
     for token in db.query(orm.APIToken).filter(func.length(orm.APIToken.note) > NOTE):
-        token.note = token.note[:NOTE]
+        token.note = token.note[:NOTE]  # ty: ignore[invalid-assignment] # a column of the old kind
     # Their size is that of the text in the file; the last choice of an environment is all that is lost.
     large = text("UPDATE spawners SET user_options = '{}' WHERE length(user_options) > :most")
     db.execute(large, {"most": 2 * IMAGE})
@@ -119,17 +153,11 @@ def _hold_list(target: Any, value: Any, *rest: Any) -> Any:
 def _before_flush(session: Session, *rest: Any) -> None:
     """Remove the oldest rows of somebody who has more than they may."""
     for made in list(session.new):
-        if isinstance(made, orm.APIToken) and made.user is not None and made.client_id != HUB:
-            others = session.query(orm.APIToken).filter(
-                orm.APIToken.user_id == made.user.id, orm.APIToken.client_id != HUB
-            )
-            _keep(session, others.order_by(orm.APIToken.id), SESSIONS)
-        elif isinstance(made, orm.OAuthCode) and made.user is not None:
-            others = session.query(orm.OAuthCode).filter(orm.OAuthCode.user_id == made.user.id)
-            _keep(session, others.order_by(orm.OAuthCode.id), CODES)
-        elif isinstance(made, orm.ShareCode) and made.owner is not None:
-            others = session.query(orm.ShareCode).filter(orm.ShareCode.owner_id == made.owner.id)
-            _keep(session, others.order_by(orm.ShareCode.id), SHARE_CODES)
+        token = isinstance(made, orm.APIToken)
+        for kind, owner, column, most in OLDEST_GO:
+            if isinstance(made, kind) and getattr(made, owner) is not None and not (token and made.client_id == HUB):
+                others = session.query(kind).filter(column == getattr(made, owner).id).order_by(kind.id)
+                _keep(session, others.filter(kind.client_id != HUB) if token else others, most)
 
 
 def _keep(session: Session, query: Any, most: int) -> None:

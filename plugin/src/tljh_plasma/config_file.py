@@ -23,20 +23,26 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import stat
 import sys
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from typing import Any
 
 from . import kept
 from .config_yaml import ConfigError, diff, parse, remove, render, same
+from .replace import replace, sync_directory
 
-NEW_FILE_MODE = 0o600
+Path = str | os.PathLike[str]
+# Dotted, or the names on the way.
+Key = str | list[str]
 
 __all__ = ["ConfigError", "load", "main", "restore", "update"]
 
 
-def load(path):
+def load(path: Path) -> dict[str, Any]:
     """Return the content of *path* as plain dicts, lists and scalars; ``{}`` when it is absent or empty.
 
     Raises `ConfigError` when it is a symbolic link, is not valid YAML or holds no mapping.
@@ -44,19 +50,30 @@ def load(path):
     return parse(_read(path)[0] or "", path)[1]
 
 
-def update(path, set=None, unset=(), dry_run=False, lock_timeout=30):
-    """Set and unset any number of keys of the configuration file *path* in one write.
+def update(
+    path: Path,
+    set: Mapping[str, Any] | Iterable[tuple[Key, Any]] | None = None,
+    unset: Iterable[Key] = (),
+    dry_run: bool = False,
+    lock_timeout: float = 30,
+) -> dict[str, Any]:
+    """Set and unset any number of keys of a configuration file in one write.
 
-    :param str path: the configuration file. It is created (mode 0600) when absent.
-    :param set: keys to set: a mapping of dotted keys to values, or pairs ``(key, value)`` where the key is a dotted
-        string or a list of strings. A value replaces what was there, mappings included.
-    :param unset: keys to remove. Missing ones are no error; a section left empty goes too, as with ``tljh-config``.
-    :param bool dry_run: compute and validate everything, write nothing.
-    :param float lock_timeout: seconds to wait for the lock.
-    :return: dict with ``changed`` (bool), ``changes`` ({dotted key: {"old", "new"}}; None stands for absent),
-        ``diff`` (unified, the values of keys that look secret hidden) and ``previous`` (old text, None if no file).
-    :raises ConfigError: invalid YAML, a value on the way that is no mapping, an invalid result, a busy lock. Nothing
-        is written then.
+    Args:
+        path: the file. It is created (mode 0600) when absent.
+        set: keys to set: a mapping of dotted keys to values, or pairs of key and value, where the key may be a list. A
+            value replaces what was there, mappings included.
+        unset: keys to remove. Missing ones are no error; a section left empty goes too, as with ``tljh-config``.
+        dry_run: compute and validate everything, write nothing.
+        lock_timeout: seconds to wait for the lock.
+
+    Returns:
+        ``changed`` (bool), ``changes`` ({dotted key: {"old", "new"}}; None stands for absent), ``diff`` (unified, the
+        values of keys that look secret hidden) and ``previous`` (the old text, None if there was no file).
+
+    Raises:
+        ConfigError: invalid YAML, a value on the way that is no mapping, an invalid result, a busy lock. Nothing is
+            written then.
     """
     path = os.fspath(path)
     wanted, unwanted = _requests(set or {}, unset)
@@ -66,24 +83,22 @@ def update(path, set=None, unset=(), dry_run=False, lock_timeout=30):
         return _change(path, wanted, unwanted, dry_run=False)
 
 
-def restore(path, text, lock_timeout=30):
+def restore(path: Path, text: str | None, lock_timeout: float = 30) -> dict[str, bool]:
     """Write *text* back to *path* as it is, or remove the file when *text* is None. Returns ``{"restored": True}``."""
-    if text is not None and not isinstance(text, str):
-        raise ConfigError("The text to restore must be a string, or null to remove the file.")
     with _locked(path, lock_timeout):
         info = _read(path)[1]
         if text is not None:
             _write(path, text, info)
         elif info:
             os.unlink(path)
-            _sync_directory(path)
+            sync_directory(pathlib.Path(path).absolute().parent)
     return {"restored": True}
 
 
 # --- the change -------------------------------------------------------------------------------------------------
 
 
-def _change(path, wanted, unwanted, dry_run):
+def _change(path: str, wanted: list[tuple[list[str], Any]], unwanted: list[list[str]], dry_run: bool) -> dict[str, Any]:
     previous, info = _read(path)
     text, changes = previous, {}
     tree, before = parse(text or "", path)
@@ -123,19 +138,10 @@ def _change(path, wanted, unwanted, dry_run):
     return result
 
 
-def _requests(wanted, unwanted):
-    """Check and normalise what is asked for: a list of (keys, value) and a list of keys."""
-    pairs = wanted.items() if isinstance(wanted, dict) else wanted
-    try:
-        # Through JSON, so that importers get the same types as the command: tuples become lists, and what neither
-        # YAML nor JSON can hold is refused.
-        pairs = [(_keys(key), json.loads(json.dumps(value, allow_nan=False))) for key, value in pairs]
-        unwanted = [_keys(key) for key in ([unwanted] if isinstance(unwanted, str) else unwanted or ())]
-    except (TypeError, ValueError):
-        raise ConfigError(
-            "The keys and values cannot be stored: give a mapping of keys to strings, numbers, true, false, null, "
-            "lists and mappings."
-        ) from None
+def _requests(wanted: Any, unwanted: Any) -> tuple[list[tuple[list[str], Any]], list[list[str]]]:
+    """Normalise what is asked for: a list of (keys, value) and a list of keys."""
+    pairs = [(_keys(key), value) for key, value in (wanted.items() if isinstance(wanted, dict) else wanted)]
+    unwanted = [_keys(key) for key in ([unwanted] if isinstance(unwanted, str) else unwanted or ())]
     for number, (keys, _) in enumerate(pairs):
         for other in [pair[0] for pair in pairs[:number]] + unwanted:
             length = min(len(keys), len(other))
@@ -144,14 +150,14 @@ def _requests(wanted, unwanted):
     return pairs, unwanted
 
 
-def _keys(key):
+def _keys(key: Key) -> list[str]:
     keys = key.split(".") if isinstance(key, str) else list(key)
-    if not keys or not all(isinstance(part, str) and part for part in keys):
+    if not all(keys):
         raise ConfigError(f"{key!r} is not a key: write names separated by dots, as in limits.memory.")
     return keys
 
 
-def _section(config, keys, create):
+def _section(config: dict[str, Any], keys: list[str], create: bool) -> dict[str, Any] | None:
     """The mapping that holds the last of *keys*. Missing ones are created, or None is returned."""
     for depth, part in enumerate(keys[:-1], 1):
         if config.get(part) is None:  # `limits:` with nothing behind it is an empty section
@@ -171,26 +177,22 @@ def _section(config, keys, create):
 
 
 @contextmanager
-def _locked(path, timeout):
+def _locked(path: Path, timeout: float) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     directory = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(directory):
         os.mkdir(directory, 0o700)
-    lock = FileLock(f"{path}.lock")
     try:
-        lock.acquire(timeout=timeout)
+        with FileLock(f"{path}.lock", timeout=timeout):
+            yield
     except Timeout:
         raise ConfigError(
             f"Another program held the lock {path}.lock for {timeout:g} seconds, nothing was changed; try again."
         ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
-def _read(path):
+def _read(path: Path) -> tuple[str | None, os.stat_result | None]:
     """Return the text and the status of the file, both None when it does not exist."""
     if os.path.islink(path):
         # Replacing the link would separate it from its target, and following it may lead anywhere.
@@ -212,78 +214,28 @@ def _read(path):
         raise ConfigError(f"{path} is not valid YAML, nothing was changed (line {line}): it is not UTF-8.") from None
 
 
-def _write(path, text, info):
-    """Replace *path* atomically, keeping mode and owner. Called with the lock held: one fixed name is enough."""
-    directory, name = os.path.split(os.path.abspath(path))
-    temporary = os.path.join(directory, f".{name}.tmp")
-    try:
-        os.unlink(temporary)  # left by a writer that was killed
-    except FileNotFoundError:
-        pass
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, NEW_FILE_MODE)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(text.encode())
-            if info:
-                mine = os.fstat(descriptor)
-                if (mine.st_uid, mine.st_gid) != (info.st_uid, info.st_gid):
-                    os.fchown(descriptor, info.st_uid, info.st_gid)
-                os.fchmod(descriptor, stat.S_IMODE(info.st_mode))
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    _sync_directory(path)
-
-
-def _sync_directory(path):
-    descriptor = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _write(path: Path, text: str, info: os.stat_result | None) -> None:
+    """Replace *path* atomically, keeping mode and owner. Called with the lock held: what others left can go."""
+    path = pathlib.Path(path).absolute()
+    for left in path.parent.glob(f".{path.name}.*.new"):
+        left.unlink()
+    replace(path, text, like=info)
 
 
 # --- the command ------------------------------------------------------------------------------------------------
 
-_ACTIONS = {
-    "show": (lambda path: {"config": load(path)}, set()),
-    "update": (update, {"set", "unset", "dry_run", "lock_timeout"}),
-    "restore": (restore, {"text", "lock_timeout"}),
-}
+_ACTIONS = {"show": lambda path: {"config": load(path)}, "update": update, "restore": restore}
 
 
-def answer(request):
-    """Carry out one request of the protocol (a dict) and return the answer (a dict)."""
-    if not isinstance(request, dict) or request.get("action") not in _ACTIONS:
-        raise ConfigError(f"The request must be a JSON object whose action is one of {', '.join(_ACTIONS)}.")
-    options = {key: value for key, value in request.items() if key not in ("action", "path")}
-    function, known = _ACTIONS[request["action"]]
-    unknown = sorted(options.keys() - known)
-    if unknown or not isinstance(request.get("path"), str):
-        what = f"does not know {', '.join(unknown)}" if unknown else "needs a path"
-        raise ConfigError(f"The action {request['action']} {what}.")
-    if request["action"] == "restore" and "text" not in options:
-        raise ConfigError("The action restore needs a text, or null to remove the file.")
-    return function(request["path"], **options)
-
-
-def main():
+def main() -> int:
     """Read a request on stdin, write the answer on stdout, return the exit code."""
     # jsonschema loads these when they are there, as they are beside JupyterHub, for checks of formats that are not
     # used here. The first compiles grammars for more than a second. None makes importing them fail in this process.
     for unused in ("rfc3987_syntax", "isoduration", "rfc3986_validator"):
         sys.modules.setdefault(unused, None)
-    request = {}
+    request = json.loads(sys.stdin.buffer.read())
     try:
-        try:
-            request = json.loads(sys.stdin.buffer.read())
-        except ValueError:
-            raise ConfigError("The request on stdin is not valid JSON.") from None
-        result, code = answer(request), 0
+        result, code = _ACTIONS[request.pop("action")](**request), 0
     except ConfigError as error:
         result, code = {"error": str(error)}, 1
     except OSError as error:

@@ -9,13 +9,14 @@ from typing import Any
 from tljh_repo2docker import TLJH_R2D_ADMIN_SCOPE
 from traitlets.config import LazyConfigValue
 
-from . import domains, kept, network, old_ports, operators, routes, settings, theme
+from . import domains, front, kept, network, old_ports, operators, routes, settings, theme
 from .access import Store
 from .secret_files import kept_secret
 from .standalone import api_password
 
 SERVICE = "plasma"
 COCKPIT = "cockpit"
+PREFIX = "TLJH_INSTALL_PREFIX"
 # From this length on, a password was made by a program.
 RANDOM_PASSWORD = 64
 # How a Docker client finds its engine; managed services inherit next to nothing.
@@ -31,11 +32,8 @@ def landing_page(handler: Any) -> str:
     from jupyterhub.utils import url_path_join
 
     user = handler.current_user
-    if user is None:  # noqa: SIM108
-        # Without a "next" in the address, so that the question is asked again after the login.
-        page = "login"
-    else:
-        page = "home" if user.active else "spawn"
+    # The login without a "next" in the address, so that the question is asked again after it.
+    page = ("home" if user.active else "spawn") if user else "login"
     return url_path_join(handler.hub.base_url, page)
 
 
@@ -60,59 +58,39 @@ def _items(value: Any) -> list[Any]:
     return [*value._prepend, *value._extend]
 
 
-def add_service(c: Any, values: settings.Settings) -> None:
-    """Register the service that shows environments, permissions and servers.
+def _service(values: settings.Settings, name: str, port: int, variables: tuple[str, ...]) -> dict[str, Any]:
+    """A service with a process of ours, which has an entry of its own in the navigation."""
+    return {
+        "name": name,
+        "url": f"http://127.0.0.1:{port}",
+        "command": [sys.executable, "-m", f"tljh_plasma.{'service' if name == SERVICE else name}"],
+        "cwd": str(values.state_dir),
+        "environment": {name: os.environ[name] for name in variables if name in os.environ},
+        "display": False,
+        "oauth_no_confirm": True,
+    }
 
-    It may look at people and their servers. What it changes at the hub it does with the token of whoever visits it,
-    so the hub decides: hence the scopes that such a token may have.
+
+def add_services(c: Any, values: settings.Settings) -> None:
+    """Register the service that shows environments, permissions and servers, and the one that leads to Cockpit.
+
+    The first may look at people and their servers. What it changes at the hub it does with the token of whoever visits
+    it, so the hub decides: hence the scopes that such a token may have. The second is there where it is wanted and
+    HTTPS is on; no role gives access to it: JupyterHub's own role "admin" has that for every service.
 
     Args:
         c: the traitlets ``Config`` object.
         values: the settings.
     """
-    c.JupyterHub.services.append(
-        {
-            "name": SERVICE,
-            "url": f"http://127.0.0.1:{values.service_port}",
-            "command": [sys.executable, "-m", "tljh_plasma.service"],
-            "cwd": str(values.state_dir),
-            "environment": {
-                name: os.environ[name] for name in ("TLJH_INSTALL_PREFIX", *DOCKER_VARIABLES) if name in os.environ
-            },
-            "display": False,
-            "oauth_no_confirm": True,
-            "oauth_client_allowed_scopes": ["delete:servers", TLJH_R2D_ADMIN_SCOPE],
-        }
-    )
+    service = _service(values, SERVICE, values.service_port, (PREFIX, *DOCKER_VARIABLES))
+    scopes = ["delete:servers", TLJH_R2D_ADMIN_SCOPE]
+    c.JupyterHub.services.append({**service, "oauth_client_allowed_scopes": scopes})
     c.JupyterHub.custom_scopes.update({TLJH_R2D_ADMIN_SCOPE: {"description": "Manage environments and permissions"}})
     add_role(c, {"name": "plasma-service", "scopes": ["list:users", "read:servers"], "services": [SERVICE]})
     # "self" is all that JupyterHub's own role "user" has.
     add_role(c, {"name": "user", "scopes": ["self", f"access:services!service={SERVICE}"]})
-
-
-def add_cockpit(c: Any, values: settings.Settings) -> None:
-    """Register the service that leads to Cockpit, where it is wanted and HTTPS is on.
-
-    No role gives access to it: JupyterHub's own role "admin" has that for every service, and nobody else has.
-
-    Args:
-        c: the traitlets ``Config`` object.
-        values: the settings.
-    """
-    if not values.cockpit:
-        return
-    c.JupyterHub.services.append(
-        {
-            "name": COCKPIT,
-            "url": f"http://127.0.0.1:{values.cockpit_port}",
-            "command": [sys.executable, "-m", "tljh_plasma.cockpit"],
-            "cwd": str(values.state_dir),
-            "environment": {name: os.environ[name] for name in ("TLJH_INSTALL_PREFIX",) if name in os.environ},
-            # The navigation has an entry of its own.
-            "display": False,
-            "oauth_no_confirm": True,
-        }
-    )
+    if values.cockpit:
+        c.JupyterHub.services.append(_service(values, COCKPIT, values.cockpit_port, (PREFIX,)))
 
 
 def quicken_proxy(c: Any) -> None:
@@ -201,10 +179,10 @@ def configure(c: Any) -> None:
     values = settings.load()
     store = Store(values.database)
     store.upgrade()
-    add_service(c, values)
-    add_cockpit(c, values)
+    add_services(c, values)
     add_role(c, operators.register(c, values.state_dir))
 
+    front.believe(values.behind)
     # Who may do what to whom.
     rights.install(rights.Entering.of(values.enter_servers))
 
@@ -214,6 +192,9 @@ def configure(c: Any) -> None:
     # PlasmaPAMAuthenticator checks the account in both cases.
     c.Authenticator.allow_all = not values.allowed_users
 
+    c.PlasmaPAMAuthenticator.admin_groups = set(values.admin_groups)
+    c.PlasmaPAMAuthenticator.home_path = c.PlasmaSpawner.home_path = values.homes
+
     # Servers.
     c.JupyterHub.spawner_class = PlasmaSpawner
     c.PlasmaSpawner.network_name = values.network_name
@@ -221,6 +202,8 @@ def configure(c: Any) -> None:
     c.PlasmaSpawner.permissions_file = str(values.database)
     c.PlasmaSpawner.open_by_default = values.open_by_default
     c.PlasmaSpawner.shared_data = values.shared_data
+    c.PlasmaSpawner.servers = values.servers
+    c.PlasmaSpawner.activity_interval = values.activity_interval
     c.Spawner.mem_limit = values.memory
     c.Spawner.cpu_limit = values.cpu
     c.JupyterHub.allow_named_servers = True
@@ -242,10 +225,9 @@ def configure(c: Any) -> None:
     quicken_proxy(c)
     use_own_proxy(c)
     domains.apply(c, values)
-    https = settings.section(values.config, "https").get("enabled") is True
     # Before the routes that tell of it are forgotten.
     old_ports.follow(client, values, address)
-    routes.prepare(values.state_dir / "rules" / "rules.toml", "https" if https else "http")
+    routes.prepare(values.state_dir / "rules" / "rules.toml", "https" if values.https else "http")
     theme.apply(c, values)
     # The hub can work with them.
     if values.config:

@@ -1,18 +1,22 @@
 """Which values the hub's ``config.yaml`` may hold.
 
-TLJH publishes a JSON schema of its keys, and where it is installed that one decides. Elsewhere `HUB_SCHEMA` does: the
-same keys and types, as read in TLJH 2.0's ``tljh.config_schema``. The ``plasma`` section is ours in both cases.
+TLJH publishes a JSON schema of its keys, and where it is installed that one decides, but for ``limits``: TLJH 2.0.0
+wants whole CPUs there, which neither its hub nor our spawner does. Elsewhere `HUB_SCHEMA` decides: the same keys and
+types, as read in the ``tljh.config_schema`` after 2.0. The ``plasma`` section is ours in both cases.
 As in TLJH, top-level sections that are not listed are left to those who read them.
 """
 
 from __future__ import annotations
 
-from jsonschema import Draft7Validator, validators
+from collections.abc import Iterator
+from typing import Any
 
-from . import settings
+from jsonschema import Draft7Validator, ValidationError, validators
+
+from .hub_keys import KEYS, Key, value_at
 
 
-def _section(**properties):
+def _section(**properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
@@ -20,19 +24,6 @@ STRING = {"type": "string"}
 INTEGER = {"type": "integer"}
 BOOLEAN = {"type": "boolean"}
 STRINGS = {"type": "array", "items": STRING}
-
-
-def _within(limits):
-    """An integer within (least, most) of `settings`."""
-    least, most = limits
-    return {**INTEGER, "minimum": least} | ({} if most is None else {"maximum": most})
-
-
-def _text(rule):
-    """A text as a rule of `settings` allows it. `title` is what `_phrase` says of it."""
-    # \Z, as $ would let a line break pass at the end.
-    return {**STRING, "pattern": rf"^(?:{rule.pattern})\Z", "maxLength": rule.longest, "title": rule.words}
-
 
 HUB_SCHEMA = {
     "type": "object",
@@ -67,39 +58,6 @@ HUB_SCHEMA = {
     },
 }
 
-PLASMA_SCHEMA = {
-    "type": "object",
-    "properties": {
-        # Open, so that a plugin that is older than the file still accepts it; the keys that are there are checked.
-        "plasma": {
-            "type": "object",
-            "properties": {
-                "named_servers": _section(limit=_within(settings.NAMED_SERVER_LIMIT)),
-                "shared_data": {"type": "string", "pattern": r"^/[^\x00-\x1f]*\Z", "title": "an absolute path"},
-                "groups": {"type": "array", "items": _text(settings.GROUP)},
-                "permissions": _section(default={"enum": list(settings.POLICIES)}),
-                "enter_servers": {"type": "array", "items": _text(settings.ENTERING)},
-                "builder": _section(
-                    image=_text(settings.IMAGE),
-                    parallel=_within(settings.BUILDER_PARALLEL),
-                    timeout=_within(settings.BUILDER_TIMEOUT),
-                ),
-                "network": _section(
-                    name=_text(settings.NETWORK),
-                    allow=STRINGS,
-                    host_ports={"type": "array", "items": _within(settings.PORT)},
-                    builds=STRINGS,
-                ),
-                "service_port": _within(settings.INNER_PORT),
-                "monitoring_url": _text(settings.LINK),
-                "disk": _section(warn_at=_within(settings.DISK_WARN_AT), homes=_text(settings.DIRECTORY)),
-                "cockpit": _section(enabled=BOOLEAN, port=_within(settings.INNER_PORT), socket=_text(settings.SOCKET)),
-                "user_domains": _text(settings.HOST),
-            },
-        }
-    },
-}
-
 # JSON's 2.0 is an integer for jsonschema, but a port 80.0 is none for the programs that read the file.
 _Validator = validators.extend(
     Draft7Validator,
@@ -119,7 +77,7 @@ _NAMES = {
 }
 
 
-def problems(config):
+def problems(config: dict[str, Any]) -> list[str]:
     """Return what is wrong with *config* (plain values), one phrase for each problem; an empty list when it is valid.
 
     The phrases name keys, never values: these may be secrets.
@@ -128,11 +86,40 @@ def problems(config):
         from tljh.config_schema import config_schema as hub_schema
     except ImportError:
         hub_schema = HUB_SCHEMA
-    errors = [error for schema in (hub_schema, PLASMA_SCHEMA) for error in _Validator(schema).iter_errors(config)]
-    return [_phrase(error) for error in sorted(errors, key=lambda error: list(map(str, error.absolute_path)))]
+    hub_schema = {
+        **hub_schema,
+        "properties": {**hub_schema["properties"], "limits": HUB_SCHEMA["properties"]["limits"]},
+    }
+    errors = sorted(_Validator(hub_schema).iter_errors(config), key=lambda error: list(map(str, error.absolute_path)))
+    return [*map(_phrase, errors), *_ours(config)]
 
 
-def _phrase(error):
+def _ours(config: dict[str, Any]) -> Iterator[str]:
+    """What is wrong in the section ``plasma``; keys of it that a newer plugin may know are left alone."""
+    if not isinstance(config.get("plasma"), dict | None):
+        yield _not_a_section("plasma")
+        return
+    known: dict[str, list[Key]] = {}
+    for key in KEYS.values():
+        if key.sections[0] == "plasma":
+            known.setdefault(".".join(key.sections), []).append(key)
+    for section, keys in known.items():
+        values, names = value_at(config, section) or {}, sorted(key.name for key in keys)
+        if not isinstance(values, dict):
+            yield _not_a_section(section)
+            continue
+        if section != "plasma" and (unknown := sorted(set(values) - set(names))):
+            yield f"{section} has no key {', '.join(unknown)} (there are {', '.join(names)})"
+        for key in keys:
+            if key.name in values:
+                yield from (f"{place} must be {rule.words}" for place, rule, _ in key.problems(values[key.name]))
+
+
+def _not_a_section(name: str) -> str:
+    return f"{name} must be a section with keys"
+
+
+def _phrase(error: ValidationError) -> str:
     name = ".".join(map(str, error.absolute_path)) or "the file"
     rule, wanted = error.validator, error.validator_value
     if rule == "anyOf":
@@ -154,10 +141,8 @@ def _phrase(error):
         return f"{name} must be one of {', '.join(map(str, wanted))}"
     if rule == "minimum":
         return f"{name} must be {wanted} or more"
-    if rule == "maximum":
-        return f"{name} must be {wanted} or less"
-    return f"{name} must be {error.schema.get('title', f'different ({rule})')}"
+    return f"{name} must be different ({rule})"
 
 
-def _listed(value):
+def _listed(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else list(value)

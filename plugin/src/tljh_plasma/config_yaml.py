@@ -10,15 +10,17 @@ from __future__ import annotations
 import difflib
 import hashlib
 import io
+import json
 import re
 from collections import Counter
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import CommentMark, MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from ruamel.yaml.resolver import VersionedResolver
-from ruamel.yaml.scalarstring import FoldedScalarString, LiteralScalarString, SingleQuotedScalarString
+from ruamel.yaml.scalarstring import FoldedScalarString, LiteralScalarString, ScalarString, SingleQuotedScalarString
 from ruamel.yaml.tokens import CommentToken
 
 SECRET = re.compile(r"secret|passw|token", re.IGNORECASE)
@@ -32,7 +34,7 @@ class ConfigError(Exception):
 # --- reading ----------------------------------------------------------------------------------------------------
 
 
-def _yaml():
+def _yaml() -> YAML:
     # typ="rt" with the Python parser, as TLJH reads the file; every document gets a fresh, unshared instance.
     yaml = YAML(typ="rt", pure=True)
     yaml.preserve_quotes = True
@@ -40,7 +42,7 @@ def _yaml():
     return yaml
 
 
-def parse(text, path):
+def parse(text: str, path: Any) -> tuple[CommentedMap, dict[str, Any]]:
     """Return the round-trip tree of *text* and its plain copy. A `ConfigError` names *path* and the line."""
     try:
         tree = _yaml().load(text)
@@ -62,38 +64,30 @@ def parse(text, path):
     raise ConfigError(f"{path} is not valid YAML, nothing was changed{where}: {problem}.")
 
 
-def _bad_character(text):
+def _bad_character(text: str) -> str:
     bad = re.search(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text)
     return f" (line {text.count(chr(10), 0, bad.start()) + 1})" if bad else ""
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """Round-trip tree -> dicts with string keys, lists, strings, numbers, booleans and None."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    if value is None or isinstance(value, bool):
-        return value
     if type(value).__name__ == "ScalarBoolean":  # a true or false with an anchor; ruamel derives it from int
         return bool(value)
-    if isinstance(value, int):
-        return int(value)
-    return float(value) if isinstance(value, float) else str(value)  # also dates and tagged values
+    # Dates and tagged values are text.
+    kinds = (bool, int, float)
+    return value if value is None else next((kind(value) for kind in kinds if isinstance(value, kind)), str(value))
 
 
-def same(one, two):
+def same(one: Any, two: Any) -> bool:
     """Equality of plain values that tells 1 from True and from 1.0, at every depth."""
-    if type(one) is not type(two):
-        return False
-    if isinstance(one, dict):
-        return one.keys() == two.keys() and all(same(one[key], two[key]) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(two) and all(map(same, one, two))
-    return one == two
+    return json.dumps(one, sort_keys=True) == json.dumps(two, sort_keys=True)
 
 
-def _says(text, config, path):
+def _says(text: str, config: dict[str, Any], path: Any) -> bool:
     try:
         return same(parse(text, path)[1], config)
     except ConfigError:
@@ -103,12 +97,26 @@ def _says(text, config, path):
 # --- changing ---------------------------------------------------------------------------------------------------
 
 
-def render(text, tree, after, assigned, removed, path):
+def render(
+    text: str,
+    tree: CommentedMap,
+    after: dict[str, Any],
+    assigned: list[tuple[list[str], Any]],
+    removed: list[list[str]],
+    path: Any,
+) -> str:
     """Return the new text of a file.
 
-    :param str text: the old text, and *tree* its round-trip tree, which is edited in place.
-    :param dict after: the plain content that the new text must have.
-    :param list assigned: pairs (keys, value) to set; *removed*: lists of keys to remove.
+    Args:
+        text: the old text.
+        tree: its round-trip tree, which is edited in place.
+        after: the plain content that the new text must have.
+        assigned: pairs (keys, value) to set.
+        removed: lists of keys to remove.
+        path: the file, for messages.
+
+    Raises:
+        ConfigError: the file cannot take the change without harm to its other keys.
     """
     indentation = _indentation(tree)
     only_comments = not tree
@@ -122,7 +130,7 @@ def render(text, tree, after, assigned, removed, path):
             for part in keys[:-1]:
                 part = _own_key(section, part)
                 if section.get(part) is None:
-                    _put(section, part, CommentedMap())
+                    section[part] = CommentedMap()
                 section = section[part]
             _assign(section, keys[-1], value)
         for keys in removed:
@@ -146,7 +154,7 @@ def render(text, tree, after, assigned, removed, path):
     raise spreads
 
 
-def remove(config, keys):
+def remove(config: dict[str, Any], keys: list[str]) -> None:
     """Remove a key, and the sections that this leaves empty. Works on plain mappings and on round-trip trees."""
     sections = [config]
     for part in keys[:-1]:
@@ -157,7 +165,7 @@ def remove(config, keys):
             return
 
 
-def _own_key(section, part):
+def _own_key(section: dict[Any, Any], part: str) -> Any:
     """The key as the file has it: `101:` is an integer there and a string in a request."""
     return part if part in section else next((key for key in section if str(key) == part), part)
 
@@ -165,7 +173,7 @@ def _own_key(section, part):
 _YAML_1_1 = VersionedResolver(version=(1, 1))
 
 
-def _fancy(value):
+def _fancy(value: Any) -> Any:
     """Plain value -> what ruamel writes so that every YAML reader gets the same type back.
 
     ruamel quotes strings that YAML 1.2 would read as another type ("007"). Those that only readers of YAML 1.1 (as
@@ -182,30 +190,8 @@ def _fancy(value):
     return value
 
 
-def _put(section, key, value):
-    """Set a key, and keep the lines that follow (comments, blank lines) behind it."""
-    below = ""
-    if not section:
-        section.fa.set_block_style()  # `{}` would otherwise stay in braces when keys are added
-    elif key not in section and not section.fa.flow_style():
-        below = _cut_below(section, next(reversed(section)), section.lc.col)
-    elif key in section:
-        below = _cut_below(section, key)
-    if _is_block(section.get(key)):
-        # Comments between a key and its block: ruamel writes invalid YAML when the new value has no block.
-        # `_with_lost_comments` puts them back.
-        note = section.ca.items.get(key) or []
-        note[3:] = [None] * len(note[3:])
-        if len(note) > 2 and note[2]:
-            note[2].value = note[2].value.partition("\n")[0] + "\n"
-    if isinstance(section.get(key), _BLOCK_TEXT):
-        section[key] = None  # or ruamel writes the new text in the block style of the old one
-    section[key if key in section else _fancy(key)] = value
-    _add_below(section, key, below)
-
-
-def _assign(section, key, value):
-    """Set a key in place, so that unchanged items below it keep their comments and quoting."""
+def _assign(section: CommentedMap, key: str, value: Any) -> None:
+    """Set a key, and leave alone what is below it and stays: it keeps its comments and its quotes."""
     key = _own_key(section, key)
     old = section.get(key)
     if key in section and same(plain(old), value):
@@ -216,84 +202,65 @@ def _assign(section, key, value):
         for name, item in value.items():
             _assign(old, name, item)
     elif isinstance(old, CommentedSeq) and isinstance(value, list) and old and value:
-        _assign_list(old, value, section.lc.col)
+        _assign_list(old, value)
     else:
-        _put(section, key, _fancy(value))
+        if not section:
+            section.fa.set_block_style()  # `{}` would otherwise stay in braces when keys are added
+        section.ca.items.pop(key, None)
+        if isinstance(old, ScalarString):
+            section[key] = None  # or ruamel writes the new text in the style of the old one
+        below = "" if key in section or not section else _cut_below(section)
+        section[key if key in section else _fancy(key)] = _fancy(value)
+        _add_below(section, below)
 
 
-def _assign_list(sequence, value, column):
+def _assign_list(items: CommentedSeq, wanted: list[Any]) -> None:
     """Give a list its new items; those that stay keep their comments, which ruamel stores by position."""
-    # A comment that is indented no deeper than the list's key, at *column*, belongs to what follows the list.
-    below = _cut_below(sequence, len(sequence) - 1, (column or 0) + 1) if _is_block(sequence) else ""
-    before = [(item, sequence.ca.items.get(index)) for index, item in enumerate(sequence)]
-    entries = []
-    for wanted in value:
-        entry = next((entry for entry in before if same(plain(entry[0]), wanted)), None)
-        before = [other for other in before if other is not entry]
-        entries.append(entry or (_fancy(wanted), None))
-    del sequence[:]
-    sequence.ca.items.clear()
-    for index, (item, note) in enumerate(entries):
-        sequence.append(item)
-        if note:
-            sequence.ca.items[index] = note
-    _add_below(sequence, len(sequence) - 1, below)
+    below = _cut_below(items)
+    before = [(item, items.ca.items.get(index)) for index, item in enumerate(items)]
+    del items[:]
+    items.ca.items.clear()
+    for value in wanted:
+        known = next((entry for entry in before if same(plain(entry[0]), value)), (_fancy(value), None))
+        before = [entry for entry in before if entry is not known]
+        items.append(known[0])
+        if known[1]:
+            items.ca.items[len(items) - 1] = known[1]
+    _add_below(items, below)
 
 
-def _is_block(value):
-    return isinstance(value, (CommentedMap, CommentedSeq)) and bool(value) and not value.fa.flow_style()
+def _last_note(section: Any) -> tuple[list[Any], int, Any]:
+    """Where ruamel keeps what follows a section's last value: the notes, the one of them, and that value."""
+    while True:
+        listed = isinstance(section, CommentedSeq)
+        key = len(section) - 1 if listed else next(reversed(section))
+        value = section[key]
+        if not isinstance(value, CommentedMap | CommentedSeq) or not value or value.fa.flow_style():
+            return section.ca.items.setdefault(key, [None] * 4), 0 if listed else 2, value
+        section = value
 
 
-_BLOCK_TEXT = (FoldedScalarString, LiteralScalarString)
+def _add_below(section: Any, below: str) -> None:
+    if below:
+        notes, slot, _ = _last_note(section)
+        notes[slot] = CommentToken(f"{notes[slot].value if notes[slot] else chr(10)}{below}", CommentMark(0), None)
 
 
-def _last_note(holder, key):
-    """Where ruamel stores the rest of the last line of a value, and the comments and blank lines below it.
-
-    Returned as the list of notes, its index, and whether the value is a block of text (its note starts one line lower).
-    """
-    while _is_block(holder[key]):
-        holder = holder[key]
-        key = len(holder) - 1 if isinstance(holder, CommentedSeq) else next(reversed(holder))
-    note = holder.ca.items.setdefault(key, [None] * 4)
-    return note, 0 if isinstance(holder, CommentedSeq) else 2, isinstance(holder[key], _BLOCK_TEXT)
-
-
-def _cut_below(holder, key, column=None):
-    """Take the lines below a value away and return them: all, or from the first comment left of *column*."""
-    note, slot, after_block_text = _last_note(holder, key)
-    if note[slot] is None:
+def _cut_below(section: Any) -> str:
+    """Take away what stands below a section, comments and blank lines: a new key comes before them."""
+    notes, slot, value = _last_note(section)
+    if not notes[slot] or isinstance(value, LiteralScalarString | FoldedScalarString):
         return ""
-    first, newline, rest = note[slot].value.partition("\n")
-    if after_block_text:
-        first, newline, rest = "", "", " " * note[slot].column * bool(first) + note[slot].value
-    lines = rest.splitlines(keepends=True)
-    kept = 0
-    for number, line in enumerate(lines):
-        if column is None or (line.strip() and len(line) - len(line.lstrip()) < column):
-            break
-        kept = number + 1 if line.strip() else kept
-    note[slot].value = first + newline + "".join(lines[:kept]).lstrip(" " if after_block_text else "")
-    if not note[slot].value:
-        note[slot] = None
-    return "".join(lines[kept:])
+    first, newline, below = notes[slot].value.partition("\n")
+    notes[slot].value = first + newline
+    return below
 
 
-def _add_below(holder, key, lines):
-    if lines:
-        note, slot, after_block_text = _last_note(holder, key)
-        if note[slot] is None:
-            column = len(lines) - len(lines.lstrip(" ")) if after_block_text else 0
-            note[slot] = CommentToken("" if after_block_text else "\n", CommentMark(column), None)
-            lines = lines[column:]
-        note[slot].value += lines
-
-
-def _indentation(tree):
+def _indentation(tree: CommentedMap) -> dict[str, int]:
     """The file's own indentation, taken from its first nested mapping and its first list."""
-    found = {}
+    found: dict[str, int] = {}
 
-    def look(section):
+    def look(section: CommentedMap) -> None:
         for value in section.values():
             if isinstance(value, (CommentedMap, CommentedSeq)) and value and not value.fa.flow_style():
                 kind = "mapping" if isinstance(value, CommentedMap) else "offset"
@@ -306,10 +273,10 @@ def _indentation(tree):
     return {"mapping": mapping, "sequence": offset + 2, "offset": offset}
 
 
-def _with_lost_comments(old, new, path):
+def _with_lost_comments(old: str, new: str, path: Any) -> str:
     """Put the comment lines back that hung on a removed or replaced value and went with it."""
 
-    def comments(lines):
+    def comments(lines: list[str]) -> Counter[str]:
         return Counter(line.strip() for line in lines if line.lstrip().startswith("#"))
 
     before, after = old.splitlines(), new.splitlines()
@@ -338,44 +305,39 @@ def _with_lost_comments(old, new, path):
 # --- diff without secrets ---------------------------------------------------------------------------------------
 
 
-def diff(old, new, path):
+def diff(old: str, new: str, path: Any) -> str:
     """Unified diff of two texts in which the values of keys that look secret are stars."""
-    lines = difflib.unified_diff(_hide(old).splitlines(), _hide(new).splitlines(), path, path, lineterm="")
+    lines = difflib.unified_diff(_hide(old).splitlines(), _hide(new).splitlines(), str(path), str(path), lineterm="")
     return re.sub(r"\0[0-9a-f]+", "", "\n".join(lines))
 
 
-def _hide(text):
+def _hide(text: str) -> str:
     """Replace secret values by stars, followed by a mark (removed later) that makes different values differ."""
 
-    def stars(value):
+    def stars(value: str) -> str:
         return f"{HIDDEN}\0{hashlib.sha256(value.encode()).hexdigest()}"
 
-    spans, seen = set(), set()
+    spans: list[tuple[int, int]] = []
 
-    def walk(node):
-        if node is None or id(node) in seen:
+    def walk(node: Any, above: tuple[int, ...] = ()) -> None:
+        if id(node) in above:
             return
-        seen.add(id(node))
-        if isinstance(node, MappingNode):
-            for key, value in node.value:
-                if SECRET.search(str(key.value)):
-                    spans.add((value.start_mark.index, value.end_mark.index))
-                else:
-                    walk(value)
-        elif isinstance(node, SequenceNode):
-            for value in node.value:
-                walk(value)
+        for key, value in node.value if isinstance(node, MappingNode) else ():
+            if SECRET.search(str(key.value)):
+                spans.append((value.start_mark.index, value.end_mark.index))
+            else:
+                walk(value, (*above, id(node)))
+        for value in node.value if isinstance(node, SequenceNode) else ():
+            walk(value, (*above, id(node)))
 
     if SECRET.search(text):
         walk(_yaml().compose(text))
-    for start, stop in sorted(spans, reverse=True):
-        inside_another = any(low <= start and stop <= high for low, high in spans - {(start, stop)})
-        value = text[start:stop].rstrip()
-        if value and not inside_another:
+    # From the end on. An alias can lead to a secret that is inside another one.
+    for start, stop in sorted(set(spans), reverse=True):
+        inside = any(low <= start and stop <= high for low, high in spans if (low, high) != (start, stop))
+        if (value := text[start:stop].rstrip()) and not inside:
             text = text[:start] + stars(value) + text[start + len(value) :]
     # Also a secret that somebody commented out.
     return re.sub(
-        r"(?im)^(\s*#.*(?:secret|passw|token)[^\s:=]*\s*[:=]\s*)(\S.*)$",
-        lambda match: match[1] + stars(match[2]),
-        text,
+        r"(?im)^(\s*#.*(?:secret|passw|token)[^\s:=]*\s*[:=]\s*)(\S.*)$", lambda match: match[1] + stars(match[2]), text
     )

@@ -1,61 +1,43 @@
-"""Files that the hub gives to one container: account entries, the entrypoint, JupyterLab's extension.
+"""Files that the hub gives to one container: account entries, the entrypoint, extensions of JupyterLab and its server.
 
 The container runs as the person from its first process on, and its root file system is read-only, so nothing inside can
 add the account, and the engine lets nobody put files there. Instead the image's /etc/passwd and /etc/group, with the
 person's entries added, are files of root's on the host, for each container its own, and mounted read-only, as is a
-directory with the entrypoint and the extension that shows notices.
-
-What the image itself wants is looked at once: a container of it is made, never started, and removed.
+directory with the entrypoint, the extension that shows notices, and the one of the server (``singleuser/``).
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
+import json
 import os
 import secrets
 import shutil
-import tarfile
-import threading
-from collections import OrderedDict
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from . import notices
+from . import notices, server_rules, trust
 from .accounts import Account, Group
+from .image_look import Image
+from .replace import directory as make_directory
 
-# An image's own account files are small; more than this is not read.
-MAX_SIZE = 1024 * 1024
-CACHED_IMAGES = 256
 # Accounts under which repo2docker and the Jupyter images run; the person takes over their shell.
 IMAGE_USERS = ("jovyan", "joyvan", "rstudio")
-MINIMAL_PASSWD = "root:x:0:0:root:/root:/bin/sh\n"
-MINIMAL_GROUP = "root:x:0:\n"
 # Where the hub's own files are in a container.
-OURS = PurePosixPath("/opt/plasma")
+OURS = PurePosixPath(server_rules.OURS)
+# The same on the host. No container's name has a dot at its beginning.
+OURS_ON_HOST = ".plasma"
+# What containers trust, below that: only where the operator has authorities of their own.
+TRUST = "trust.pem"
 # Where notices are mounted, below that.
 NOTICES = str(PurePosixPath(notices.TARGET).relative_to(OURS))
 
 
-@dataclass(frozen=True)
-class ImageFiles:
-    """What matters of an image.
-
-    Attributes:
-        passwd: its /etc/passwd.
-        group: its /etc/group.
-        volumes: directories that it wants on a disk of their own, and whether there is anything in them.
-    """
-
-    passwd: str
-    group: str
-    volumes: tuple[tuple[str, bool], ...] = ()
-
-
-def _lines(text: str, fields: int) -> list[list[str]]:
+def _entries(text: str, fields: int) -> list[list[str]]:
     return [line.split(":") for line in text.splitlines() if line.count(":") == fields - 1]
+
+
+def _text(entries: list[list[str]]) -> str:
+    return "".join(":".join(entry) + "\n" for entry in entries)
 
 
 def passwd_with(text: str, account: Account) -> str:
@@ -65,11 +47,11 @@ def passwd_with(text: str, account: Account) -> str:
         text: the image's /etc/passwd.
         account: the person's account on the host.
     """
-    entries = _lines(text, 7)
+    entries = _entries(text, 7)
     shell = next((entry[6] for entry in entries if entry[0] in IMAGE_USERS and entry[6]), "/bin/sh")
-    kept = [entry for entry in entries if entry[0] != account.name and entry[2] != str(account.uid)]
-    kept.append([account.name, "x", str(account.uid), str(account.group.gid), account.name, account.home, shell])
-    return "".join(":".join(entry) + "\n" for entry in kept)
+    others = [entry for entry in entries if entry[0] != account.name and entry[2] != str(account.uid)]
+    own = [account.name, "x", str(account.uid), str(account.group.gid), account.name, account.home, shell]
+    return _text([*others, own])
 
 
 def group_with(text: str, account: Account) -> str:
@@ -82,18 +64,15 @@ def group_with(text: str, account: Account) -> str:
         account: the person's account on the host.
     """
     groups: list[Group] = [account.group, *account.groups]
-    names = {group.name for group in groups}
-    gids = {str(group.gid) for group in groups}
-    kept = []
-    for entry in _lines(text, 4):
-        if entry[0] in names or entry[2] in gids:
-            continue
-        members = [member for member in entry[3].split(",") if member and member != account.name]
-        kept.append([*entry[:3], ",".join(members)])
+    taken = {name for group in groups for name in (group.name, str(group.gid))}
+    entries = []
+    for entry in _entries(text, 4):
+        if entry[0] not in taken and entry[2] not in taken:
+            members = [member for member in entry[3].split(",") if member and member != account.name]
+            entries.append([*entry[:3], ",".join(members)])
     for group in groups:
-        member = "" if group is account.group else account.name
-        kept.append([group.name, "x", str(group.gid), member])
-    return "".join(":".join(entry) + "\n" for entry in kept)
+        entries.append([group.name, "x", str(group.gid), "" if group is account.group else account.name])
+    return _text(entries)
 
 
 def entrypoint_script() -> bytes:
@@ -101,157 +80,49 @@ def entrypoint_script() -> bytes:
     return resources.files(__package__).joinpath("entrypoint.sh").read_bytes()
 
 
-def _read(client: Any, container: str, path: str, fallback: str) -> str:
-    """Read a regular file of a container that was never started, so its content is the image's."""
-    import docker
-
-    try:
-        stream, status = client.get_archive(container, path)
-    except docker.errors.NotFound:
-        return fallback
-    if status.get("size", 0) > MAX_SIZE or status.get("linkTarget"):
-        stream.close()
-        return fallback
-    data = b"".join(stream)
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        member = tar.next()
-        if member is None or not member.isreg():
-            return fallback
-        file = tar.extractfile(member)
-        return file.read().decode("utf-8", errors="replace") if file else fallback
+def server_files() -> list[tuple[str, bytes, int]]:
+    """Return the files of the extension of Jupyter's servers: path below ours, content, mode."""
+    source = resources.files(__package__).joinpath("singleuser")
+    enabled = json.dumps({"ServerApp": {"jpserver_extensions": {"plasma_server": True}}})
+    return [
+        ("lib/plasma_server.py", source.joinpath("plasma_server.py").read_bytes(), 0o644),
+        ("etc/jupyter/jupyter_server_config.py", source.joinpath("jupyter_server_config.py").read_bytes(), 0o644),
+        ("etc/jupyter/jupyter_server_config.d/plasma_server.json", enabled.encode(), 0o644),
+    ]
 
 
-def _is_empty(client: Any, container: str, path: str) -> bool:
-    import docker
+def write(base: str, container: str, image: Image, account: Account) -> dict[str, str]:
+    """Write the files of a container, and return what is to be mounted: path in the container -> on the host.
 
-    try:
-        stream, _ = client.get_archive(container, path)
-    except docker.errors.NotFound:
-        return True
-    with tarfile.open(fileobj=_Pieces(stream), mode="r|") as tar:
-        members = [member for member in (tar.next(), tar.next()) if member]
-    stream.close()
-    # The first one is the directory itself.
-    return len(members) < 2
+    Args:
+        base: directory of all of them, which this process alone may write to.
+        container: the container's name.
+        image: what it is made of.
+        account: the account it runs as.
 
-
-class _Pieces(io.RawIOBase):
-    """A file of what comes in pieces."""
-
-    def __init__(self, pieces: Any) -> None:
-        self._pieces = iter(pieces)
-        self._left = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._left:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._left = piece
-        given, self._left = self._left[: len(buffer)], self._left[len(buffer) :]
-        buffer[: len(given)] = given
-        return len(given)
+    Raises:
+        OSError: they cannot be written.
+    """
+    top = Path(base)
+    make_directory(top, 0o700)
+    status = top.lstat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise PermissionError(f"{base} belongs to somebody else")
+    directory = make_directory(top / container)
+    mounted = {str(OURS): str(_ours(top))}
+    for name, text in (("passwd", passwd_with(image.passwd, account)), ("group", group_with(image.group, account))):
+        _replace(directory / name, text.encode(), 0o644)
+        mounted[f"/etc/{name}"] = str(directory / name)
+    return mounted
 
 
-def _look(client: Any, image_id: str) -> ImageFiles:
-    wanted = client.inspect_image(image_id)["Config"].get("Volumes") or {}
-    host = client.create_host_config(network_mode="none")
-    container = client.create_container(image_id, command=["true"], host_config=host)["Id"]
-    try:
-        return ImageFiles(
-            passwd=_read(client, container, "/etc/passwd", MINIMAL_PASSWD),
-            group=_read(client, container, "/etc/group", MINIMAL_GROUP),
-            volumes=tuple((path, not _is_empty(client, container, path)) for path in sorted(wanted)),
-        )
-    finally:
-        client.remove_container(container, v=True, force=True)
+def trusts(base: str) -> dict[str, str]:
+    """Return the variables that lead programs of a container to what it trusts, none where that is the image's own.
 
-
-def within(path: str, other: str) -> bool:
-    """Whether a path is another one or below it."""
-    return f"{path.rstrip('/')}/".startswith(f"{other.rstrip('/')}/")
-
-
-class ContainerFiles:
-    """Writes the files of containers; remembers what matters of each image, which never changes."""
-
-    def __init__(self) -> None:
-        self._cache: OrderedDict[str, ImageFiles] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def of_image(self, client: Any, image_id: str) -> ImageFiles:
-        """Return what matters of an image.
-
-        Args:
-            client: a docker-py API client.
-            image_id: the image's id.
-
-        Raises:
-            docker.errors.DockerException: there is no such image, or the engine does not answer.
-        """
-        with self._lock:
-            if image_id in self._cache:
-                self._cache.move_to_end(image_id)
-                return self._cache[image_id]
-        files = _look(client, image_id)
-        with self._lock:
-            self._cache[image_id] = files
-            while len(self._cache) > CACHED_IMAGES:
-                self._cache.popitem(last=False)
-        return files
-
-    def write(self, base: str, container: str, image: ImageFiles, account: Account) -> dict[str, str]:
-        """Write the files of a container, and return what is to be mounted: path in the container -> on the host.
-
-        Args:
-            base: directory of all of them, which this process alone may write to.
-            container: the container's name.
-            image: what it is made of.
-            account: the account it runs as.
-
-        Raises:
-            OSError: they cannot be written.
-        """
-        top = Path(base)
-        top.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = top.lstat()
-        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-            raise PermissionError(f"{base} belongs to somebody else")
-        directory = top / container
-        directory.mkdir(mode=0o755, exist_ok=True)
-        texts = {"passwd": passwd_with(image.passwd, account), "group": group_with(image.group, account)}
-        for name, text in texts.items():
-            # A new file: the one of before may be mounted yet.
-            _write(directory / f"{name}.new", text.encode(), 0o644)
-            os.replace(directory / f"{name}.new", directory / name)
-        mounted = {f"/etc/{name}": str(directory / name) for name in texts}
-        return {**mounted, str(OURS): str(_ours(top))}
-
-
-def volumes_of(client: Any, container: str, beginning: str) -> list[str]:
-    """Return the names of a container's volumes that begin like this; none when there is no container."""
-    import docker
-
-    try:
-        mounts = client.inspect_container(container)["Mounts"]
-    except docker.errors.NotFound:
-        return []
-    return [mount["Name"] for mount in mounts if mount.get("Name", "").startswith(beginning)]
-
-
-def remove_volumes(client: Any, names: list[str]) -> None:
-    """Remove volumes that no other container uses; the engine makes them again."""
-    import docker
-
-    for name in names:
-        try:
-            client.remove_volume(name)
-        except docker.errors.APIError as error:
-            if error.status_code not in (404, 409):
-                raise
+    Args:
+        base: as for ``write``, which was called before.
+    """
+    return trust.variables(str(OURS / TRUST)) if (Path(base) / OURS_ON_HOST / TRUST).exists() else {}
 
 
 def forget(base: str, container: str) -> None:
@@ -259,35 +130,33 @@ def forget(base: str, container: str) -> None:
     shutil.rmtree(Path(base) / container, ignore_errors=True)
 
 
-def _write(path: Path, content: bytes, mode: int) -> None:
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+def _replace(path: Path, content: bytes, mode: int) -> None:
+    """Write a new file: the one of before may be mounted yet."""
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(descriptor, mode)
         file.write(content)
+    os.replace(new, path)
 
 
 def _ours(top: Path) -> Path:
-    """Return the directory with the entrypoint and JupyterLab's extension, which all containers share."""
+    """Bring the directory with the entrypoint and the extensions up to date, which all containers share."""
+    directory = top / OURS_ON_HOST
+    # It is mounted upon, which needs it to be there.
+    make_directory(directory / NOTICES)
     prefix = f"{str(OURS)[1:]}/"
-    files = [("entrypoint", entrypoint_script(), 0o755)]
-    files += [(path.removeprefix(prefix), content, mode) for path, content, mode in notices.extension_files()]
-    digest = hashlib.sha256(repr(files).encode()).hexdigest()[:16]
-    # No container's name has a dot at its beginning.
-    made = top / f".plasma-{digest}"
-    if made.is_dir():
-        return made
-    new = top / f".new-{secrets.token_hex(8)}"
-    # The last one is mounted upon, which needs it to be there.
-    for directory in (*(str(PurePosixPath(path).parent) for path, _, _ in files), NOTICES):
-        (new / directory).mkdir(parents=True, exist_ok=True)
+    files = (("entrypoint", entrypoint_script(), 0o755), *notices.extension_files(), *server_files())
     for path, content, mode in files:
-        _write(new / path, content, mode)
-    for directory in (new, *(path for path in new.rglob("*") if path.is_dir())):
-        directory.chmod(0o755)
-    try:
-        new.rename(made)
-    except OSError:
-        # Somebody else was faster.
-        shutil.rmtree(new)
-    return made
+        file = directory / path.removeprefix(prefix)
+        make_directory(file.parent)
+        if not file.exists() or file.read_bytes() != content:
+            _replace(file, content, mode)
+    bundle, place = trust.bundle(), directory / TRUST
+    if bundle is None:
+        place.unlink(missing_ok=True)
+    elif not place.exists() or place.read_bytes() != bundle:
+        _replace(place, bundle, 0o644)
+    for inner in (directory, *(path for path in directory.rglob("*") if path.is_dir())):
+        inner.chmod(0o755)
+    return directory

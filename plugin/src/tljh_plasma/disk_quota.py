@@ -82,14 +82,8 @@ def read(uid: int, directory: str) -> Usage | None:
     except OSError:
         return None
     try:
-        call = ctypes.CDLL(None).syscall
-        failed = call(
-            ctypes.c_long(SYS_QUOTACTL_FD),
-            ctypes.c_long(descriptor),
-            ctypes.c_long(Q_GETQUOTA << 8 | USRQUOTA),
-            ctypes.c_long(uid),
-            buffer,
-        )
+        numbers = map(ctypes.c_long, (SYS_QUOTACTL_FD, descriptor, Q_GETQUOTA << 8 | USRQUOTA, uid))
+        failed = ctypes.CDLL(None).syscall(*numbers, buffer)
     finally:
         os.close(descriptor)
     return None if failed else unpack(buffer.raw)
@@ -98,10 +92,8 @@ def read(uid: int, directory: str) -> Usage | None:
 def unpack(raw: bytes) -> Usage:
     """Return what the kernel's ``struct if_dqblk`` says."""
     hard, soft, used, files_hard, files_soft, files, until, files_until, _ = DQBLK.unpack(raw)
-    return Usage(
-        Amount(used, soft * BLOCK, hard * BLOCK, until),
-        Amount(files, files_soft, files_hard, files_until),
-    )
+    space = Amount(used, soft * BLOCK, hard * BLOCK, until)
+    return Usage(space, Amount(files, files_soft, files_hard, files_until))
 
 
 def notice_for(name: str) -> Notice | None:

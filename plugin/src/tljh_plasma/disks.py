@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -27,30 +28,21 @@ PATIENCE = 2
 log = logging.getLogger(__name__)
 
 
-def _unescaped(field: str) -> str:
-    """Return a field of mountinfo as it is: space, tab, line break and backslash stand as octal numbers (proc(5))."""
-    for code, letter in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        field = field.replace(code, letter)
-    return field
-
-
 def mounts(text: str) -> list[tuple[str, str, str]]:
-    """Return what is mounted as (target, device, type), later mounts later."""
+    """Return what is mounted as (target, device, type), later mounts later, from the text of mountinfo (proc(5))."""
     found = []
     for line in text.splitlines():
         fields = line.split(" ")
-        rest = fields.index("-")
-        found.append((_unescaped(fields[4]), fields[2], fields[rest + 1]))
+        # Space, tab, line break and backslash stand as octal numbers.
+        target = re.sub(r"\\([01][0-7]{2})", lambda match: chr(int(match[1], 8)), fields[4])
+        found.append((target, fields[2], fields[fields.index("-") + 1]))
     return found
 
 
 def holder(path: str, mounted: list[tuple[str, str, str]]) -> tuple[str, str, str] | None:
     """Return the mount that holds a path, by names alone: nothing is asked that might not answer."""
-    found = None
-    for mount in mounted:
-        if f"{path}/".startswith(mount[0].rstrip("/") + "/") and (found is None or len(mount[0]) >= len(found[0])):
-            found = mount
-    return found
+    holding = [mount for mount in mounted if f"{path}/".startswith(mount[0].rstrip("/") + "/")]
+    return max(reversed(holding), key=lambda mount: len(mount[0]), default=None)
 
 
 def full(paths: list[str], warn_at: int) -> list[tuple[str, int, int]]:

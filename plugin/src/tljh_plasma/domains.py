@@ -61,7 +61,7 @@ def keep_session_cookie() -> None:
         return call
 
     if base.SESSION_COOKIE_NAME != SESSION_COOKIE:
-        base.SESSION_COOKIE_NAME = SESSION_COOKIE
+        base.SESSION_COOKIE_NAME = SESSION_COOKIE  # ty: ignore[invalid-assignment]
         base.BaseHandler._set_cookie = on_this_host(base.BaseHandler._set_cookie)
         base.BaseHandler.clear_cookie = on_this_host(base.BaseHandler.clear_cookie)
 

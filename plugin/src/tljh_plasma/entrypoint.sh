@@ -5,8 +5,11 @@
 # finds the marker and does nothing, however many files there are. Whatever goes wrong here is said on stderr (the
 # container's log), and the server starts all the same, in the home if need be.
 #
-# Set by the hub: HOME, PLASMA_ENVIRONMENT (display name), PLASMA_DIR (directory name), PLASMA_IMAGE_ID and
-# PLASMA_RUNTIME_DIR (a small directory in memory).
+# Set by the hub: HOME, PLASMA_ENVIRONMENT (display name), PLASMA_DIR (directory name), PLASMA_IMAGE_ID,
+# PLASMA_RUNTIME_DIR (a small directory in memory), PLASMA_UMASK, PLASMA_SAFE_MODE (1: nothing that the home brings may
+# keep the server from starting) and PLASMA_TZ (the time zone TZ without a name, for images that know no names).
+#
+# What is said here is also told to the person in JupyterLab.
 
 # The image's PATH may begin with directories that the person writes to: it is for the server, not for this script.
 image_path=$PATH
@@ -144,13 +147,33 @@ prepare() {
 
 is_copied || prepare
 
+usable=
 if [ -d "$target" ] && cd -- "$target"; then
-    # Settings and extensions that the environment brings along.
-    export JUPYTER_CONFIG_DIR="$target/.jupyter"
-    export JUPYTER_PATH="$target/.local/share/jupyter${JUPYTER_PATH:+:$JUPYTER_PATH}"
+    usable=yes
 else
     say "$target cannot be used: the server starts in $HOME."
     cd -- "$HOME" || cd /
+fi
+if [ -n "$PLASMA_SAFE_MODE" ]; then
+    # Packages of `pip install --user`, which nearly every Python puts before its own, and settings and data of Jupyter.
+    export PYTHONNOUSERSITE=1
+    safe=$PLASMA_RUNTIME_DIR/safe
+    export JUPYTER_CONFIG_DIR="$safe/config" JUPYTER_DATA_DIR="$safe/data"
+    # Programs of the home that stand before the image's own.
+    left=$image_path:
+    image_path=
+    while [ -n "$left" ]; do
+        entry=${left%%:*}
+        left=${left#*:}
+        case $entry/ in
+        "$HOME"/*) ;;
+        *) image_path=$image_path${image_path:+:}$entry ;;
+        esac
+    done
+elif [ -n "$usable" ]; then
+    # Settings and extensions that the environment brings along.
+    export JUPYTER_CONFIG_DIR="$target/.jupyter"
+    export JUPYTER_PATH="$target/.local/share/jupyter${JUPYTER_PATH:+:$JUPYTER_PATH}"
 fi
 # Last: what the image and the person bring comes first. For the extension that shows notices of this server.
 export JUPYTER_PATH="${JUPYTER_PATH:+$JUPYTER_PATH:}/opt/plasma/share/jupyter"
@@ -158,6 +181,10 @@ export JUPYTER_CONFIG_PATH="${JUPYTER_CONFIG_PATH:+$JUPYTER_CONFIG_PATH:}/opt/pl
 if [ -d "$PLASMA_RUNTIME_DIR" ]; then
     # Keys and sockets of running kernels: nobody else's business, and needed when the disk is full too.
     export JUPYTER_RUNTIME_DIR="$PLASMA_RUNTIME_DIR/jupyter"
+fi
+# A name that the image has no file for would be read as UTC, without a word.
+if [ -n "$PLASMA_TZ" ] && ! [ -e "/usr/share/zoneinfo/$TZ" ]; then
+    export TZ="$PLASMA_TZ"
 fi
 if [ -z "$SHELL" ] && [ -x /bin/bash ]; then
     export SHELL=/bin/bash
@@ -170,6 +197,8 @@ case :$image_path: in
 esac
 PATH=$image_path
 export PATH
+# Last: what is copied above is the person's alone.
+umask "${PLASMA_UMASK:-022}"
 
 # The repository's own "start" script, which repo2docker promises to run around the server.
 if [ -n "$R2D_ENTRYPOINT" ] && [ -f "$R2D_ENTRYPOINT" ] && [ -x "$R2D_ENTRYPOINT" ]; then

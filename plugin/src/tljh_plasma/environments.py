@@ -11,8 +11,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
-
-from .links import source_url
+from urllib.parse import quote, urlsplit
 
 LABEL_REPO = "repo2docker.repo"
 LABEL_REF = "repo2docker.ref"
@@ -36,6 +35,13 @@ MIN_CPU = 0.01
 MAX_DIRECTORY = 64
 # Characters of a name and of a reference on pages. Those of images that were made elsewhere may have any length.
 MAX_SHOWN = 200
+# What stands between repository and reference in the address of a page, by what the name of the host holds.
+# "HOST/REPOSITORY/src/REF" is also how the older releases of Gitea and Forgejo link.
+FORGES = {
+    "gitlab": "/-/tree/",
+    "github": "/tree/",
+    **dict.fromkeys(("bitbucket", "codeberg", "gitea", "forgejo"), "/src/"),
+}
 
 
 class UnknownEnvironment(Exception):
@@ -136,35 +142,24 @@ def from_images(images: Iterable[dict[str, Any]]) -> list[Environment]:
         name = labels.get(LABEL_IMAGE)
         if LABEL_REF not in labels or not name or name not in (image.get("RepoTags") or []):
             continue
-        display = " ".join(labels.get(LABEL_NAME, "").split()) or name
-        found.append(
-            Environment(
-                image=name,
-                image_id=image["Id"],
-                name=_shortened(display),
-                directory=directory_name(display),
-                repo=labels.get(LABEL_REPO, ""),
-                ref=labels.get(LABEL_REF, ""),
-                memory=parse_memory(labels.get(LABEL_MEMORY, "")),
-                cpu=parse_cpu(labels.get(LABEL_CPU, "")),
-                commit=_commit(labels),
-                reference=labels.get(LABEL_REFERENCE, ""),
-                base=labels.get(LABEL_BASE, ""),
-                files_id=labels.get(LABEL_FILES) or image["Id"],
-            )
+        shown = " ".join(labels.get(LABEL_NAME, "").split()) or name
+        ref = labels[LABEL_REF]
+        environment = Environment(
+            image=name,
+            image_id=image["Id"],
+            name=shown if len(shown) <= MAX_SHOWN else f"{shown[: MAX_SHOWN - 1]}…",
+            directory=directory_name(shown),
+            repo=labels.get(LABEL_REPO, ""),
+            ref=ref,
+            memory=parse_memory(labels.get(LABEL_MEMORY)),
+            cpu=parse_cpu(labels.get(LABEL_CPU)),
+            commit=next((text for text in (labels.get(LABEL_COMMIT, ""), ref) if COMMIT.fullmatch(text)), ""),
+            reference=labels.get(LABEL_REFERENCE, ""),
+            base=labels.get(LABEL_BASE, ""),
+            files_id=labels.get(LABEL_FILES) or image["Id"],
         )
+        found.append(environment)
     return sorted(found, key=lambda environment: (environment.name.casefold(), environment.image))
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
-
-
-def _commit(labels: dict[str, str]) -> str:
-    for text in (labels.get(LABEL_COMMIT, ""), labels.get(LABEL_REF, "")):
-        if COMMIT.fullmatch(text):
-            return text
-    return ""
 
 
 def find(environments: Iterable[Environment], image: Any) -> Environment:
@@ -187,7 +182,32 @@ def find(environments: Iterable[Environment], image: Any) -> Environment:
     for environment in environments:
         if environment.image == image:
             return environment
-    shown = str(image)
-    if len(shown) > 80:
-        shown = shown[:80] + "..."
+    shown = str(image)[:80]
     raise UnknownEnvironment(f"The environment {shown!r} does not exist (any more). Please choose one from the list.")
+
+
+def source_url(repo: str, ref: str) -> str:
+    """Return the address of the page that shows what an environment was built from.
+
+    Args:
+        repo: URL of the repository, as the label of an image has it: anything.
+        ref: the reference.
+
+    Returns:
+        An http(s) URL without credentials, of the reference where the forge is known and of the repository
+        otherwise; empty when browsers cannot show it.
+    """
+    try:
+        parts = urlsplit(repo)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return ""
+    if parts.scheme not in ("http", "https") or not host:
+        return ""
+    path = parts.path.rstrip("/").removesuffix(".git")
+    place = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
+    address = f"{parts.scheme}://{place}{quote(path, safe='/%~+@:,=')}"
+    if not ref or ref == "HEAD":
+        return address
+    between = next((between for word, between in FORGES.items() if word in host), None)
+    return f"{address}{between}{quote(ref, safe='/')}" if between else address

@@ -28,9 +28,32 @@ BROKEN = (
     "The environment {name!r} cannot start: {what}. Please choose another one, and tell whoever looks after it that "
     "its repository has to be mended and built anew."
 )
+OUT_OF_MEMORY = (
+    "The server needed more than its {gigabytes:.2g} GB of memory while it started. "
+    "Please choose another environment, or ask an administrator to give this one more memory."
+)
+UNANSWERED = (
+    "The server did not answer within {seconds:g} seconds. "
+    "Please try again in a moment, and tell the administrator of the hub if it happens again."
+)
 # Exit code of what ended by SIGKILL.
 KILLED = 128 + 9
 FULL_SIGNS = ("No space left on device", "Disk quota exceeded", "disk quota is used up")
+
+
+class EndedAtOnce(StartFailure):
+    """A server ended in its start, and neither memory nor disk is the reason: perhaps what is in the home is."""
+
+
+def is_out_of_memory(state: dict[str, Any]) -> bool:
+    """Whether a container that ended did so for want of memory.
+
+    Args:
+        state: the container's ``State``, as Docker describes it.
+    """
+    # Some engines do not tell (20.10 with the first version of cgroups). Nobody else kills a server: an engine that
+    # stops one does so by SIGTERM, first, and the hub does not look any more.
+    return bool(state.get("OOMKilled")) or state.get("ExitCode") == KILLED
 
 
 def of_docker(error: Exception) -> StartFailure:
@@ -41,11 +64,11 @@ def of_docker(error: Exception) -> StartFailure:
     """
     if isinstance(error, docker.errors.ImageNotFound):
         return StartFailure(404, GONE, f"image gone: {error}")
-    if isinstance(error, docker.errors.APIError):
-        if "no space left on device" in str(error).lower():
-            return StartFailure(507, HOST_FULL, f"Docker has no space left: {error}")
-        return StartFailure(500, NOT_STARTED, f"Docker refused: {error}")
-    return StartFailure(503, SILENT, f"Docker does not answer: {error}")
+    if not isinstance(error, docker.errors.APIError):
+        return StartFailure(503, SILENT, f"Docker does not answer: {error}")
+    if "no space left on device" in str(error).lower():
+        return StartFailure(507, HOST_FULL, f"Docker has no space left: {error}")
+    return StartFailure(500, NOT_STARTED, f"Docker refused: {error}")
 
 
 def of_container(state: dict[str, Any], log: str, plan: ServerPlan) -> StartFailure:
@@ -57,23 +80,15 @@ def of_container(state: dict[str, Any], log: str, plan: ServerPlan) -> StartFail
         plan: what was run.
     """
     code = state.get("ExitCode")
-    # Some engines do not tell (20.10 with the first version of cgroups); nobody else kills a server that starts.
-    out_of_memory = state.get("OOMKilled") or code == KILLED
+    out_of_memory = is_out_of_memory(state)
     reason = f"its container ended with code {code}{', out of memory' if out_of_memory else ''}:\n{log}"
     if out_of_memory:
-        gigabytes = f"{plan.limits.memory / 1024**3:.2g}"
-        message = (
-            f"The server needed more than its {gigabytes} GB of memory while it started. "
-            "Please choose another environment, or ask an administrator to give this one more memory."
-        )
-        return StartFailure(507, message, reason)
+        return StartFailure(507, OUT_OF_MEMORY.format(gigabytes=plan.limits.memory / 1024**3), reason)
     if any(sign in log for sign in FULL_SIGNS):
         return StartFailure(507, QUOTA_FULL, reason)
-    if code == 127:
-        message = BROKEN.format(name=plan.environment.name, what="there is no jupyterhub-singleuser in it")
-        return StartFailure(500, message, reason)
-    message = BROKEN.format(name=plan.environment.name, what=f"its server ended at once, with code {code}")
-    return StartFailure(500, message, reason)
+    missing = "there is no jupyterhub-singleuser in it"
+    what = missing if code == 127 else f"its server ended at once, with code {code}"
+    return EndedAtOnce(500, BROKEN.format(name=plan.environment.name, what=what), reason)
 
 
 def of_silence(seconds: float, log: str) -> StartFailure:
@@ -83,8 +98,4 @@ def of_silence(seconds: float, log: str) -> StartFailure:
         seconds: how long was waited.
         log: the end of what its container wrote.
     """
-    message = (
-        f"The server did not answer within {seconds:g} seconds. "
-        "Please try again in a moment, and tell the administrator of the hub if it happens again."
-    )
-    return StartFailure(504, message, f"no answer within {seconds:g} seconds:\n{log}")
+    return StartFailure(504, UNANSWERED.format(seconds=seconds), f"no answer within {seconds:g} seconds:\n{log}")

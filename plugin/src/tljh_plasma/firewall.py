@@ -10,7 +10,7 @@ its addresses. Here two chains of our own per network close that, in the filter 
   does not name, nor to a port that another container publishes.
 
 A network that is not ours alone is the engine's default one, on which BuildKit runs the steps of builds: there the
-rules hold for those, and for no container (see ``build_network``).
+rules hold for those, and for no container (see ``builds.network``).
 
 IPv6, which the network does not have, is closed altogether.
 
@@ -25,13 +25,13 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import itertools
 import logging
 import os
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,82 +49,151 @@ SHARED_LOCK = Path("/run/plasma-firewall-shared.lock")
 # Of the tools: what the system's administrator chose, then those for kernels without nftables, then those that need no
 # module loaded by hand (the hub's unit may not; the kernel does it by itself for nftables). Rules of both are in force.
 VARIANTS = ("", "-legacy", "-nft")
-# A rule that leads into a chain of ours, for this network or another.
-_OURS = re.compile(r"-A \S+ -[io] \S+ -j PLASMA-(IN|FW)-\S+")
+# A rule that leads into the chains of any of our networks.
+JUMP = re.compile(r"-A \S+ -[io] \S+ -j PLASMA-(IN|FW)-\S+")
 
 log = logging.getLogger("tornado.application")  # JupyterHub's own log follows it
+
+# By tools and bridge: the rules that were asked for, and how the tool shows them, whose notation differs by version.
+_written: dict[tuple[str, str], tuple[Rules, Rules]] = {}
+# The variant that works, by "iptables" and "ip6tables".
+_variants: dict[str, str] = {}
+# Those with which this kernel counts no connections.
+_unlimited: set[str] = set()
+# When a network was last checked, by its name and the port of the hub.
+_checked: dict[tuple[str, int | None], float] = {}
 
 
 class FirewallError(Exception):
     """The host is not closed to containers; the text is one sentence that says what to do."""
 
 
-# Where the chains are entered.
+class _Protection:
+    """What has to be in the tables for one network.
 
-
-def _jumps(network: dict[str, Any], through: str) -> dict[str, list[str]]:
-    """Return the rules that lead into the chains, per chain that they are in."""
-    bridge = bridge_of(network)
-    host, forward = chain_names(bridge)
-    # What comes into the containers of others is not our business.
-    out = [] if is_shared(network) else [f"-o {bridge} -j {forward}"]
-    return {"INPUT": [f"-i {bridge} -j {host}"], through: [f"-i {bridge} -j {forward}", *out]}
-
-
-def _through(rules: Rules) -> str:
-    """Return the chain in which forwarded packets are caught.
-
-    Docker puts DOCKER-USER first and leaves alone what is in it. Where there is none, or something else comes before
-    it, it is FORWARD itself.
+    Args: as for ``protect``.
     """
-    others = (rule for rule in rules.get("FORWARD", []) if not _OURS.fullmatch(rule))
-    return "DOCKER-USER" if next(others, None) == "-A FORWARD -j DOCKER-USER" else "FORWARD"
+
+    def __init__(self, network: dict[str, Any], hub_port: int | None = None, reach: Reach = INTERNET):
+        self.network = network
+        self.hub_port = hub_port
+        self.reach = reach
+        self.bridge = bridge_of(network)
+        self.chains = chain_names(self.bridge)
+        # IPv6 is on by itself on a bridge unless the administrator turned it off.
+        try:
+            has_ipv6 = (IPV6_SETTINGS / self.bridge / "disable_ipv6").read_text().strip() != "1"
+        except FileNotFoundError:
+            has_ipv6 = False
+        self.programs = ("iptables", "ip6tables") if has_ipv6 else ("iptables",)
+
+    def content(self, program: str, rules: Rules) -> Rules:
+        """Return what our chains have to hold."""
+        host, forward = self.chains
+        content = {host: reject(), forward: reject()}
+        if program == "iptables":
+            hubs = hubs_of(rules.get(host, []), self.hub_port) if self.hub_port else []
+            limited = program not in _unlimited
+            content[host] = host_rules(gateway_address(self.network), hubs, self.reach, limited)
+            content[forward] = forward_rules(self.bridge, self.reach, limited)
+        others = shared_rules(self.network, program == "ip6tables") if is_shared(self.network) else []
+        return {chain: [f"-A {chain} {rule}" for rule in [*others, *own]] for chain, own in content.items()}
+
+    def _jumps(self, rules: Rules) -> dict[str, list[str]]:
+        """Return the rules that lead into our chains, by the chain that they are in.
+
+        Docker puts DOCKER-USER first and leaves alone what is in it. Where there is none, or something else comes
+        before it, forwarded packets are caught in FORWARD itself.
+        """
+        host, forward = self.chains
+        others = itertools.filterfalse(JUMP.fullmatch, rules.get("FORWARD", []))
+        through = "DOCKER-USER" if next(others, None) == "-A FORWARD -j DOCKER-USER" else "FORWARD"
+        # What comes into the containers of others is not our business.
+        out = [] if is_shared(self.network) else [f"-o {self.bridge} -j {forward}"]
+        return {"INPUT": [f"-i {self.bridge} -j {host}"], through: [f"-i {self.bridge} -j {forward}", *out]}
+
+    def is_entered(self, rules: Rules) -> bool:
+        """Whether packets of the bridge come to our chains before any rule that is not ours."""
+        return all(
+            {f"-A {chain} {jump}" for jump in jumps} <= set(itertools.takewhile(JUMP.fullmatch, rules.get(chain, [])))
+            for chain, jumps in self._jumps(rules).items()
+        )
+
+    def detach(self, rules: Rules) -> list[str]:
+        """Return the lines that remove every way into our chains."""
+        return [
+            rule.replace("-A", "-D", 1)
+            for chain in ("INPUT", "FORWARD", "DOCKER-USER")
+            for rule in rules.get(chain, [])
+            if rule.endswith(tuple(f" -j {name}" for name in self.chains))
+        ]
+
+    def attach(self, rules: Rules) -> list[str]:
+        """Return the lines that make the ways into our chains, before all other rules."""
+        return [f"-I {chain} 1 {jump}" for chain, jumps in self._jumps(rules).items() for jump in reversed(jumps)]
+
+    def is_in_place(self, program: str) -> bool:
+        """Whether everything is as this process wrote it."""
+        used = tables(program)
+        rules = used.rules()
+        wanted = self.content(program, rules)
+        written = _written.get((used.prefix, self.bridge))
+        return written == (wanted, _part(rules, wanted)) and self.is_entered(rules)
+
+    def put(self, used: Tables) -> None:
+        """Write everything at once."""
+        rules = used.rules()
+        wanted = self.content(used.name, rules)
+        # Naming a chain makes it, or empties it.
+        lines = [f":{chain} - [0:0]" for chain in wanted]
+        lines += [rule for chain in wanted.values() for rule in chain]
+        used.commit([*lines, *self.detach(rules), *self.attach(rules)])
+        rules = used.rules()
+        shown = _part(rules, wanted)
+        if [len(chain) for chain in shown.values()] != [len(chain) for chain in wanted.values()]:
+            raise ToolError(f"{used.prefix}-restore did not write all rules")
+        if not self.is_entered(rules):
+            raise ToolError(f"{used.prefix}-restore did not put the rules first")
+        _written[used.prefix, self.bridge] = (wanted, shown)
+
+    def put_or_less(self, program: str) -> None:
+        """Write everything; where the kernel has no module that counts connections (xt_connlimit), all but that."""
+        try:
+            self.put_by_any(program)
+        except ToolError:
+            if program in _unlimited:
+                raise
+            _unlimited.add(program)
+            try:
+                self.put_by_any(program)
+            except ToolError:
+                _unlimited.discard(program)
+                raise
+            log.warning("Firewall: connections of a user server are not counted, as this kernel has no xt_connlimit")
+
+    def put_by_any(self, program: str) -> None:
+        """Write through the tools that this kernel can work with: the system's choice, else the older ones."""
+        failures = []
+        # Twice each: somebody else may have changed the tables between our reading and our writing.
+        variants = [_variants[program]] if program in _variants else VARIANTS
+        for variant in (variant for variant in variants for _ in range(2)):
+            try:
+                self.put(Tables(program, variant))
+            except ToolError as error:
+                failures.append(error)
+            else:
+                _variants[program] = variant
+                return
+        raise failures[0]
 
 
-def _is_entered(rules: Rules, network: dict[str, Any]) -> bool:
-    """Whether packets of the bridge come to our chains before any rule that is not ours."""
-    for chain, wanted in _jumps(network, _through(rules)).items():
-        first = []
-        for rule in rules.get(chain, []):
-            if not _OURS.fullmatch(rule):
-                break
-            first.append(rule.removeprefix(f"-A {chain} "))
-        if not set(wanted) <= set(first):
-            return False
-    return True
+def _part(rules: Rules, chains: Rules) -> Rules:
+    return {chain: rules.get(chain, []) for chain in chains}
 
 
-def _detach(rules: Rules, bridge: str) -> list[str]:
-    """Return the lines that remove every way into our chains."""
-    ours = chain_names(bridge)
-    return [
-        rule.replace("-A", "-D", 1)
-        for chain in ("INPUT", "FORWARD", "DOCKER-USER")
-        for rule in rules.get(chain, [])
-        if rule.endswith(tuple(f" -j {name}" for name in ours))
-    ]
-
-
-def _attach(rules: Rules, network: dict[str, Any]) -> list[str]:
-    """Return the lines that make the ways into our chains, before all other rules."""
-    jumps = _jumps(network, _through(rules))
-    return [f"-I {chain} 1 {jump}" for chain, found in jumps.items() for jump in reversed(found)]
-
-
-# Applying and checking.
-
-
-@dataclass(frozen=True)
-class _Written:
-    """What was asked for and how the tool shows it: its notation differs between versions."""
-
-    wanted: Rules
-    shown: Rules
-
-
-_written: dict[tuple[str, str], _Written] = {}
-_variants: dict[str, str] = {}
-_checked: dict[tuple[str, int | None], float] = {}
+def tables(program: str) -> Tables:
+    """Return the tables that this process uses for "iptables" or "ip6tables"."""
+    return Tables(program, _variants.get(program, ""))
 
 
 @contextmanager
@@ -151,92 +220,8 @@ def _open(lock: Path) -> int:
         raise FirewallError(f"{lock} cannot be opened ({error.strerror}): make /run writable for the hub.") from error
 
 
-def _has_ipv6(bridge: str) -> bool:
-    """Whether the host speaks IPv6 on the bridge, as it does there by itself unless the administrator turned it off."""
-    try:
-        return (IPV6_SETTINGS / bridge / "disable_ipv6").read_text().strip() != "1"
-    except FileNotFoundError:
-        return False
-
-
-def _content(name: str, rules: Rules, network: dict[str, Any], hub_port: int | None, reach: Reach) -> Rules:
-    """Return what our chains have to hold."""
-    bridge = bridge_of(network)
-    host, forward = chain_names(bridge)
-    if name == "ip6tables":
-        content = {chain: [f"-A {chain} {rule}" for rule in reject()] for chain in (host, forward)}
-    else:
-        hubs = hubs_of(rules.get(host, []), hub_port) if hub_port else []
-        content = {
-            host: host_rules(host, gateway_address(network), hubs, reach),
-            forward: forward_rules(forward, bridge, reach),
-        }
-    if is_shared(network):
-        others = shared_rules(network, name)
-        content = {chain: [*(f"-A {chain} {rule}" for rule in others), *known] for chain, known in content.items()}
-    return content
-
-
-def tables(name: str) -> Tables:
-    """Return the tables that this process uses for "iptables" or "ip6tables"."""
-    return Tables(name, _variants.get(name, ""))
-
-
-def _names(bridge: str) -> list[str]:
-    return ["iptables", "ip6tables"] if _has_ipv6(bridge) else ["iptables"]
-
-
-def _in_place(name: str, network: dict[str, Any], hub_port: int | None, reach: Reach) -> bool:
-    bridge = bridge_of(network)
-    used = tables(name)
-    written = _written.get((used.prefix, bridge))
-    if written is None:
-        return False
-    rules = used.rules()
-    wanted = _content(name, rules, network, hub_port, reach)
-    shown = {chain: rules.get(chain, []) for chain in wanted}
-    return written == _Written(wanted, shown) and _is_entered(rules, network)
-
-
-def _put(used: Tables, network: dict[str, Any], hub_port: int | None, reach: Reach) -> None:
-    bridge = bridge_of(network)
-    rules = used.rules()
-    wanted = _content(used.name, rules, network, hub_port, reach)
-    # Naming a chain makes it, or empties it.
-    lines = [f":{chain} - [0:0]" for chain in wanted]
-    lines += [rule for chain in wanted.values() for rule in chain]
-    used.commit([*lines, *_detach(rules, bridge), *_attach(rules, network)])
-    rules = used.rules()
-    shown = {chain: rules.get(chain, []) for chain in wanted}
-    if [len(chain) for chain in shown.values()] != [len(chain) for chain in wanted.values()]:
-        raise ToolError(f"{used.prefix}-restore did not write all rules")
-    if not _is_entered(rules, network):
-        raise ToolError(f"{used.prefix}-restore did not put the rules first")
-    _written[used.prefix, bridge] = _Written(wanted, shown)
-
-
-def _put_by_any(name: str, network: dict[str, Any], hub_port: int | None, reach: Reach) -> None:
-    """Write through the tools that this kernel can work with: the system's choice, else the older ones."""
-    known = _variants.get(name)
-    failures = []
-    # Twice: somebody else may have changed the tables between our reading and our writing.
-    for variant in [variant for variant in (VARIANTS if known is None else (known,)) for _ in range(2)]:
-        try:
-            _put(Tables(name, variant), network, hub_port, reach)
-        except ToolError as error:
-            failures.append(error)
-        else:
-            _variants[name] = variant
-            return
-    raise failures[0]
-
-
 def _check_bridge_filter() -> None:
-    try:
-        on = BRIDGE_FILTER.read_text().strip() == "1"
-    except FileNotFoundError:
-        on = False
-    if not on:
+    if not BRIDGE_FILTER.exists() or BRIDGE_FILTER.read_text().strip() != "1":
         raise FirewallError(
             "User servers could reach one another, because the kernel does not filter packets within a bridge: "
             "run 'modprobe br_netfilter' and 'sysctl -w net.bridge.bridge-nf-call-iptables=1', and remove what sets "
@@ -260,13 +245,14 @@ def protect(network: dict[str, Any], hub_port: int | None, reach: Reach = INTERN
     if not _is_root():
         return
     _check_bridge_filter()
+    protection = _Protection(network, hub_port, reach)
     with _lock():
-        for name in _names(bridge_of(network)):
+        for program in protection.programs:
             try:
-                _put_by_any(name, network, hub_port, reach)
+                protection.put_or_less(program)
             except ToolError as error:
                 raise FirewallError(
-                    f"User servers could reach the ports of this host: see that '{name} -S' works for root, "
+                    f"User servers could reach the ports of this host: see that '{program} -S' works for root, "
                     f"then start the server again ({error})."
                 ) from error
 
@@ -280,20 +266,15 @@ def is_protected(network: dict[str, Any], hub_port: int | None, reach: Reach = I
         FirewallError: packets between containers are not filtered.
     """
     _check_bridge_filter()
+    protection = _Protection(network, hub_port, reach)
     try:
-        return all(_in_place(name, network, hub_port, reach) for name in _names(bridge_of(network)))
+        return all(map(protection.is_in_place, protection.programs))
     except ToolError:
         # Writing will fail too, and say why.
         return False
 
 
-def ensure(
-    client: Any,
-    name: str,
-    hub_port: int | None,
-    max_age: float = 0,
-    reach: Reach = INTERNET,
-) -> None:
+def ensure(client: Any, name: str, hub_port: int | None, max_age: float = 0, reach: Reach = INTERNET) -> None:
     """Check the protection of a network and repair it: what a spawner calls before each start.
 
     Args:
@@ -321,7 +302,7 @@ def ensure(
 
 
 def release(network: dict[str, Any]) -> None:
-    """Take the rules of the engine's own network away, unless another hub needs them. Cheap where there are none.
+    """Take the rules of the engine's own network away, unless another hub needs them.
 
     Args:
         network: what Docker says of the network.
@@ -334,20 +315,11 @@ def release(network: dict[str, Any]) -> None:
     lock = _open_shared_lock()
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _has_chains(network):
-            remove(network)
+        remove(network)
     except BlockingIOError:
         pass
     finally:
         fcntl.flock(lock, fcntl.LOCK_UN)
-
-
-def _has_chains(network: dict[str, Any]) -> bool:
-    try:
-        return chain_names(bridge_of(network))[0] in tables("iptables").rules()
-    except ToolError:
-        # Removing will fail too, and say why.
-        return True
 
 
 def remove(network: dict[str, Any]) -> None:
@@ -359,20 +331,20 @@ def remove(network: dict[str, Any]) -> None:
     Raises:
         FirewallError: iptables does not work.
     """
-    bridge = bridge_of(network)
+    protection = _Protection(network)
     with _lock():
-        for name in ("iptables", "ip6tables"):
-            used = tables(name)
+        for program in ("iptables", "ip6tables"):
+            used = tables(program)
             try:
                 rules = used.rules()
-                chains = [chain for chain in chain_names(bridge) if chain in rules]
+                chains = [chain for chain in protection.chains if chain in rules]
                 if chains:
                     ends = [f"-{letter} {chain}" for letter in "FX" for chain in chains]
-                    used.commit([*_detach(rules, bridge), *ends])
+                    used.commit([*protection.detach(rules), *ends])
             except ToolError as error:
-                if name == "iptables" or _has_ipv6(bridge):
+                if program in protection.programs:
                     raise FirewallError(f"The rules of the network are not removed ({error}).") from error
-            _written.pop((used.prefix, bridge), None)
+            _written.pop((used.prefix, protection.bridge), None)
 
 
 @functools.cache

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from ipaddress import AddressValueError, IPv4Address
+from collections.abc import Iterable
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ RESOLV_CONF = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"
 # Its own name servers, where an administrator told the engine any.
 DAEMON = Path("/etc/docker/daemon.json")
 OWNER = "plasma-hub"
+ESTABLISHED = "-m conntrack --ctstate RELATED,ESTABLISHED"
+# Connections that one container may have at a time: out, and to the host. The kernel's table of them is one for the
+# whole server, and holds 65,536 or 262,144 on most; when it is full, nobody gets through.
+FLOWS_OUT = 4000
+FLOWS_HOST = 1000
 
 
 def chain_names(bridge: str) -> tuple[str, str]:
@@ -29,128 +35,129 @@ def reject(match: str = "") -> list[str]:
     return [f"{match} -p tcp -j REJECT --reject-with tcp-reset".lstrip(), f"{match} -j REJECT".lstrip()]
 
 
+def few_flows(limit: int) -> list[str]:
+    """Return what refuses another connection to a container that has this many."""
+    count = f"-m connlimit --connlimit-above {limit} --connlimit-mask 32 --connlimit-saddr"
+    return reject(f"-m conntrack --ctstate NEW {count}")
+
+
 def resolvers() -> list[str]:
     """Return the IPv4 name servers that Docker hands to containers, where the host has configured any.
 
     Docker's resolver asks them from within the container, and one of them may be the host itself.
     """
-    found = _engines_resolvers()
+    words: list[str] = []
     for path in RESOLV_CONF:
         try:
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            text = path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             continue
-        for words in map(str.split, lines):
-            if len(words) < 2 or words[0] != "nameserver":
-                continue
-            try:
-                address = IPv4Address(words[1])
-            except AddressValueError:
-                continue
-            if not address.is_loopback:
-                found.add(str(address))
-    return sorted(found)
-
-
-def _engines_resolvers() -> set[str]:
+        words += [line.split()[1] for line in text.splitlines() if re.match(r"\s*nameserver\s+\S", line)]
+    found = {address for address in map(_ipv4, words) if address and not address.is_loopback}
     try:
-        named = json.loads(DAEMON.read_text(encoding="utf-8")).get("dns") or []
-        return {str(IPv4Address(address)) for address in named if ":" not in address}
+        found |= set(map(_ipv4, json.loads(DAEMON.read_text(encoding="utf-8")).get("dns") or []))
     except (OSError, ValueError, TypeError, AttributeError):
-        return set()
+        pass
+    return sorted(str(address) for address in found if address)
 
 
-def host_rules(chain: str, gateway: str, hubs: list[tuple[int, str]], reach: Reach = INTERNET) -> list[str]:
-    """Rules for packets from the bridge to the host itself."""
-    rules = [
-        # Replies to the proxy and the hub, which do connect to containers.
-        "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-        # A packet that belongs to nothing must not make us reset a connection.
-        "-m conntrack --ctstate INVALID -j DROP",
+def _ipv4(word: str) -> IPv4Address | None:
+    try:
+        return IPv4Address(word)
+    except ValueError:
+        return None
+
+
+def _dns(addresses: Iterable[str], verdict: str) -> list[str]:
+    return [
+        f"-d {address} -p {protocol} -m {protocol} --dport 53 -j {verdict}"
+        for address in addresses
+        for protocol in ("udp", "tcp")
     ]
-    for port, owner in hubs:
-        rules.append(f"-d {gateway}/32 -p tcp -m tcp --dport {port} -m comment --comment {owner} -j ACCEPT")
-    for address in resolvers():
-        for protocol in ("udp", "tcp"):
-            rules.append(f"-d {address}/32 -p {protocol} -m {protocol} --dport 53 -j ACCEPT")
-    rules += [f"-p tcp -m tcp --dport {port} -j ACCEPT" for port in reach.host_ports]
-    # A network does not open the host that is in it, sshd and all.
-    rules += [f"{match} -j ACCEPT" for match in _allowed(reach) if "/32" in match]
-    return [f"-A {chain} {rule}" for rule in [*rules, *reject()]]
 
 
 def _allowed(reach: Reach) -> list[str]:
     """Return what matches packets to the addresses that are allowed beside the internet's."""
     return [
-        f"-d {one.host}" + (f" -p {protocol} -m {protocol} --dport {one.port}" if one.port else "")
-        for one in reach.allow
-        for protocol in (("tcp", "udp") if one.port else ("",))
+        f"-d {entry.host}" + (f" -p {protocol} -m {protocol} --dport {entry.port}" if entry.port else "")
+        for entry in reach.allow
+        for protocol in (("tcp", "udp") if entry.port else ("",))
     ]
 
 
-def shared_rules(network: dict[str, Any], name: str) -> list[str]:
-    """Rules, before the others, for a bridge that is not ours alone: what the containers of others do passes.
+def host_rules(gateway: str, hubs: list[tuple[int, str]], reach: Reach = INTERNET, limited: bool = True) -> list[str]:
+    """Return the rules for packets from the bridge to the host itself.
+
+    Args:
+        gateway: the host's address on the network.
+        hubs: port and owner of every hub (see ``hubs_of``).
+        reach: what containers reach beside the internet.
+        limited: whether the kernel can count connections.
+    """
+    return [
+        # Replies to the proxy and the hub, which do connect to containers.
+        f"{ESTABLISHED} -j ACCEPT",
+        # A packet that belongs to nothing must not make us reset a connection.
+        "-m conntrack --ctstate INVALID -j DROP",
+        *(few_flows(FLOWS_HOST) if limited else []),
+        *(f"-d {gateway}/32 -p tcp -m tcp --dport {port} -m comment --comment {who} -j ACCEPT" for port, who in hubs),
+        *_dns((f"{address}/32" for address in resolvers()), "ACCEPT"),
+        *(f"-p tcp -m tcp --dport {port} -j ACCEPT" for port in reach.host_ports),
+        # A network does not open the host that is in it, sshd and all.
+        *(f"{match} -j ACCEPT" for match in _allowed(reach) if "/32" in match),
+        *reject(),
+    ]
+
+
+def forward_rules(bridge: str, reach: Reach = INTERNET, limited: bool = True) -> list[str]:
+    """Return the rules for packets from or to the bridge that the host passes on; arguments as for ``host_rules``."""
+    return [
+        f"{ESTABLISHED} -j RETURN",
+        f"-o {bridge} -m conntrack --ctstate INVALID -j DROP",
+        # From outside, from other networks and from the bridge itself. What Docker does about these differs between
+        # its versions.
+        *reject(f"-o {bridge}"),
+        *(few_flows(FLOWS_OUT) if limited else []),
+        # In some clouds the name server has the address of the metadata service.
+        *_dns(METADATA, "RETURN"),
+        *(rule for address in METADATA for rule in reject(f"-d {address}")),
+        *(f"{match} -j RETURN" for match in _allowed(reach)),
+        *_dns((f"{address}/32" for address in resolvers()), "RETURN"),
+        *(rule for address in PRIVATE for rule in reject(f"-d {address}")),
+        # To a port of the host that Docker leads into another container. An answer would come from an address that
+        # the asker does not know: none.
+        "-m conntrack --ctstate DNAT -j DROP",
+    ]
+
+
+def shared_rules(network: dict[str, Any], ipv6: bool) -> list[str]:
+    """Return the rules, before the others, for a bridge that is not ours alone: containers of others pass.
 
     They are known by their port of the bridge (see ``network.ports_of``), too: a step of a build may get the address
     of one that has just ended. IPv6 has no such match where the kernel does not filter it within a bridge.
 
     Args:
         network: what Docker says of the network, with "Ports".
-        name: "iptables" or "ip6tables".
+        ipv6: whether the rules are for ip6tables.
     """
-    found = []
+    family, bits = ("IPv6Address", 128) if ipv6 else ("IPv4Address", 32)
+    rules = []
     for container, port in sorted(network["Ports"].items()):
-        attached = network["Containers"][container]
-        if name == "iptables" and (address := (attached.get("IPv4Address") or "").partition("/")[0]):
-            found.append(f"-s {address}/32 -m physdev --physdev-in {port} -j RETURN")
-        elif name == "ip6tables" and (address := (attached.get("IPv6Address") or "").partition("/")[0]):
-            found.append(f"-s {address}/128 -j RETURN")
-    if name == "ip6tables":
-        # Neighbours find each other with it.
-        found.append("-p ipv6-icmp -j RETURN")
-    return found
+        address = (network["Containers"][container].get(family) or "").partition("/")[0]
+        if address:
+            rules.append(f"-s {address}/{bits}" + ("" if ipv6 else f" -m physdev --physdev-in {port}") + " -j RETURN")
+    # Neighbours find each other with it.
+    return [*rules, "-p ipv6-icmp -j RETURN"] if ipv6 else rules
 
 
-def forward_rules(chain: str, bridge: str, reach: Reach = INTERNET) -> list[str]:
-    """Rules for packets from or to the bridge that the host passes on."""
-    rules = [
-        "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN",
-        f"-o {bridge} -m conntrack --ctstate INVALID -j DROP",
-        # From outside, from other networks and from the bridge itself. What Docker does about these differs between
-        # its versions.
-        *reject(f"-o {bridge}"),
-    ]
-    for protocol in ("udp", "tcp"):
-        # In some clouds the name server has the address of the metadata service.
-        for address in METADATA:
-            rules.append(f"-d {address} -p {protocol} -m {protocol} --dport 53 -j RETURN")
-    for address in METADATA:
-        rules += reject(f"-d {address}")
-    rules += [f"{match} -j RETURN" for match in _allowed(reach)]
-    for address in resolvers():
-        for protocol in ("udp", "tcp"):
-            rules.append(f"-d {address}/32 -p {protocol} -m {protocol} --dport 53 -j RETURN")
-    for address in PRIVATE:
-        rules += reject(f"-d {address}")
-    # To a port of the host that Docker leads into another container. An answer would come from an address that the
-    # asker does not know: none.
-    rules.append("-m conntrack --ctstate DNAT -j DROP")
-    return [f"-A {chain} {rule}" for rule in rules]
-
-
-def _process_start(pid: int) -> str | None:
-    """Return when a process started, in the kernel's ticks, or None when there is no such process."""
+def _owner(pid: int) -> str | None:
+    """Return what stands for a process in the rules: with its start, as numbers of processes are used again."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     # Field 22; the second, the program's name, may hold anything.
-    return text.rpartition(")")[2].split()[19]
-
-
-def _owner(pid: int) -> str:
-    # With the start: numbers of processes are used again.
-    return f"{OWNER}-{pid}-{_process_start(pid)}"
+    return f"{OWNER}-{pid}-{text.rpartition(')')[2].split()[19]}"
 
 
 def hubs_of(rules: list[str], port: int) -> list[tuple[int, str]]:
@@ -158,8 +165,8 @@ def hubs_of(rules: list[str], port: int) -> list[tuple[int, str]]:
     ours = _owner(os.getpid())
     hubs = {(port, ours)}
     for rule in rules:
-        found = re.search(rf'--comment "?({OWNER}-(\d+)-(\d+))\b', rule)
+        owner = re.search(rf'--comment "?({OWNER}-(\d+)-\d+)\b', rule)
         accepted = re.search(r"--dport (\d+)\b", rule)
-        if found and accepted and found[1] != ours and _process_start(int(found[2])) == found[3]:
-            hubs.add((int(accepted[1]), found[1]))
+        if owner and accepted and owner[1] != ours and _owner(int(owner[2])) == owner[1]:
+            hubs.add((int(accepted[1]), owner[1]))
     return sorted(hubs)

@@ -20,7 +20,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from jinja2.ext import Extension
-from tornado.httputil import HTTPHeaders, HTTPServerRequest
+from tornado.httputil import HTTPHeaders
 from tornado.web import OutputTransform
 
 # The scripts of the page that is being made.
@@ -114,7 +114,7 @@ class Guard(OutputTransform):
     # Where the hub answers for servers that do not run; JupyterLab goes by the status.
     stopped: tuple[str, ...] = ()
 
-    def __init__(self, request: HTTPServerRequest) -> None:
+    def __init__(self, request: Any) -> None:
         self.host = request.host
         self.is_static = request.path.startswith(self.static) or request.path in self.files
         self.refused = ""
@@ -139,7 +139,7 @@ class Guard(OutputTransform):
             if sent.get("Sec-Fetch-Mode") != "websocket":
                 sent["Sec-Fetch-Mode"] = "cors"
 
-    def _counts(self, request: HTTPServerRequest) -> bool:
+    def _counts(self, request: Any) -> bool:
         """Whether the cookies of a request that is for no document count. Its token is still to be checked."""
         sent = request.headers
         if request.path.startswith(self.stopped):

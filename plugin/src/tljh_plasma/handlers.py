@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from jupyterhub import orm
 from jupyterhub.apihandlers.auth import OAuthTokenHandler, TokenAPIHandler
 from jupyterhub.apihandlers.base import APIHandler
 from jupyterhub.apihandlers.groups import GroupPropertiesAPIHandler
@@ -34,8 +33,6 @@ SERVER_NAME_WORDS = (
 )
 NO_RENAMING = "People are accounts of this server, so they are not renamed here: the hub's name is the account's."
 ONLY_ADMIN = "Of a person, only whether they administer the hub can be changed here (admin)."
-# Characters of a note, so that what follows it has room.
-NOTE = 400
 
 
 # Sessions.
@@ -229,7 +226,6 @@ def _get_json_body(self: APIHandler) -> dict[str, Any] | None:
     Raises:
         web.HTTPError: 400, with a sentence.
     """
-    making_token = isinstance(self, UserTokenListAPIHandler) and self.request.method == "POST"
     body = None
     if self.request.body:
         try:
@@ -238,7 +234,7 @@ def _get_json_body(self: APIHandler) -> dict[str, Any] | None:
                 bodies.check_flags(body)
             elif not isinstance(self, (GroupPropertiesAPIHandler, UserServerAPIHandler)):
                 bodies.check_names(body)
-            if making_token:
+            if isinstance(self, UserTokenListAPIHandler) and self.request.method == "POST":
                 bodies.check_expiry(body)
             if isinstance(self, (ServerShareAPIHandler, ServerShareCodeAPIHandler)):
                 _check_scopes_exist(body.get("scopes") or ())
@@ -246,25 +242,6 @@ def _get_json_body(self: APIHandler) -> dict[str, Any] | None:
             raise http_error(400, str(error)) from error
         except ScopeNotFound as error:
             raise http_error(400, "There is no such scope.") from error
-    return _with_maker(self, body or {}) if making_token else body
-
-
-def _with_maker(handler: APIHandler, body: dict[str, Any]) -> dict[str, Any]:
-    """Return the body of a request for a token, with who asks for it in the note when it is for somebody else."""
-    whose = handler.path_args[0] if handler.path_args else ""
-    maker = handler.current_user
-    if maker is None:
-        # By name and password, which are in the body.
-        given = body.get("auth")
-        name = given.get("username") if isinstance(given, dict) else None
-        asking = ("user", handler.authenticator.normalize_username(name) if isinstance(name, str) else "?")
-    else:
-        asking = ("service" if isinstance(maker, orm.Service) else "user", maker.name)
-    note = body.get("note")
-    if note is not None and not isinstance(note, str):
-        raise http_error(400, "note must be a text.")
-    if asking != ("user", whose):
-        body = {**body, "note": f"{(note or 'Token')[:NOTE]} (requested by {asking[0]} {asking[1]})"}
     return body
 
 

@@ -18,7 +18,7 @@ class ToolError(Exception):
     """A command of iptables failed; the text is what it said."""
 
 
-def _run(program: str, *arguments: str, text: str | None = None) -> str:
+def _run(program: str, *arguments: str, text: str = "") -> str:
     path = shutil.which(program, path=SYSTEM_PATH)
     if path is None:
         raise ToolError(f"{program} is not installed")
@@ -26,7 +26,6 @@ def _run(program: str, *arguments: str, text: str | None = None) -> str:
         done = subprocess.run(
             [path, *arguments],
             input=text,
-            stdin=subprocess.DEVNULL if text is None else None,
             capture_output=True,
             text=True,
             errors="replace",

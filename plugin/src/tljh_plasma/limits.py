@@ -26,6 +26,7 @@ from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
 
+from . import front
 from .logins import network
 
 LOG = logging.getLogger("tornado.general")
@@ -97,13 +98,7 @@ def raise_descriptors() -> int:
 
 def protect_hub() -> None:
     """Have the hub, which makes its web server itself, make one of ours."""
-    HTTPServer.configure(
-        LimitedServer,
-        body=hub_body,
-        max_header_size=LARGEST_HEAD,
-        idle_connection_timeout=IDLE_TIME,
-        body_timeout=BODY_TIME,
-    )
+    HTTPServer.configure(LimitedServer)
 
 
 class LimitedServer(HTTPServer):
@@ -117,15 +112,10 @@ class LimitedServer(HTTPServer):
 
     def initialize(self, request_callback: Any, body: Any = hub_body, **options: Any) -> None:
         """Set up; Tornado calls it in place of ``__init__``."""
-        super().initialize(
-            request_callback,
-            **{
-                "max_header_size": LARGEST_HEAD,
-                "idle_connection_timeout": IDLE_TIME,
-                "body_timeout": BODY_TIME,
-                **options,
-            },
-        )
+        options.setdefault("max_header_size", LARGEST_HEAD)
+        options.setdefault("idle_connection_timeout", IDLE_TIME)
+        options.setdefault("body_timeout", BODY_TIME)
+        super().initialize(request_callback, **options)
         self.body = body
         self.most = raise_descriptors()
         self._open: dict[Any, _Connection] = {}
@@ -304,8 +294,8 @@ class _Request(httputil.HTTPMessageDelegate):
     async def headers_received(self, start_line: Any, headers: httputil.HTTPHeaders) -> None:
         """Refuse what is too large by its own word; everything else begins."""
         if self.connection.proxied:
-            named = headers.get("X-Real-Ip") or headers.get("X-Forwarded-For", "").rpartition(",")[2]
-            self.connection.client = network(named.strip()[:64]) or self.connection.peer
+            named = front.asked_by(headers)
+            self.connection.client = network(named) or self.connection.peer
         else:
             for name in FORWARDED:
                 headers.pop(name, None)

@@ -5,6 +5,10 @@ shuts out nobody but themselves. An address or an account with very many of them
 people who have logged in from there before. Right passwords count nothing: a class may log in at once, from the one
 address that all of them share.
 
+Counted are names as they were written, in lower case: what is looked at before the account database is asked must not
+depend on its answer. What else an account is called, such as by its name in a directory, counts besides, and is told
+nobody.
+
 Checks wait in a queue: addresses take turns, and among the names of one address those with the fewest wrong passwords
 come first. Where it is full, those with the most are sent away.
 """
@@ -58,6 +62,11 @@ def network(address: str) -> str:
     except ValueError:
         return address
     return address if version == 4 else str(ip_network(f"{address.partition('%')[0]}/64", strict=False))
+
+
+def _account(name: str, address: str) -> tuple[str, str]:
+    """What an account is counted by, whatever name was written: nobody can write this one."""
+    return f"\0{name}", network(address)
 
 
 class _Recent:
@@ -119,7 +128,7 @@ class Logins:
         """Check a password when it is its turn.
 
         Args:
-            name: whose it is said to be.
+            name: whose it is said to be, in lower case.
             address: IP address of whoever says so.
             ask: checks it; returns something false when it is wrong.
 
@@ -136,28 +145,61 @@ class Logins:
             # Others of this pair were before us.
             self._refuse_guesses(pair)
             answer = await ask()
-            if answer:
-                self._pairs.forget(pair)
-                self._known[pair] = None
-                self._known.move_to_end(pair)
-                if len(self._known) > REMEMBERED:
-                    self._known.popitem(last=False)
-            else:
-                self._pairs.add(pair)
+            self._count(pair, bool(answer))
+            if not answer:
                 self._addresses.add(pair[1])
-                self._accounts.add(name)
             return answer
         finally:
             self._running[pair[1]] -= 1
             self._names.discard(pair)
             self._next()
 
-    def _refuse_guesses(self, pair: tuple[str, str]) -> None:
+    def blocked(self, account: str, address: str) -> bool:
+        """Return whether too many wrong passwords were entered for an account, by any of its names.
+
+        It is not told: that two names are one account is nobody's business.
+
+        Args:
+            account: the name that the account has.
+            address: IP address.
+        """
+        return self._seconds(_account(account, address)) > 0
+
+    def also(self, account: str, address: str, right: bool) -> None:
+        """Count a password for an account, besides for the name as it was written, which ``check`` counts."""
+        self._count(_account(account, address), right)
+
+    def wrong(self, name: str, account: str, address: str) -> None:
+        """Count a wrong password. The arguments are those of ``check`` and ``blocked``."""
+        self._count((name, network(address)), False)
+        self._addresses.add(network(address))
+        self.also(account, address, False)
+
+    def knows(self, name: str, address: str) -> bool:
+        """Return whether somebody has logged in from there before."""
+        return (name, network(address)) in self._known
+
+    def _count(self, pair: tuple[str, str], right: bool) -> None:
+        if right:
+            self._pairs.forget(pair)
+            self._known[pair] = None
+            self._known.move_to_end(pair)
+            if len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        else:
+            self._pairs.add(pair)
+            self._accounts.add(pair[0])
+
+    def _seconds(self, pair: tuple[str, str]) -> float:
+        """For how long no password of this pair is checked."""
         strict = pair not in self._known and (self._addresses.full(pair[1]) or self._accounts.full(pair[0]))
         most = STRICT if strict else PAIR
         times = self._pairs.times(pair)
-        if len(times) >= most:
-            seconds = times[-most] + WINDOW - self._clock()
+        return times[-most] + WINDOW - self._clock() if len(times) >= most else 0
+
+    def _refuse_guesses(self, pair: tuple[str, str]) -> None:
+        seconds = self._seconds(pair)
+        if seconds:
             minutes = max(1, -int(-seconds // 60))
             raise TooMany(
                 "Too many wrong passwords were entered for this account from your network. "

@@ -15,6 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import docker
+import requests
+from docker.utils import kwargs_from_env
+
 from .settings import DEFAULT_NETWORK_NAME
 
 ICC_OPTION = "com.docker.network.bridge.enable_icc"
@@ -29,13 +33,15 @@ LABEL = "org.plasma.network"
 # The engine's own network, in which containers are that name none.
 SHARED = "bridge"
 LINKS = Path("/sys/class/net")
+# What docker-py raises when the engine refuses or is not there.
+DOCKER_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException)
 
 
 class NetworkError(Exception):
     """The network cannot be used; the text is one sentence that says what to do."""
 
 
-def connect(timeout: float = 60, interval: float = 1) -> Any:
+def connect(timeout: float = 60, interval: float = 1) -> docker.APIClient:
     """Return a docker-py API client, once the engine answers.
 
     At boot the hub may come up before Docker: wait for it rather than die in a restart loop.
@@ -47,15 +53,11 @@ def connect(timeout: float = 60, interval: float = 1) -> Any:
     Raises:
         NetworkError: no answer in time.
     """
-    import docker
-    import requests
-    from docker.utils import kwargs_from_env
-
     end = time.monotonic() + timeout
     while True:
         try:
             return docker.APIClient(version="auto", **kwargs_from_env())
-        except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        except DOCKER_ERRORS as error:
             if time.monotonic() >= end:
                 raise NetworkError(
                     f"Docker does not answer ({error}): start it with 'systemctl start docker', "
@@ -71,14 +73,10 @@ def gateway_address(network: dict[str, Any]) -> str:
         NetworkError: the network has no IPv4 subnet.
     """
     for config in (network.get("IPAM") or {}).get("Config") or []:
-        # Some engines write the gateway with a prefix length.
-        gateway = (config.get("Gateway") or "").partition("/")[0]
-        if gateway:
-            if ipaddress.ip_address(gateway).version == 4:
-                return gateway
-        elif config.get("Subnet") and ipaddress.ip_network(config["Subnet"]).version == 4:
-            # No gateway asked for: Docker takes the first address.
-            return str(next(ipaddress.ip_network(config["Subnet"]).hosts()))
+        subnet = ipaddress.ip_network(config["Subnet"])
+        if subnet.version == 4:
+            # No gateway asked for: Docker takes the first address. Some engines write it with a prefix length.
+            return (config.get("Gateway") or str(subnet[1])).partition("/")[0]
     raise NetworkError(
         f"The Docker network {network.get('Name')!r} has no IPv4 subnet: remove it with "
         f"'docker network rm {network.get('Name')}' and restart the hub, which makes it again."
@@ -110,7 +108,7 @@ def is_shared(network: dict[str, Any]) -> bool:
     return network.get("Name") == SHARED
 
 
-def ports_of(client: Any, network: dict[str, Any]) -> dict[str, str]:
+def ports_of(client: docker.APIClient, network: dict[str, Any]) -> dict[str, str]:
     """Return the bridge's port of each running container of a network, by the container's id.
 
     The engine gives the address of a container that ended to the next one at once; the name of a port is never used
@@ -120,8 +118,6 @@ def ports_of(client: Any, network: dict[str, Any]) -> dict[str, str]:
         client: a docker-py API client.
         network: what Docker says of the network.
     """
-    import docker
-
     # The two ends of the link know each other's number, which containers get from the same row as the host.
     ends = {}
     for port in (LINKS / bridge_of(network) / "brif").glob("*"):
@@ -141,62 +137,38 @@ def ports_of(client: Any, network: dict[str, Any]) -> dict[str, str]:
     return ports
 
 
-def has_shared(client: Any) -> bool:
+def has_shared(client: docker.APIClient) -> bool:
     """Whether the engine has that network: administrators can turn it off."""
-    return bool(_find(client, SHARED))
+    return _find(client, SHARED) is not None
 
 
-def _find(client: Any, name: str) -> list[dict[str, Any]]:
-    # The filter matches parts of names. Oldest first, so that two hubs racing agree on which one stays.
-    found = [network for network in client.networks(names=[name]) if network["Name"] == name]
-    return sorted(found, key=lambda network: (network.get("Created", ""), network["Id"]))
+def _find(client: docker.APIClient, name: str) -> dict[str, Any] | None:
+    # The filter matches parts of names.
+    return next((network for network in client.networks(names=[name]) if network["Name"] == name), None)
 
 
-def _options(client: Any, name: str) -> dict[str, str]:
-    """Options of the network. Docker gives a configured MTU to its default bridge only: take it over from there, or
-    downloads would hang where the uplink takes smaller packets than usual. IPv6 is off by default; the option (old
-    engines pass over it) also says so to an engine that was told to turn it on for every network."""
+def _make(client: docker.APIClient, name: str) -> None:
+    # IPv6 is off by default; the option says so to an engine that was told to turn it on for every network.
     options = {ICC_OPTION: "false", IPV6_OPTION: "false", BRIDGE_OPTION: name_of_bridge(name)}
-    for default in _find(client, SHARED):
-        mtu = (default.get("Options") or {}).get(MTU_OPTION)
-        if mtu:
-            options[MTU_OPTION] = mtu
-    return options
-
-
-def _make(client: Any, name: str) -> list[dict[str, Any]]:
-    """Make the network, or wait for the one that somebody else makes at the same time; returns what ``_find`` does."""
-    import docker
-
-    refused = None
+    # Docker gives a configured MTU to its default bridge only: take it over from there, or downloads would hang where
+    # the uplink takes smaller packets than usual.
+    default = _find(client, SHARED) or {}
+    if mtu := (default.get("Options") or {}).get(MTU_OPTION):
+        options[MTU_OPTION] = mtu
     try:
-        client.create_network(
-            name,
-            driver="bridge",
-            options=_options(client, name),
-            labels={LABEL: name},
-            check_duplicate=True,
-        )
+        client.create_network(name, driver="bridge", options=options, labels={LABEL: name}, check_duplicate=True)
     except docker.errors.APIError as error:
-        # Perhaps because of the name, or of the bridge's: engines differ in how they say so.
-        refused = error
-    end = time.monotonic() + MAKING
-    while not (found := _find(client, name)) and time.monotonic() < end:
-        time.sleep(0.1)
-    if not found and refused is not None:
-        raise NetworkError(
-            f"Docker could not create the network {name!r}: {refused.explanation or refused}."
-        ) from refused
-    # Engines have accepted two networks of one name. Both makers keep the oldest.
-    for duplicate in found[1:]:
-        try:
-            client.remove_network(duplicate["Id"])
-        except docker.errors.APIError:
-            pass
-    return found
+        # Another process may be making it: its bridge is there before the engine lists it.
+        end = time.monotonic() + MAKING
+        while not _find(client, name):
+            if time.monotonic() >= end:
+                raise NetworkError(
+                    f"Docker could not create the network {name!r}: {error.explanation or error}."
+                ) from error
+            time.sleep(0.1)
 
 
-def ensure_network(client: Any, name: str = DEFAULT_NETWORK_NAME) -> str:
+def ensure_network(client: docker.APIClient, name: str = DEFAULT_NETWORK_NAME) -> str:
     """Make the network when it is not there, check it when it is, and return the host's address on it.
 
     Args:
@@ -209,10 +181,9 @@ def ensure_network(client: Any, name: str = DEFAULT_NETWORK_NAME) -> str:
     Raises:
         NetworkError: a network of that name exists which would let user servers reach one another, or which has IPv6.
     """
-    found = _find(client, name) or _make(client, name)
-    if not found:
-        raise NetworkError(f"Docker reported the network {name!r} as created, but does not list it: restart Docker.")
-    network = client.inspect_network(found[0]["Id"])
+    if not _find(client, name):
+        _make(client, name)
+    network = client.inspect_network(name)
     again = (
         f"stop the user servers, remove it with 'docker network rm {name}', then restart the hub, which makes it again."
     )

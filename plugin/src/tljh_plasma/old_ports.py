@@ -119,7 +119,7 @@ def follow(client: Any, values: Settings, gateway: str) -> None:
         values: the settings.
         gateway: the host's address on the users' network.
     """
-    import docker
+    from docker.errors import DockerException
 
     note = values.state_dir / NOTE
     try:
@@ -128,7 +128,7 @@ def follow(client: Any, values: Settings, gateway: str) -> None:
             return
         try:
             used = _in_use(client)
-        except docker.errors.DockerException:
+        except DockerException:
             used = True  # one that was removed meanwhile
         if used:
             _kept[:] = _rules(gateway, values)

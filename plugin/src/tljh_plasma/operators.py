@@ -1,12 +1,12 @@
-"""Access to the hub for root on this machine: how Salt's states stop servers, forget people, name administrators and
-keep environments as pillar has them.
+"""Access to the hub for root on this machine: how Salt's states stop servers, forget and rename people, name
+administrators and keep environments as pillar has them.
 
 A service without a process has a random token, which is kept in a file of the hub's state directory that root alone
 can read. Whoever reads it could read the hub's database as well, so it opens no door that was shut; its role still
 holds no more than those states need. It starts no servers, makes no tokens and acts for nobody.
 
-JupyterHub lets nobody but full administrators say who is one. So the hub gets an address of ours for that, with a
-scope of its own.
+JupyterHub lets nobody but full administrators say who is one, or what somebody is called. So the hub gets addresses of
+ours for that, with scopes of their own.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .secret_files import kept_secret
 SERVICE = "plasma-operator"
 TOKEN_FILE = "plasma-operator.token"
 ADMINISTRATORS_SCOPE = "custom:plasma:administrators"
+PEOPLE_SCOPE = "custom:plasma:people"
 # Whose token it is that the environments' service sees, and who made what comes with it.
 PILLAR = "pillar"
 # Lists come with people's names and rights, and when they were last there; servers with whether they run;
@@ -32,6 +33,7 @@ SCOPES = (
     "delete:servers",
     "delete:users",
     ADMINISTRATORS_SCOPE,
+    PEOPLE_SCOPE,
     "access:services!service=plasma",
     TLJH_R2D_ADMIN_SCOPE,
 )
@@ -68,7 +70,12 @@ def register(c: Any, state_dir: Path) -> dict[str, Any]:
         state_dir: the hub's state directory.
     """
     c.JupyterHub.services.append({"name": SERVICE, "api_token": kept_token(state_dir), "display": False})
-    c.JupyterHub.custom_scopes.update({ADMINISTRATORS_SCOPE: {"description": "Say who administers the hub"}})
+    c.JupyterHub.custom_scopes.update(
+        {
+            ADMINISTRATORS_SCOPE: {"description": "Say who administers the hub"},
+            PEOPLE_SCOPE: {"description": "Know people by another name"},
+        }
+    )
     return {"name": SERVICE, "scopes": list(SCOPES), "services": [SERVICE]}
 
 

@@ -9,7 +9,8 @@ host, and a cluster can take its place.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,20 @@ from jinja2 import Environment as Templates
 from jinja2 import PackageLoader
 from jupyterhub.utils import url_path_join
 from tornado import web
-from traitlets import Bool, Integer, Unicode, default
+from traitlets import Bool, Instance, Integer, Unicode, default
 from traitlets.config import LoggingConfigurable
 
-from . import guard, policy, privileged
+from . import guard, homes, policy, privileged, starts
 from .access import AccessError, Store
-from .accounts import group_names
+from .accounts import AccountError, group_names
 from .environments import Environment
 from .policy import Permissions, Refusal, ServerPlan
+from .servers import Servers
 
 NO_PERMISSIONS = (
     "Nobody can start a server: the hub cannot read who may use which environment. "
     "Please tell the administrator of the hub."
 )
-
-
 NOT_THEIRS = (
     "This account may administer the server itself, so it starts its servers alone: nobody else can start them, "
     "administrators of the hub included."
@@ -48,18 +48,11 @@ class StartByLink(Exception):
     jupyterhub_message = "Please check the chosen environment and press Start."
 
 
-class StartFailure(Exception):
-    """A server could not be started, though it may.
+class StartFailure(Refusal):
+    """A server could not be started, though it may. The text of the exception is its reason, for the hub's log."""
 
-    Attributes:
-        status: HTTP status.
-        message: one sentence for the person; the details are the text of the exception, for the hub's log.
-    """
-
-    def __init__(self, status: int, message: str, reason: str):
-        super().__init__(reason)
-        self.status = status
-        self.message = message
+    def __str__(self) -> str:
+        return self.reason
 
 
 def http_error(status: int, message: str) -> web.HTTPError:
@@ -72,40 +65,30 @@ def http_error(status: int, message: str) -> web.HTTPError:
 class PlannedSpawner(LoggingConfigurable):
     """Plans servers; it is put before a spawner of JupyterHub, which brings ``stop`` and ``poll``.
 
-    An engine has to provide ``list_environments`` and ``run_plan``.
+    An engine has to provide ``list_environments``, which returns all environments that the engine has, and
+    ``run_plan``, which runs ``self.plan`` until the server answers, returns where it is, and leaves nothing behind
+    when it fails. Both raise StartFailure.
     """
 
     shared_data = Unicode(
-        "/srv/data",
-        config=True,
-        help="Directory of the host that servers see read-only at /srv/data. Empty for none.",
+        "/srv/data", config=True, help="Directory of the host that servers see read-only at /srv/data. Empty for none."
     )
-
-    pids_limit = Integer(
-        1024,
-        min=16,
-        config=True,
-        help="Number of processes and threads that a server may have.",
+    pids_limit = Integer(1024, min=16, config=True, help="Number of processes and threads that a server may have.")
+    servers = Instance(
+        Servers, args=(), config=True, help="Time zone, variables, proxy and directories of servers (plasma.servers)."
     )
-
-    permissions_file = Unicode(
-        config=True,
-        help="File with the permissions of environments (see tljh_plasma.access).",
+    home_path = Unicode(
+        "/home", config=True, help="Directory below which homes of a directory's people are made, beside /home."
     )
-
+    permissions_file = Unicode(config=True, help="File with the permissions of environments (see tljh_plasma.access).")
     open_by_default = Bool(
-        True,
-        config=True,
-        help="Whether environments that were given to no group are open to everybody.",
+        True, config=True, help="Whether environments that were given to no group are open to everybody."
     )
+    default_url = Unicode("/lab", config=True)
 
     plan: ServerPlan | None = None
 
     _templates = Templates(loader=PackageLoader(__package__, "templates"), autoescape=True, extensions=[guard.Nonces])
-
-    @default("default_url")
-    def _default_default_url(self) -> str:
-        return "/lab"
 
     @default("apply_user_options")
     def _default_apply_user_options(self) -> Any:
@@ -115,26 +98,10 @@ class PlannedSpawner(LoggingConfigurable):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         # Each start sets these traits for its own environment: keep what was configured.
-        self._configured_memory = self.mem_limit
-        self._configured_cpu = self.cpu_limit
+        self.default_limits = policy.default_limits(self.mem_limit, self.cpu_limit, self.pids_limit)
         self._summary: dict[str, Any] = {}
         self._steps: list[dict[str, Any]] = []
         self._stepped = asyncio.Event()
-
-    async def list_environments(self) -> list[Environment]:
-        """Return all environments that the engine has.
-
-        Raises:
-            StartFailure: the engine does not answer.
-        """
-        raise NotImplementedError
-
-    # What the policy is asked with.
-
-    @property
-    def default_limits(self) -> policy.Limits:
-        """Limits of environments that set none."""
-        return policy.default_limits(self._configured_memory, self._configured_cpu, self.pids_limit)
 
     def read_permissions(self) -> Permissions:
         """Read who may use which environment, as it is said at this moment.
@@ -147,43 +114,27 @@ class PlannedSpawner(LoggingConfigurable):
         except AccessError as error:
             raise StartFailure(503, NO_PERMISSIONS, str(error)) from error
 
-    async def _ask(self, question: Callable[..., Any], *details: Any) -> Any:
-        """Ask the policy about the owner of this server, with environments, permissions and groups of this moment.
-
-        Args:
-            question: ``policy.permitted`` or ``policy.choose``.
-            details: what it is told after the environments.
-        """
-        found = await self.list_environments()
+    async def _policy_data(self) -> tuple[list[Environment], Permissions, frozenset[str], bool]:
+        """Return what the policy decides by, as it is at this moment."""
+        environments: list[Environment] = await self.list_environments()
         permissions = await asyncio.to_thread(self.read_permissions)
-        groups = await asyncio.to_thread(group_names, self.user.name)
-        return question(found, *details, permissions, groups, self.user.admin)
+        groups = await asyncio.to_thread(group_names, self.user.name, permissions.groups)
+        return environments, permissions, groups, self.user.admin
 
-    async def make_plan(self) -> ServerPlan:
-        """Ask the policy about this server, with the accounts, groups, permissions and images of this moment.
-
-        Raises:
-            Refusal: the server may not start.
-            StartFailure: the engine or the permissions cannot be asked.
-        """
-        found = await self.list_environments()
-        permissions = await asyncio.to_thread(self.read_permissions)
-        plan = await asyncio.to_thread(
-            policy.plan_server,
-            self.user.name,
-            self.user_options,
-            found,
-            permissions,
-            self.user.admin,
-            self.default_limits,
-            self.shared_data,
-        )
-        for note in plan.notes:
-            self.log.warning("Server %s: %s", self._log_name, note)
-        return plan
+    @contextlib.contextmanager
+    def _telling(self, what: str) -> Iterator[None]:
+        """Tell the person why something does not go, and the log the details."""
+        try:
+            yield
+        except StartFailure as failure:
+            self.log.error("%s: %s", what, failure.reason)
+            raise http_error(failure.status, failure.message) from failure
+        except Refusal as refusal:
+            self.log.warning("Server %s refused: %s", self._log_name, refusal.reason)
+            raise http_error(refusal.status, refusal.message) from refusal
 
     def get_state(self) -> dict[str, Any]:
-        """What is kept in the hub's database while the server runs."""
+        """Return what is kept in the hub's database while the server runs."""
         return {**super().get_state(), **({"summary": self.summary} if self.summary else {})}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -205,30 +156,20 @@ class PlannedSpawner(LoggingConfigurable):
         limits = self.plan.limits
         return {"name": self.plan.environment.name, "memory": limits.memory, "cpu": limits.cpu}
 
-    def planned(self) -> ServerPlan:
-        """Return the plan of the server that is starting or running."""
-        if self.plan is None:
-            raise RuntimeError("no server was planned")
-        return self.plan
-
     # Choosing an environment.
 
     async def get_options_form(self) -> str:
         """Return the list of environments to choose from, as HTML."""
-        try:
-            found = await self._ask(policy.permitted)
-        except StartFailure as error:
-            self.log.error("Environments cannot be listed: %s", error)
-            raise http_error(error.status, error.message) from error
+        with self._telling("Environments cannot be listed"):
+            environments = policy.permitted(*await self._policy_data())
         chosen = self.user_options.get("image")
         if self.handler is not None:
             # A link may name an environment: /hub/spawn?image=...
             chosen = self.handler.get_query_argument("image", chosen)
-        if len(found) == 1:
-            chosen = found[0].image
-        rows = [(environment, policy.limits_of(environment, self.default_limits)) for environment in found]
+        if len(environments) == 1:
+            chosen = environments[0].image
         return self._templates.get_template("options_form.html").render(
-            rows=rows,
+            rows=[(environment, policy.limits_of(environment, self.default_limits)) for environment in environments],
             chosen=chosen,
             user=self.user,
             environments_url=url_path_join(self.hub.base_url.removesuffix("hub/"), "services/plasma/environments"),
@@ -238,21 +179,13 @@ class PlannedSpawner(LoggingConfigurable):
     def _default_options_from_form(self) -> Any:
         return self._read_form
 
-    async def _read_form(self, form: dict[str, list[str]]) -> dict[str, str]:
-        """Turn the form's answer into options, after checking it.
-
-        Raises:
-            web.HTTPError: with a sentence for the person.
-        """
+    async def _read_form(self, form: dict[str, list[str]]) -> dict[str, Any]:
+        """Turn the form's answer into options, after checking it; raises web.HTTPError with a sentence."""
         image = (form.get("image") or [""])[0]
-        try:
-            await self._ask(policy.choose, image)
-        except Refusal as refusal:
-            raise http_error(refusal.status, refusal.message) from refusal
-        except StartFailure as error:
-            self.log.error("Environments cannot be listed: %s", error)
-            raise http_error(error.status, error.message) from error
-        return {"image": image}
+        with self._telling("Environments cannot be listed"):
+            environments, *person = await self._policy_data()
+            policy.choose(environments, image, *person)
+        return {"image": image, **({starts.SAFE_MODE: True} if form.get(starts.SAFE_MODE) else {})}
 
     def options_from_query(self, query_data: dict[str, list[str]]) -> dict[str, str]:
         """Show the form, with the environment of the link chosen, instead of starting the server.
@@ -267,50 +200,51 @@ class PlannedSpawner(LoggingConfigurable):
     # Starting.
 
     async def start(self) -> Any:
-        """Plan the server anew and run it.
+        """Plan the server anew, with the accounts, groups, permissions and images of this moment, and run it.
 
         Raises:
             web.HTTPError: with a sentence for the person; the details are in the hub's log.
         """
         self.plan = None
         self._steps = []
-        try:
+        with self._telling(f"Server {self._log_name} failed to start"):
             self.step(10, "Checking your account and the environment")
-            await self.check_sender()
-            self.plan = await self.make_plan()
-            address = await self.run_plan()
+            try:
+                await self._check_sender()
+                environments, permissions, _, admin = await self._policy_data()
+                self.plan = await asyncio.to_thread(self._planned, environments, permissions, admin)
+                for note in filter(None, (self.plan.note, *self.plan.missing)):
+                    self.log.warning("Server %s: %s", self._log_name, note)
+                address = await self.run_plan()
+            except StartFailure:
+                raise
+            except Refusal:
+                # JupyterHub has kept what was asked for, to offer it the next time.
+                self.user_options = self.orm_spawner.user_options = {}
+                raise
             NEVER_STARTED.discard((self.user.name, self.name))
             return address
-        except Refusal as refusal:
-            self.log.warning("Server %s refused: %s", self._log_name, refusal.reason)
-            # JupyterHub has kept what was asked for, to offer it the next time.
-            self.user_options = self.orm_spawner.user_options = {}
-            raise http_error(refusal.status, refusal.message) from refusal
-        except StartFailure as error:
-            self.log.error("Server %s failed to start: %s", self._log_name, error)
-            raise http_error(error.status, error.message) from error
 
-    async def check_sender(self) -> None:
+    def _planned(self, environments: list[Environment], permissions: Permissions, admin: bool) -> ServerPlan:
+        name, options, limits = self.user.name, self.user_options, self.default_limits
+        try:
+            # Somebody else may start the first server of somebody who never came.
+            homes.ensure(name, [self.home_path])
+        except AccountError as error:
+            raise Refusal(403, error.message, error.reason) from error
+        shared, servers = self.shared_data, self.servers
+        return policy.plan_server(name, options, environments, permissions, admin, limits, shared, servers)
+
+    async def _check_sender(self) -> None:
         """Make sure that an account that may become root starts its servers itself.
 
         The scopes of everybody else do not reach here (see ``rights``); this is for what does not come by them.
-
-        Raises:
-            Refusal: somebody else asks.
         """
         reason = await asyncio.to_thread(privileged.reason, self.user.name)
         sender = getattr(self.handler, "current_user", None)
         if reason and (sender is None or sender.kind != "user" or sender.name != self.user.name):
             asking = getattr(sender, "name", "nobody")
             raise Refusal(403, NOT_THEIRS, f"{asking!r} may not start it for an account that may become root: {reason}")
-
-    async def run_plan(self) -> Any:
-        """Run ``self.plan`` until the server answers, and return where it is.
-
-        Raises:
-            StartFailure: it could not be run. Nothing of it remains then.
-        """
-        raise NotImplementedError
 
     def step(self, progress: int, message: str) -> None:
         """Tell the person how the start goes.
@@ -323,7 +257,7 @@ class PlannedSpawner(LoggingConfigurable):
         self._stepped.set()
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
-        """The steps of the start, from its beginning; JupyterHub stops asking when it is over."""
+        """Yield the steps of the start, from its beginning; JupyterHub stops asking when it is over."""
         told = 0
         while True:
             # Before looking, so that a step in between is not missed.

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import environments as envs
+from . import server_rules
 from .access import Entry, may_start
 from .accounts import Account, AccountError, find_account, group_names, resolve_trusted
 from .environments import Environment, UnknownEnvironment
+from .servers import PLAIN, Extras, Servers, Volume, mounts
 from .settings import DEFAULT_CPU, DEFAULT_MEMORY
 
-SHARED_DATA_TARGET = "/srv/data"
+SHARED_DATA_TARGET = server_rules.SHARED_DATA
 # Where the entrypoint script goes in a container.
 ENTRYPOINT = "/opt/plasma/entrypoint"
 # In memory, so that a server still starts when the quota of its owner is used up.
@@ -45,15 +47,6 @@ class Refusal(Exception):
 
 
 @dataclass(frozen=True)
-class Mount:
-    """A directory of the host that the container sees."""
-
-    source: str
-    target: str
-    read_only: bool
-
-
-@dataclass(frozen=True)
 class Limits:
     """Limits of one server: memory in bytes (no swap on top), CPUs, number of processes."""
 
@@ -64,19 +57,41 @@ class Limits:
 
 @dataclass(frozen=True)
 class ServerPlan:
-    """Everything that is decided about a server before an engine is asked to run it."""
+    """Everything that is decided about a server before an engine is asked to run it.
+
+    Attributes:
+        account: whose server it is; the home is mounted where the host has it.
+        environment: what is started.
+        limits: its limits.
+        shared_data: directory of the host that is mounted read-only; empty for none.
+        note: why there is none though there should be, for the log.
+        extras: time zone, variables and the like.
+        volumes: directories of the host, checked.
+        missing: a sentence for each further one that is not mounted.
+    """
 
     account: Account
     environment: Environment
     limits: Limits
-    mounts: tuple[Mount, ...]
-    variables: dict[str, str]
-    notes: tuple[str, ...] = ()
+    shared_data: str = ""
+    note: str = ""
+    extras: Extras = Extras()
+    volumes: tuple[Volume, ...] = ()
+    missing: tuple[str, ...] = ()
 
     @property
     def user(self) -> str:
         """Identity of every process of the container, "uid:gid"."""
         return f"{self.account.uid}:{self.account.group.gid}"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Variables that tell the entrypoint what to prepare."""
+        return {
+            "PLASMA_ENVIRONMENT": self.environment.name,
+            "PLASMA_DIR": self.environment.directory,
+            "PLASMA_IMAGE_ID": self.environment.files_id or self.environment.image_id,
+        }
 
 
 def default_limits(memory: Any, cpu: Any, pids: int) -> Limits:
@@ -90,19 +105,13 @@ def default_limits(memory: Any, cpu: Any, pids: int) -> Limits:
         pids: configured number of processes.
     """
     return Limits(
-        memory=envs.parse_memory(memory) or envs.parse_memory(DEFAULT_MEMORY) or 0,
-        cpu=envs.parse_cpu(cpu) or float(DEFAULT_CPU),
-        pids=pids,
+        envs.parse_memory(memory) or envs.parse_memory(DEFAULT_MEMORY), envs.parse_cpu(cpu) or float(DEFAULT_CPU), pids
     )
 
 
 def limits_of(environment: Environment, defaults: Limits) -> Limits:
     """Return an environment's limits, with the defaults where it sets none."""
-    return Limits(
-        memory=environment.memory or defaults.memory,
-        cpu=environment.cpu or defaults.cpu,
-        pids=defaults.pids,
-    )
+    return Limits(environment.memory or defaults.memory, environment.cpu or defaults.cpu, defaults.pids)
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,11 @@ class Permissions:
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
     open_by_default: bool = True
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """Names of all groups that something is open to."""
+        return frozenset(name for entry in self.entries.values() for name in entry.groups)
 
 
 def permitted(
@@ -141,11 +155,7 @@ def permitted(
 
 
 def choose(
-    environments: Iterable[Environment],
-    image: Any,
-    permissions: Permissions,
-    groups: Iterable[str],
-    admin: bool,
+    environments: Iterable[Environment], image: Any, permissions: Permissions, groups: Iterable[str], admin: bool
 ) -> Environment:
     """Return the environment that was asked for, when the person may start it.
 
@@ -159,50 +169,35 @@ def choose(
     Raises:
         Refusal: 400 without such an environment, 403 when it is not open to the person.
     """
-    environments = list(environments)
-    open_ones = permitted(environments, permissions, groups, admin)
-    for environment in environments:
-        if environment.image == image and environment.image not in {one.image for one in open_ones}:
-            raise Refusal(
-                403,
-                f"The environment {environment.name!r} is not open to you. "
-                "Please choose another one, or ask your teacher to add you to one of its groups.",
-                f"{image!r} is open to the groups {', '.join(permissions.entries[image].groups) or 'none'}"
-                if image in permissions.entries
-                else f"{image!r} has no groups, and environments without groups are closed",
-            )
     try:
-        return envs.find(open_ones, image)
+        environment = envs.find(environments, image)
     except UnknownEnvironment as error:
         raise Refusal(400, str(error)) from error
+    for found in permitted([environment], permissions, groups, admin):
+        return found
+    names = ", ".join(permissions.entries.get(environment.image, Entry()).groups)
+    raise Refusal(
+        403,
+        f"The environment {environment.name!r} is not open to you. "
+        "Please choose another one, or ask your teacher to add you to one of its groups.",
+        f"{image!r} is open to the groups {names}" if names else f"{image!r} has no groups, so it is closed by default",
+    )
 
 
-def mounts_of(account: Account, shared_data: str) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
-    """Return the mounts of an account's servers, and what to log about those left out.
+def trusted_data(directory: str) -> tuple[str, str]:
+    """Return the directory of shared data to mount, or why there is none: a path or "", and a sentence or "".
 
-    The home is mounted where the host has it. Shared data is mounted only when it belongs to root and
-    nobody else can redirect it; a missing directory is left out, never created.
+    It is mounted only when it belongs to root and nobody else can redirect it; a missing one is never created.
     """
-    mounts = [Mount(account.real_home, account.home, read_only=False)]
-    notes = []
-    if shared_data:
-        try:
-            source = resolve_trusted(shared_data)
-            if os.lstat(source).st_uid != 0:
-                raise AccountError(f"{shared_data} does not belong to root.")
-            mounts.append(Mount(source, SHARED_DATA_TARGET, read_only=True))
-        except AccountError as error:
-            notes.append(f"Shared data is not mounted: {error.reason}")
-    return tuple(mounts), tuple(notes)
-
-
-def variables_of(environment: Environment) -> dict[str, str]:
-    """Return the variables that tell the entrypoint what to prepare."""
-    return {
-        "PLASMA_ENVIRONMENT": environment.name,
-        "PLASMA_DIR": environment.directory,
-        "PLASMA_IMAGE_ID": environment.files_id or environment.image_id,
-    }
+    if not directory:
+        return "", ""
+    try:
+        source = resolve_trusted(directory)
+        if os.lstat(source).st_uid != 0:
+            raise AccountError(f"{directory} does not belong to root.")
+    except AccountError as error:
+        return "", f"Shared data is not mounted: {error.reason}"
+    return source, ""
 
 
 def plan_server(
@@ -213,6 +208,7 @@ def plan_server(
     admin: bool,
     defaults: Limits,
     shared_data: str,
+    servers: Servers = PLAIN,
 ) -> ServerPlan:
     """Decide about one server.
 
@@ -224,6 +220,7 @@ def plan_server(
         admin: whether the person administers the hub.
         defaults: limits of environments that set none.
         shared_data: directory of the host, or empty.
+        servers: what all servers are like.
 
     Raises:
         Refusal: the server may not start.
@@ -233,13 +230,9 @@ def plan_server(
     except AccountError as error:
         raise Refusal(403, error.message, error.reason) from error
     image = options.get("image") if isinstance(options, dict) else None
-    environment = choose(environments, image, permissions, group_names(name), admin)
-    mounts, notes = mounts_of(account, shared_data)
-    return ServerPlan(
-        account=account,
-        environment=environment,
-        limits=limits_of(environment, defaults),
-        mounts=mounts,
-        variables=variables_of(environment),
-        notes=notes,
-    )
+    groups = group_names(name, permissions.groups | servers.groups)
+    environment = choose(environments, image, permissions, groups, admin)
+    extras = servers.of(groups, environment.name)
+    volumes, missing = mounts(extras.volumes, account.home, (account.real_home, *servers.closed))
+    limits = limits_of(environment, defaults)
+    return ServerPlan(account, environment, limits, *trusted_data(shared_data), extras, tuple(volumes), tuple(missing))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from .accounts import group_names
+from .accounts import alleged_groups
 
 # Groups whose members are root, or a command away from it: by sudo or PolicyKit, by an engine of containers or virtual
 # machines, by reading or writing disks, memory, passwords and keys, or what is in root's path. And those who read logs.
@@ -114,7 +114,7 @@ def reason(name: str) -> str:
         return "its user id is root's"
     try:
         for one in dict.fromkeys([name, *_names_of(entry.pw_uid)]):
-            groups = group_names(one) & GROUPS
+            groups = alleged_groups(one) & GROUPS
             if groups:
                 return f"{one} is in the group {min(groups)}"
             if _socket_groups() & set(os.getgrouplist(one, pwd.getpwnam(one).pw_gid)):

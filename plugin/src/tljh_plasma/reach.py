@@ -74,20 +74,19 @@ class Reach:
 
     def resolved(self) -> Reach:
         """Return the same with addresses in place of names; a name that nobody knows is left out."""
-        found: dict[Entry, None] = {}
-        for one in self.allow:
-            found.update(dict.fromkeys(_addresses(one)))
-        return Reach(tuple(found), self.host_ports)
+        # Each address once, in the order of the entries.
+        addresses = dict.fromkeys(address for allowed in self.allow for address in _addresses(allowed))
+        return Reach(tuple(addresses), self.host_ports)
 
 
 INTERNET = Reach()
 
 
-def _addresses(one: Entry) -> Iterable[Entry]:
-    if "/" in one.host:
-        return [one]
+def _addresses(allowed: Entry) -> Iterable[Entry]:
+    if "/" in allowed.host:
+        return [allowed]
     try:
-        answers = socket.getaddrinfo(one.host, one.port, socket.AF_INET, socket.SOCK_STREAM)
+        answers = socket.getaddrinfo(allowed.host, allowed.port, socket.AF_INET, socket.SOCK_STREAM)
     except OSError:
         return []
-    return [Entry(f"{address}/32", one.port) for address in sorted({answer[4][0] for answer in answers})]
+    return [Entry(f"{address}/32", allowed.port) for address in sorted({answer[4][0] for answer in answers})]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import privileged
-from .accounts import group_names
+from .accounts import canonical, group_names
 from .settings import ADMINISTRATORS
 
 # On somebody else these are as good as a login: to start their server, to enter it, to act as them, to let others in,
@@ -56,7 +56,10 @@ class Entering:
 
     def ask(self, name: str) -> bool:
         """Tell whether an administrator may; it may block."""
-        return self.everybody or name in self.names or not self.groups.isdisjoint(group_names(name))
+        if self.everybody or name in self.names:
+            return True
+        # A directory may have another spelling than whoever wrote the settings.
+        return name in map(canonical, self.names) or not self.groups.isdisjoint(group_names(name, self.groups))
 
 
 class AllBut:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from .replace import replace
 from .settings import INNER_PORT
 
 # The names of TLJH, and so ours. Traefik's own API has another one.
@@ -58,12 +59,7 @@ def prepare(path: Path, entry_point: str) -> bool:
     if after == before:
         return False
     # Traefik watches the directory, and takes whatever ends in .toml.
-    new = path.with_name(f".{path.name}.moved")
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(after)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
+    replace(path, after)
     return True
 
 

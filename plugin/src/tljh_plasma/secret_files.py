@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import secrets
 import stat
 from pathlib import Path
+
+from .replace import replace
 
 # Bytes of a secret, which is written in twice as many hexadecimal digits.
 BYTES = 32
@@ -45,19 +46,7 @@ def kept_secret(path: Path) -> str:
     if secret is not None:
         return secret
     secret = secrets.token_hex(BYTES)
-    # Written beside it and then renamed: it is there completely or not at all, and a link is not followed.
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secret)
-            file.flush()
-            os.fsync(descriptor)
-        if path.is_dir() and not path.is_symlink():
-            os.rename(path, path.with_name(f"{path.name}.{secrets.token_hex(8)}"))
-        os.replace(beside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise
+    if path.is_dir() and not path.is_symlink():
+        path.rename(path.with_name(f"{path.name}.{secrets.token_hex(8)}"))
+    replace(path, secret)
     return secret

@@ -54,13 +54,14 @@ def agrees(user: Any, now: str | None, *, login: bool = False) -> bool:
     return now is None or (then == now if marked else not login)
 
 
-def end(db: Any, user: Any, now: str | None) -> int:
-    """End all sessions of a person: cookies of the hub, of services and of user servers. Tokens for programs stay.
+def end(db: Any, user: Any, now: str | None, *, programs: bool = False) -> int:
+    """End all sessions of a person: cookies of the hub, of services and of user servers.
 
     Args:
         db: the hub's database session.
         user: the hub's user.
         now: the digest of the password's entry that new sessions belong to.
+        programs: whether tokens that were made for programs end, too. Those that running servers have stay.
 
     Returns:
         How many tokens of sessions were removed.
@@ -69,8 +70,12 @@ def end(db: Any, user: Any, now: str | None) -> int:
 
     kept = user.cookie_id.partition(SEPARATOR)[2] if now is None else now
     user.orm_user.cookie_id = orm.new_token() + SEPARATOR + kept
-    of_sessions = orm.APIToken.session_id.is_not(None), orm.APIToken.user_id == user.id
-    found = db.query(orm.APIToken).filter(*of_sessions).all()
+    tokens = db.query(orm.APIToken).filter(orm.APIToken.user_id == user.id)
+    if programs:
+        of_servers = [orm.APIToken.find(db, one.api_token) for one in user.spawners.values() if one.api_token]
+        found = [token for token in tokens if token not in of_servers]
+    else:
+        found = tokens.filter(orm.APIToken.session_id.is_not(None)).all()
     for token in found:
         db.delete(token)
     for code in db.query(orm.OAuthCode).filter_by(user_id=user.id):

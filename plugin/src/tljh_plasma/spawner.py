@@ -12,30 +12,29 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 import docker
-import requests
 from docker.types import Mount
-from dockerspawner import DockerSpawner, SystemUserSpawner
-from traitlets import Instance, Unicode, default
+from jupyterhub.traitlets import Command
+from traitlets import Bool, Instance, Integer, List, Unicode, default
 
-from . import container_files, failures, firewall, firewall_upkeep, image_links, notices, policy, writable
+from . import container_files, failures, firewall, firewall_upkeep, image_look, notices, policy, starts, writable
 from . import environments as envs
-from .accounts import find_entry
-from .container_files import ContainerFiles
 from .environments import Environment
+from .network import DOCKER_ERRORS
 from .planning import PlannedSpawner, StartFailure, http_error
 from .reach import INTERNET, Reach
 from .settings import DEFAULT_NETWORK_NAME
+from .watched import WatchedSpawner
 
-DOCKER_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException)
 # Seconds between two looks whether a server answers: it is what a person waits for.
 POLL_INTERVAL = 0.1
 # Seconds for which a look at the firewall holds: a class starts its servers together.
 FIREWALL_MAX_AGE = 2
 
 
-class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
+class PlasmaSpawner(WatchedSpawner):
     """One container per server, which never runs anything as root.
 
     The container runs as the person's uid and gid from its first process on, without capabilities and without a way
@@ -45,16 +44,9 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
     them as usual.
     """
 
-    notices_dir = Unicode(
-        "/run/plasma/notices",
-        config=True,
-        help="Directory of the host for what people are told in JupyterLab, which is root's. Empty for nothing.",
-    )
-
     files_dir = Unicode(
         config=True, help="Directory of the host for files that are mounted into containers, which is root's."
     )
-
     reach = Instance(
         Reach,
         args=(INTERNET.allow, INTERNET.host_ports),
@@ -62,9 +54,26 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
         help="What servers reach beside the internet and the hub (see plasma.network).",
     )
 
-    # One for all: account files of images.
-    _container_files = ContainerFiles()
-    _image_links = image_links.ImageLinks()
+    activity_interval = Integer(
+        300, min=5, config=True, help="Seconds between two reports of a server that it is in use (see standalone)."
+    )
+
+    # Traits of DockerSpawner and Spawner with other defaults.
+    network_name = Unicode(DEFAULT_NETWORK_NAME, config=True)
+    use_internal_ip = Bool(True, config=True)
+    remove = Bool(True, config=True)
+    pull_policy = Unicode("never", config=True)
+    cmd = Command(["jupyterhub-singleuser"], config=True)
+    # Seconds for which a server remembers whom the hub lets in: five minutes after a logout are too many. The other one
+    # is for images with jupyter-resource-usage; others do not know the setting and ignore it.
+    args = List(Unicode(), ["--HubAuth.cache_max_age=60", "--ResourceUseDisplay.track_cpu_percent=True"], config=True)
+    start_timeout = Integer(120, config=True)
+    http_timeout = Integer(60, config=True)
+
+    # Shared by all spawners: what is known of images, and threads for calls to Docker, several at a time, so that one
+    # slow start does not hold up everybody else.
+    _looks = image_look.Looks()
+    executor = ThreadPoolExecutor(8, thread_name_prefix="docker")
     _local = threading.local()
 
     @default("files_dir")
@@ -72,84 +81,30 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
         # A developer's hub is not root.
         return "/run/plasma/servers" if os.geteuid() == 0 else f"{tempfile.gettempdir()}/plasma-{os.geteuid()}"
 
-    @default("network_name")
-    def _default_network_name(self) -> str:
-        return DEFAULT_NETWORK_NAME
-
-    @default("use_internal_ip")
-    def _default_use_internal_ip(self) -> bool:
-        return True
-
-    @default("remove")
-    def _default_remove(self) -> bool:
-        return True
-
-    @default("pull_policy")
-    def _default_pull_policy(self) -> str:
-        return "never"
-
-    @default("cmd")
-    def _default_cmd(self) -> list[str]:
-        return ["jupyterhub-singleuser"]
-
-    @default("args")
-    def _default_args(self) -> list[str]:
-        # Seconds for which a server remembers whom the hub lets in: five minutes after a logout are too many. The other
-        # one is for images with jupyter-resource-usage; others do not know the setting and ignore it.
-        return ["--HubAuth.cache_max_age=60", "--ResourceUseDisplay.track_cpu_percent=True"]
-
-    @default("start_timeout")
-    def _default_start_timeout(self) -> int:
-        return 120
-
-    @default("http_timeout")
-    def _default_http_timeout(self) -> int:
-        return 60
-
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._notices: str | None = None
-        self._files: dict[str, str] = {}
-        self._volumes: list[str] = []
+        self._planned_mounts: list[Mount] = []
+        self._safe = False
+        # Each start sets these traits: keep what was configured.
         self._configured_create = self.extra_create_kwargs
         self._configured_host = self.extra_host_config
-
-    # Engine: several calls at a time, so that one slow start does not hold up everybody else.
-
-    @property
-    def executor(self) -> ThreadPoolExecutor:
-        """Threads for calls to Docker, shared by all spawners."""
-        cls = PlasmaSpawner
-        if cls._executor is None:
-            cls._executor = ThreadPoolExecutor(8, thread_name_prefix="docker")
-        return cls._executor
 
     @property
     def client(self) -> docker.APIClient:
         """This thread's Docker client: requests' sessions are not made to be shared between threads."""
-        client = getattr(self._local, "client", None)
-        if client is None:
-            kwargs: dict[str, Any] = {"version": "auto", **docker.utils.kwargs_from_env()}
-            if self.tls_config:
-                kwargs["tls"] = docker.tls.TLSConfig(**self.tls_config)
-            kwargs.update(self.client_kwargs)
-            client = self._local.client = docker.APIClient(**kwargs)
-        return client
+        if not hasattr(self._local, "client"):
+            kwargs = {"version": "auto", **docker.utils.kwargs_from_env(), **self.client_kwargs}
+            self._local.client = docker.APIClient(**kwargs)
+        return self._local.client
 
     async def in_thread(self, function: Any, *args: Any) -> Any:
         """Call ``function(client, *args)`` in a thread."""
         return await asyncio.wrap_future(self.executor.submit(lambda: function(self.client, *args)))
 
     async def list_environments(self) -> list[Environment]:
-        """Return all environments that the engine has.
-
-        Raises:
-            StartFailure: Docker does not answer.
-        """
+        """Return all environments that the engine has; raises StartFailure when it does not answer."""
         try:
-            images = await self.in_thread(
-                lambda client: client.images(filters={"label": [envs.LABEL_REF], "dangling": False})
-            )
+            images = await self.docker("images", filters={"label": [envs.LABEL_REF], "dangling": False})
         except DOCKER_ERRORS as error:
             raise StartFailure(503, failures.SILENT, f"Docker does not list its images: {error}") from error
         return envs.from_images(images)
@@ -162,7 +117,7 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
 
     # Starting.
 
-    async def run_plan(self) -> Any:
+    async def run_plan(self) -> tuple[str, int]:
         """Run the planned server in a new container, and return its address once it answers.
 
         Raises:
@@ -172,20 +127,15 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
         self.object_id = ""
         try:
             # A reload of the host's firewall may have dropped the rules. Without them nobody starts.
-            await self.in_thread(firewall.ensure, self.network_name, self.hub.port, FIREWALL_MAX_AGE, self.reach)
+            reach = await asyncio.to_thread(self.reach.resolved)
+            await self.in_thread(firewall.ensure, self.network_name, self.hub.port, FIREWALL_MAX_AGE, reach)
             self._look_after_the_firewall()
-            self._notices = await asyncio.to_thread(self._refresh_notices, logging.WARNING)
             if await self.get_object():
                 # Of a hub whose database is lost. Now, as its files go with it.
                 await self.remove_object()
                 self.object_id = ""
-            image = await self._write_files(self.planned())
-            await self._apply(self.planned(), image)
-            await self._check_links([path for path, _ in image.volumes])
-            self.step(25, "Creating your container")
-            address = await super(PlannedSpawner, self).start()
-            await self._wait_until_it_answers(*address)
-            return address
+            self.forget_the_end()
+            return await self._run()
         except firewall.FirewallError as error:
             raise StartFailure(503, failures.UNPROTECTED, str(error)) from error
         except DOCKER_ERRORS as error:
@@ -197,6 +147,39 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             await self._discard()
             raise
 
+    async def _run(self) -> tuple[str, int]:
+        """Run the planned server; one that ends at once is tried a second time, without what the home brings."""
+        self.told = {}
+        self._safe = starts.asked_for_safe_mode(self.user_options)
+        try:
+            return await self._run_container()
+        except failures.EndedAtOnce as failure:
+            if self._safe:
+                raise
+            self.log.warning("Server %s starts again in safe mode: %s", self._log_name, failure.reason)
+            await self._discard()
+            self.step(30, "It ended at once: starting again in safe mode, without packages and settings of your home")
+            self._safe = True
+            return await self._run_container()
+
+    async def _run_container(self) -> tuple[str, int]:
+        """Make a container and wait for its server."""
+        await self._prepare()
+        self.step(25, "Creating your container")
+        address = await super(PlannedSpawner, self).start()
+        await self._wait_until_it_answers(*address)
+        if self._safe:
+            self.log.warning("Server %s runs in safe mode", self._log_name)
+            self.told["safe mode"] = starts.safe_mode(self.plan.environment)
+        if complaints := starts.complaints(await self.in_thread(starts.beginning_of_log, self.object_id)):
+            self.log.warning("Server %s: %s", self._log_name, complaints.text)
+            self.told["start"] = complaints
+        if self.plan.missing:
+            self.told["directories"] = starts.missing_directories(self.plan.missing)
+        if self.told:
+            await self.tell(logging.WARNING)
+        return address
+
     async def _configured(self, value: Any) -> dict[str, Any]:
         """Return an administrator's extra arguments, which may be a function of the spawner."""
         value = self._eval_if_callable(value)
@@ -204,30 +187,55 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             value = await value
         return copy.deepcopy(dict(value or {}))
 
-    async def _write_files(self, plan: policy.ServerPlan) -> container_files.ImageFiles:
-        """Write the files that are mounted into the container, and return what matters of its image.
+    async def _prepare(self) -> None:
+        """Write the container's files, and turn the plan into what DockerSpawner passes to Docker.
 
         Raises:
-            StartFailure: they cannot be written.
+            StartFailure: files cannot be written, or the image would lead files of root's into the home.
         """
-        image = await self.in_thread(self._container_files.of_image, plan.environment.image_id)
+        plan = self.plan
+        create = await self._configured(self._configured_create)
+        host = await self._configured(self._configured_host)
+        self._planned_mounts = [_bind(plan.account.home, plan.account.real_home, read_only=False)]
+        if plan.shared_data:
+            self._planned_mounts.append(_bind(policy.SHARED_DATA_TARGET, plan.shared_data))
+        self._planned_mounts += [_bind(one.target, one.source, not one.writable) for one in plan.volumes]
+        if directory := await self.tell(logging.WARNING):
+            self._planned_mounts.append(_bind(notices.TARGET, directory))
+
+        mounted = [*(mount["Target"] for mount in self.mount_binds), *self.volume_mount_points, *host.get("tmpfs", {})]
+        targets = [*image_look.ALWAYS, str(container_files.OURS), *mounted, *writable.tmpfs(plan, {}, mounted)]
+        image = await self.in_thread(self._looks.into, plan.environment.image_id, targets)
         try:
-            self._files = await asyncio.to_thread(
-                self._container_files.write, self.files_dir, self.container_name, image, plan.account
+            image_look.check(targets, image, plan.account.home)
+        except image_look.LedAstray as error:
+            message = failures.BROKEN.format(name=plan.environment.name, what="its links or volumes lead into homes")
+            raise StartFailure(500, message, f"image {plan.environment.image}: {error}") from error
+        try:
+            files = await asyncio.to_thread(
+                container_files.write, self.files_dir, self.container_name, image, plan.account
             )
         except OSError as error:
             reason = f"The files of the container cannot be written: {error}"
             raise StartFailure(500, failures.NOT_STARTED, reason) from error
-        return image
+        self._planned_mounts += [_bind(target, source) for target, source in files.items()]
+        mounted += files
+        tmpfs = writable.tmpfs(plan, image.volumes, mounted)
+        for target in image.volumes:
+            if target not in tmpfs and target not in mounted:
+                name = writable.volume_name(plan.environment.image_id, target)
+                self._planned_mounts.append(Mount(target, name, type="volume", read_only=True))
+        # What is mounted upon comes first.
+        self._planned_mounts.sort(key=lambda mount: mount["Target"])
 
-    async def _apply(self, plan: policy.ServerPlan, image: container_files.ImageFiles) -> None:
-        """Turn the plan into what DockerSpawner passes to Docker."""
-        self.user_id = plan.account.uid
-        self.group_id = plan.account.group.gid
-        self.run_as_root = False
         self.mem_limit = plan.limits.memory
         self.cpu_limit = plan.limits.cpu
-        create = await self._configured(self._configured_create)
+        labels = {
+            # For administrators' tools; names of containers are not made to be read back.
+            policy.LABEL_USER: plan.account.name,
+            policy.LABEL_SERVER: self.name,
+            policy.LABEL_ENVIRONMENT: plan.environment.image,
+        }
         self.extra_create_kwargs = {
             **create,
             "user": plan.user,
@@ -235,84 +243,44 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
             "working_dir": "/",
             # By its interpreter: directories like /run are often mounted so that nothing in them can be executed.
             "entrypoint": ["/bin/sh", policy.ENTRYPOINT],
-            # For administrators' tools; names of containers are not made to be read back.
-            "labels": {
-                **create.get("labels", {}),
-                policy.LABEL_USER: plan.account.name,
-                policy.LABEL_SERVER: self.name,
-                policy.LABEL_ENVIRONMENT: plan.environment.image,
-            },
+            "labels": {**create.get("labels", {}), **labels},
         }
-        host = await self._configured(self._configured_host)
-        self._volumes = []
-        mounted = [*(mount["Target"] for mount in self.mount_binds), *self.volume_mount_points, *host.get("tmpfs", {})]
-        places = writable.tmpfs(plan, image.volumes, mounted)
-        self._volumes = writable.read_only(image.volumes, places, mounted)
-        host.update(
+        self.extra_host_config = {
+            **host,
             # We remove containers ourselves: those that the engine is to remove end when it restarts, also with
             # live-restore (seen with Docker 20.10).
-            auto_remove=False,
+            "auto_remove": False,
             # The engine's disk is everybody's, and nothing limits what one container writes there.
-            read_only=True,
-            cap_drop=["ALL"],
+            "read_only": True,
+            "cap_drop": ["ALL"],
             # Whatever set-user-id program a person brings along gains nothing.
-            security_opt=[*host.get("security_opt", []), "no-new-privileges"],
-            pids_limit=plan.limits.pids,
+            "security_opt": [*host.get("security_opt", []), "no-new-privileges"],
+            "pids_limit": plan.limits.pids,
             # Memory and swap together: no swap.
-            memswap_limit=plan.limits.memory,
+            "memswap_limit": plan.limits.memory,
             # Reaps orphans, and keeps process 1 from ending when a child is killed.
-            init=True,
-            group_add=[str(group.gid) for group in plan.account.groups],
+            "init": True,
+            "group_add": [str(group.gid) for group in plan.account.groups],
             # On the host's disk: what a server writes to its output would be kept without limit.
-            log_config={"Type": "local", "Config": {"max-size": "5m", "max-file": "2"}},
-            tmpfs={**places, **host.get("tmpfs", {}), policy.RUNTIME_DIR: places[policy.RUNTIME_DIR]},
-        )
-        self.extra_host_config = host
-
-    async def _check_links(self, own: list[str]) -> None:
-        """Make sure that the image leads nothing that the engine makes as root into the home.
-
-        Args:
-            own: where the image itself wants volumes.
-
-        Raises:
-            StartFailure: it does.
-        """
-        plan = self.planned()
-        home = plan.account.home
-        mounts = [mount["Target"] for mount in self.mount_binds]
-        volumes = [volume["bind"] for volume in self.volume_binds.values()]
-        places = [*image_links.ALWAYS, *mounts, *volumes, *self.extra_host_config.get("tmpfs", ())]
-        links = await self.in_thread(self._image_links.of, plan.environment.image_id, [*places, *own])
-        try:
-            image_links.check(places, own, home, links)
-        except image_links.LedAstray as error:
-            message = failures.BROKEN.format(name=plan.environment.name, what="its links or volumes lead into homes")
-            raise StartFailure(500, message, f"image {plan.environment.image}: {error}") from error
+            "log_config": {"Type": "local", "Config": {"max-size": "5m", "max-file": "2"}},
+            "tmpfs": {**tmpfs, **host.get("tmpfs", {}), policy.RUNTIME_DIR: tmpfs[policy.RUNTIME_DIR]},
+        }
 
     async def start_object(self) -> None:
         """Start the created container."""
-        self.step(40, f"Starting {self.planned().environment.name}")
+        self.step(40, f"Starting {self.plan.environment.name}")
         await super().start_object()
 
     async def remove_object(self) -> None:
         """Remove the container and its files, also one that runs: it may be of a hub whose database is lost."""
-        volumes = await self.in_thread(container_files.volumes_of, self.object_id, writable.VOLUME)
-        try:
-            await self.docker("remove_container", self.object_id, v=True, force=True)
-        except docker.errors.APIError as error:
-            # Gone, or somebody else is removing it.
-            if error.status_code not in (404, 409):
-                raise
-        await self.in_thread(container_files.remove_volumes, volumes)
+        if self.told:
+            self.told = {}
+            await self.tell(logging.DEBUG)
+        await self.in_thread(writable.remove_container, self.object_id)
         await asyncio.to_thread(container_files.forget, self.files_dir, self.container_name)
 
     async def _wait_until_it_answers(self, ip: str, port: int) -> None:
-        """Wait for the server, which JupyterHub would do too, but without seeing why it ends and less often.
-
-        Raises:
-            StartFailure: it ended, or did not answer in time.
-        """
+        """Wait for the server, which JupyterHub would do too, but without seeing why it ends and less often."""
         self.step(60, "Waiting for JupyterLab; the first start of an environment copies its files")
         end = time.monotonic() + self.http_timeout
         look = 0.0
@@ -330,7 +298,7 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
                 look = now + 5 * POLL_INTERVAL
                 state = (await self.docker("inspect_container", self.object_id))["State"]
                 if not state["Running"]:
-                    raise failures.of_container(state, await self._last_words(), self.planned())
+                    raise failures.of_container(state, await self._last_words(), self.plan)
             if now >= end:
                 raise failures.of_silence(self.http_timeout, await self._last_words())
             await asyncio.sleep(POLL_INTERVAL)
@@ -345,8 +313,9 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
         status = await super().poll()
         if status is None:
             self._look_after_the_firewall()
-            await asyncio.to_thread(self._refresh_notices, logging.DEBUG)
-        if status is not None and self.object_id and self.remove:
+            await self.tell(logging.DEBUG)
+        elif self.object_id and self.remove:
+            await self.explain_the_end()
             await self.remove_object()
             self.object_id = ""
         return status
@@ -356,82 +325,42 @@ class PlasmaSpawner(PlannedSpawner, SystemUserSpawner):
         server, and reaches the hub again after a restart of it that changed its process or its port."""
         firewall_upkeep.follow(self.network_name, self.hub.port, self.reach)
 
-    def _refresh_notices(self, level: int) -> str | None:
-        """Bring what the person is told up to date; the directory to mount, None when there is none.
-
-        Args:
-            level: at which a failure is logged.
-        """
-        if not self.notices_dir:
-            return None
-        try:
-            return notices.refresh(self.notices_dir, self.user.name, find_entry(self.user.name).pw_uid)
-        except Exception as error:
-            # Nobody's server waits for this, whatever it is.
-            self.log.log(level, "Server %s has no notices: %s", self._log_name, error)
-            return None
-
     async def _discard(self) -> None:
         """Remove the container of a start that failed: Docker keeps those that never ran."""
-        if not self.object_id:
-            return
-        try:
-            volumes = await self.in_thread(container_files.volumes_of, self.object_id, writable.VOLUME)
-            await self.docker("remove_container", self.object_id, v=True, force=True)
-            await self.in_thread(container_files.remove_volumes, volumes)
-            await asyncio.to_thread(container_files.forget, self.files_dir, self.container_name)
-        except DOCKER_ERRORS as error:
-            self.log.debug("Container %s not removed: %s", self.object_id[:12], error)
-        self.object_id = ""
+        if self.object_id:
+            try:
+                await self.remove_object()
+            except DOCKER_ERRORS as error:
+                self.log.debug("Container %s not removed: %s", self.object_id[:12], error)
+            self.object_id = ""
 
     # What DockerSpawner asks for while it creates the container.
 
     @property
-    def homedir(self) -> str:
-        """Home in the container: the same path as on the host."""
-        return self.planned().account.home
-
-    @property
-    def host_homedir(self) -> str:
-        """Home on the host."""
-        return self.planned().account.real_home
-
-    @property
-    def volume_mount_points(self) -> list[str]:
-        """Volumes of the configuration; homes are mounts (see ``mount_binds``)."""
-        return DockerSpawner.volume_mount_points.fget(self)
-
-    @property
-    def volume_binds(self) -> dict[str, Any]:
-        """Volumes of the configuration; homes are mounts (see ``mount_binds``)."""
-        return DockerSpawner.volume_binds.fget(self)
-
-    @property
     def mount_binds(self) -> list[Mount]:
-        """Mounts of the configuration and of the plan, our files, the notices, and volumes that the image fills.
-
-        Mounts and not volumes: for those Docker would make a missing source directory, as root.
-        """
-        planned = [
-            Mount(mount.target, mount.source, type="bind", read_only=mount.read_only, propagation="rprivate")
-            for mount in self.planned().mounts
-        ]
-        ours = {**self._files, **({notices.TARGET: self._notices} if self._notices else {})}
-        for target, source in ours.items():
-            planned.append(Mount(target, source, type="bind", read_only=True, propagation="rprivate"))
-        for target in self._volumes:
-            name = writable.volume_name(self.planned().environment.image_id, target)
-            planned.append(Mount(target, name, type="volume", read_only=True))
-        return [*super().mount_binds, *planned]
+        """Mounts of the configuration and of the plan, our files, the notices, and volumes that the image fills."""
+        return [*super().mount_binds, *self._planned_mounts]
 
     def get_env(self) -> dict[str, Any]:
-        """Variables of the container."""
+        """Return the variables of the container, among them those that images of Jupyter's docker-stacks know."""
+        account = self.plan.account
+        who = {"NB_USER": account.name, "NB_UID": account.uid, "NB_GID": account.group.gid}
+        old = {"USER": account.name, "USER_ID": account.uid, "HOME": account.home}
+        ours = {
+            "PLASMA_RUNTIME_DIR": policy.RUNTIME_DIR,
+            "PLASMA_SAFE_MODE": "1" if self._safe else "",
+            "JUPYTERHUB_ACTIVITY_INTERVAL": self.activity_interval,
+        }
         env = super().get_env()
-        env.update(self.planned().variables, PLASMA_RUNTIME_DIR=policy.RUNTIME_DIR)
-        return env
+        extras = self.plan.extras.variables(urlsplit(env["JUPYTERHUB_API_URL"]).hostname or "")
+        trusts = container_files.trusts(self.files_dir)
+        return {**trusts, **extras, **env, **who, **old, **self.plan.variables, **ours}
 
     def template_namespace(self) -> dict[str, str]:
-        """Names for the container's name template; "Lab" and "lab" are two servers and get two containers."""
-        names = super().template_namespace()
-        names["servername"] = self.escape(self.name)
-        return names
+        """Return names for the container's name template; "Lab" and "lab" are two servers and get two containers."""
+        return {**super().template_namespace(), "servername": self.escape(self.name)}
+
+
+def _bind(target: str, source: str, read_only: bool = True) -> Mount:
+    """Return a mount, not a volume: for those Docker would make a missing source directory, as root."""
+    return Mount(target, source, type="bind", read_only=read_only, propagation="rprivate")

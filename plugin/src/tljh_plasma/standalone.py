@@ -5,7 +5,7 @@ whichever of the two runs on it. It is not a second TLJH: users, authenticators 
 business.
 
 ``python -m tljh_plasma.standalone traefik`` renders the proxy's configuration and is run before the proxy starts, and
-``python -m tljh_plasma.standalone files`` before the one of TLJH, which is rendered by its own tools;
+``python -m tljh_plasma.standalone files`` before the one of TLJH, which is rendered by its own tools and completed;
 ``python -m tljh_plasma.standalone hub`` becomes the hub.
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from . import settings
+from .hub_keys import API_PORT
 from .secret_files import kept_secret
 from .settings import Settings, SettingsError
 
@@ -34,7 +35,7 @@ DEFAULTS: dict[str, Any] = {
         "tls": {"cert": "", "key": ""},
         "letsencrypt": {"email": "", "domains": [], "staging": False, "acme_server": ""},
     },
-    "traefik_api": {"ip": "127.0.0.1", "port": settings.DEFAULT_API_PORT, "username": "api_admin", "password": ""},
+    "traefik_api": {"ip": "127.0.0.1", "port": API_PORT, "username": "api_admin", "password": ""},
     "services": {
         "cull": {
             "enabled": True,
@@ -78,9 +79,7 @@ def defaulted(config: dict[str, Any]) -> dict[str, Any]:
         SettingsError: a key of config.yaml cannot be used.
     """
     result = merge(DEFAULTS, config)
-    result["traefik_api"]["port"] = settings.inner_port(
-        result, "traefik_api", "port", default=settings.DEFAULT_API_PORT
-    )
+    result["traefik_api"]["port"] = settings.inner_port("traefik_api.port", result["traefik_api"]["port"], API_PORT)
     return result
 
 
@@ -192,7 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
     from . import traefik
 
     try:
-        (traefik.render if arguments == ["traefik"] else traefik.keep_files)(settings.load())
+        (traefik.render if arguments == ["traefik"] else traefik.complete)(settings.load())
     except (SettingsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -14,7 +14,6 @@ from traitlets.config.loader import LazyConfigValue
 
 from . import announcement, disks, guard, notices
 from .settings import Settings
-from .settings import section as config_section
 
 STATIC = Path(__file__).with_name("static")
 TEMPLATES = Path(__file__).with_name("templates")
@@ -86,7 +85,7 @@ def apply(c: Any, settings: Settings) -> None:
     tornado["headers"] = {**ours, **theirs}
     tornado["transforms"] = [*tornado.get("transforms", ()), guard.of_hub(hub.get("base_url", "/"))]
     # No script reads it: pages have the token in them. One at a user's address could claim the hub's (pushState).
-    secure = {"secure": True} if config_section(settings.config, "https").get("enabled") is True else {}
+    secure = {"secure": True} if settings.https else {}
     tornado["xsrf_cookie_kwargs"] = {
         **dict(tornado.get("xsrf_cookie_kwargs") or {}),
         "httponly": True,

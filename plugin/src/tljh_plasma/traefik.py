@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .replace import directory, replace
 from .settings import Settings, SettingsError
 from .standalone import api_password, defaulted, merge
 
@@ -42,10 +44,11 @@ def static_config(config: dict[str, Any], state_dir: Path) -> dict[str, Any]:
     """
     http, https, api = config["http"], config["https"], config["traefik_api"]
     timeouts = {"respondingTimeouts": {"idleTimeout": "10m"}}
+    to_https = {"redirections": {"entryPoint": {"to": "https", "scheme": "https"}}}
     plain: dict[str, Any] = {
         "address": f"{http['address']}:{http['port']}",
         "transport": timeouts,
-        "http": {"encodedCharacters": ENCODED_CHARACTERS},
+        "http": {"encodedCharacters": ENCODED_CHARACTERS, **(to_https if https["enabled"] else {})},
     }
     entry_points: dict[str, Any] = {"http": plain, "auth_api": {"address": f"{api['ip']}:{api['port']}"}}
     result: dict[str, Any] = {
@@ -74,7 +77,6 @@ def static_config(config: dict[str, Any], state_dir: Path) -> dict[str, Any]:
         },
     }
     if https["enabled"]:
-        plain["http"]["redirections"] = {"entryPoint": {"to": "https", "scheme": "https"}}
         entry_points["https"] = {
             "address": f"{https['address']}:{https['port']}",
             "transport": timeouts,
@@ -82,11 +84,7 @@ def static_config(config: dict[str, Any], state_dir: Path) -> dict[str, Any]:
         }
         letsencrypt = https["letsencrypt"]
         if letsencrypt["email"]:
-            acme = {
-                "email": letsencrypt["email"],
-                "storage": str(state_dir / "acme.json"),
-                "tlsChallenge": {},
-            }
+            acme = {"email": letsencrypt["email"], "storage": str(state_dir / "acme.json"), "tlsChallenge": {}}
             server = letsencrypt["acme_server"] or (LETSENCRYPT_STAGING if letsencrypt["staging"] else "")
             if server:
                 acme["caServer"] = server
@@ -114,6 +112,18 @@ def dynamic_config(config: dict[str, Any]) -> dict[str, Any]:
             "default": {"defaultGeneratedCert": {"resolver": "letsencrypt", "domain": {"main": main, "sans": others}}}
         }
     return {"tls": tls}
+
+
+def believe_in_front(static: dict[str, Any], behind: Sequence[str]) -> None:
+    """Let Traefik keep what proxies in front of it say of their clients; of everybody else it takes that away.
+
+    Args:
+        static: Traefik's static configuration, which is changed.
+        behind: addresses and networks of these proxies.
+    """
+    for name in ("http", "https"):
+        if behind and name in static.get("entryPoints", {}):
+            static["entryPoints"][name].setdefault("forwardedHeaders", {})["trustedIPs"] = list(behind)
 
 
 def tls_challenge_is_off(extra: dict[str, Any]) -> bool:
@@ -150,19 +160,6 @@ def check_https(config: dict[str, Any]) -> None:
         )
 
 
-def _write(path: Path, text: str) -> None:
-    """Replace a file as a whole, 0600: Traefik watches the directory and must never see half of one."""
-    # A name that the file provider does not read.
-    temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 def keep_files(values: Settings) -> None:
     """Make the files that the proxy needs and does not make itself, where they are missing or cannot be read any more.
 
@@ -172,7 +169,7 @@ def keep_files(values: Settings) -> None:
         values: the settings.
     """
     state = values.state_dir
-    (state / "rules").mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory(state / "rules", 0o700)
     api_password(state)
     certificates = state / "acme.json"
     try:
@@ -188,6 +185,28 @@ def keep_files(values: Settings) -> None:
         # Traefik refuses an acme.json that others may read.
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
         os.chmod(path, 0o600)
+
+
+def complete(values: Settings) -> None:
+    """Do what TLJH, which renders Traefik's configuration itself, has no key for.
+
+    Args:
+        values: the settings.
+    """
+    import toml
+
+    keep_files(values)
+    path = values.state_dir / "traefik.toml"
+    if not values.behind or not path.exists():
+        return
+    try:
+        text = path.read_text(encoding="utf-8")
+        static = toml.loads(text)
+    except (toml.TomlDecodeError, OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}.") from error
+    believe_in_front(static, values.behind)
+    if static != toml.loads(text):
+        replace(path, toml.dumps(static))
 
 
 def render(values: Settings) -> list[Path]:
@@ -211,7 +230,7 @@ def render(values: Settings) -> list[Path]:
     check_https(config)
     state = values.state_dir
     rules = state / "rules"
-    rules.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory(rules, 0o700)
     static = static_config(config, state)
     for extra in sorted((values.config_dir / "traefik_config.d").glob("*.toml")):
         try:
@@ -221,9 +240,10 @@ def render(values: Settings) -> list[Path]:
             static = merge(static, found)
         except (toml.TomlDecodeError, OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"{extra} is not valid TOML: {error}.") from error
+    believe_in_front(static, values.behind)
 
     header = "# Rendered from config.yaml by tljh_plasma.standalone: changes here are lost.\n"
-    _write(state / "traefik.toml", header + toml.dumps(static))
-    _write(rules / "dynamic.toml", header + toml.dumps(dynamic_config(config)))
+    replace(state / "traefik.toml", header + toml.dumps(static))
+    replace(rules / "dynamic.toml", header + toml.dumps(dynamic_config(config)))
     keep_files(values)
     return [state / "traefik.toml", rules / "dynamic.toml", rules / "rules.toml", state / "acme.json"]

@@ -7,9 +7,11 @@ volumes of an image that come with files in them; empty ones are for writing, an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 
-from .container_files import within
+import docker.errors
+
+from .image_look import within
 from .policy import RUNTIME_DIR, ServerPlan
 
 # Half of the memory each, so that one of them alone does not end the server: room for what installers unpack there.
@@ -23,40 +25,33 @@ BYTES_PER_FILE = 16 * 1024
 VOLUME = "plasma-image-"
 
 
-def tmpfs(plan: ServerPlan, volumes: Iterable[tuple[str, bool]], mounted: Iterable[str]) -> dict[str, str]:
+def tmpfs(plan: ServerPlan, volumes: Mapping[str, bool], mounted: Collection[str]) -> dict[str, str]:
     """Return the directories in memory, with their options as Docker takes them.
 
     Args:
         plan: what is started.
         volumes: the image's, and whether there is anything in them.
-        mounted: what is mounted at places in the container already.
+        mounted: what is mounted in the container already.
     """
-    mounted = list(mounted)
     half = plan.limits.memory // 2
     # Theirs: runc gives them the mode that the image's directory of that name has.
     owner = f"uid={plan.account.uid},gid={plan.account.group.gid}"
-    found = {path: f"{_options(half)},{owner},exec" for path in LARGE}
-    found["/dev/shm"] = f"{_options(half)},{owner}"
-    found.update((path, f"{_options(min(half, SMALL_SIZE))},{owner},exec") for path in SMALL)
-    found["/run/lock"] = f"{_options(1024**2)},{owner}"
-    for path, filled in volumes:
+    sizes = {**dict.fromkeys(LARGE, half), **dict.fromkeys(SMALL, min(half, SMALL_SIZE))}
+    for path, filled in volumes.items():
         # A read-only one above a home would leave no place to mount the home at.
-        if path not in mounted and path not in found and (not filled or _is_above(path, mounted)):
-            found[path] = f"{_options(half)},{owner},exec"
-    found[RUNTIME_DIR] = f"size=16m,nr_inodes=1024,mode=0700,{owner}"
-    return found
+        above = any(other != path and within(other, path) for other in mounted)
+        if path not in mounted and (not filled or above):
+            sizes.setdefault(path, half)
+    return {
+        **{path: f"{_options(size)},{owner},exec" for path, size in sizes.items()},
+        "/dev/shm": f"{_options(half)},{owner}",
+        "/run/lock": f"{_options(1024**2)},{owner}",
+        RUNTIME_DIR: f"size=16m,nr_inodes=1024,mode=0700,{owner}",
+    }
 
 
-def read_only(volumes: Iterable[tuple[str, bool]], places: Iterable[str], mounted: Iterable[str]) -> list[str]:
-    """Return the image's volumes that stay, to be read only.
-
-    Args:
-        volumes: the image's, and whether there is anything in them.
-        places: directories in memory.
-        mounted: what is mounted already.
-    """
-    taken = {*places, *mounted}
-    return [path for path, _ in volumes if path not in taken]
+def _options(size: int) -> str:
+    return f"size={size},nr_inodes={max(size // BYTES_PER_FILE, 256)},mode=1777"
 
 
 def volume_name(image_id: str, path: str) -> str:
@@ -64,9 +59,20 @@ def volume_name(image_id: str, path: str) -> str:
     return f"{VOLUME}{hashlib.sha256(f'{image_id} {path}'.encode()).hexdigest()[:32]}"
 
 
-def _options(size: int) -> str:
-    return f"size={size},nr_inodes={max(size // BYTES_PER_FILE, 256)},mode=1777"
-
-
-def _is_above(path: str, others: Iterable[str]) -> bool:
-    return any(other != path and within(other, path) for other in others)
+def remove_container(client: docker.APIClient, container: str) -> None:
+    """Remove a container, running or not, with the volumes of its image that no other one uses."""
+    try:
+        mounts = client.inspect_container(container)["Mounts"]
+        client.remove_container(container, v=True, force=True)
+    except docker.errors.APIError as error:
+        # Gone, or somebody else is removing it.
+        if error.status_code not in (404, 409):
+            raise
+        return
+    for mount in mounts:
+        if mount.get("Name", "").startswith(VOLUME):
+            try:
+                client.remove_volume(mount["Name"])
+            except docker.errors.APIError as error:
+                if error.status_code not in (404, 409):
+                    raise

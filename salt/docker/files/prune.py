@@ -28,27 +28,24 @@ class EngineError(Exception):
 class Engine:
     """The engine's API over its socket. Without a version in the path, it answers with its own."""
 
-    def __init__(self, path, timeout=600):
+    def __init__(self, path):
         self.path = path
-        self.timeout = timeout
 
     def ask(self, method, target, **filters):
         if filters:
             target += f"{'&' if '?' in target else '?'}filters={urllib.parse.quote(json.dumps(filters))}"
-        connection = http.client.HTTPConnection("localhost", timeout=self.timeout)
+        connection = http.client.HTTPConnection("localhost")
         try:
             connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            connection.sock.settimeout(self.timeout)
+            connection.sock.settimeout(600)
             connection.sock.connect(self.path)
             connection.request(method, target)
             answer = connection.getresponse()
-            status, content = answer.status, answer.read()
-            value = json.loads(content) if content else None
+            return answer.status, json.loads(answer.read() or b"null")
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise EngineError(f"Docker does not answer ({error}): systemctl start docker") from error
         finally:
             connection.close()
-        return status, value
 
     def get(self, target, **filters):
         status, value = self.ask("GET", target, **filters)
@@ -65,17 +62,15 @@ def building(engine):
 def leftovers(engine, before):
     """Ids of images without a name that are older than a time and that no container uses, the newest first."""
     used = {container["ImageID"] for container in engine.get("/containers/json?all=1")}
-    found = [
+    # An image that was asked for by its digest has no tag and is somebody's all the same.
+    images = [
         image
         for image in engine.get("/images/json", dangling=["true"])
         if image["Created"] < before
         and image["Id"] not in used
-        # An image that was asked for by its digest has no tag and is somebody's all the same.
-        and not any(
-            "<none>" not in name for name in [*(image.get("RepoTags") or ()), *(image.get("RepoDigests") or ())]
-        )
+        and all("<none>" in name for key in ("RepoTags", "RepoDigests") for name in image.get(key) or ())
     ]
-    return [image["Id"] for image in sorted(found, key=lambda image: image["Created"], reverse=True)]
+    return [image["Id"] for image in sorted(images, key=lambda image: image["Created"], reverse=True)]
 
 
 def layers(engine):

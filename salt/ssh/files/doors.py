@@ -30,9 +30,6 @@ WATCHED = (
 )
 LOOK, RULES, ANYWAY = 1, 10, 60  # seconds; the last for accounts of directories, which are in no file
 
-for module in (plasma_doors_files, plasma_doors_rules):
-    module.__salt__ = {"plasma_doors.run": plasma_doors.run}
-
 
 def stamps(paths):
     """What changes when one of these files does, or one in a directory among them."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 
-import _modules.plasma_users_files as files
-import _modules.plasma_users_leavers as leavers
-import _modules.plasma_users_plan as plan
+import plasma_users_leave as leave
+import plasma_users_plan as plan
+import plasma_users_tables as tables
 from tests.unit.modules.stand_in_accounts import GROUP, GSHADOW, PASSWD, SHADOW
 
 TODAY = 20000
@@ -23,8 +23,18 @@ class World:
     def __init__(self):
         self.texts = {"passwd": PASSWD, "shadow": SHADOW, "group": GROUP, "gshadow": GSHADOW}
         # Small numbers are easier to read.
-        self.defs = {**files.defaults("/nonexistent"), "UID_FIRST": 1000, "GID_FIRST": 1000}
-        self.memory = {"given": {}, "making": {}, "removing": {}, "uids": {}, "gids": {}, "forgotten": {}}
+        self.defs = {**tables.defaults("/nonexistent"), "UID_FIRST": 1000, "GID_FIRST": 1000}
+        self.memory = {
+            "given": {},
+            "making": {},
+            "removing": {},
+            "uids": {},
+            "gids": {},
+            "forgotten": {},
+            "marks": {},
+            "renaming": {},
+            "renamed": {},
+        }
         self.seen = {
             "homes": {},
             "parents": {},
@@ -56,26 +66,26 @@ class World:
         self.seen["homes"][path] = {"kind": kind, "uid": uid, "gid": uid}
 
     def current(self):
-        tables = {kind: files.parse(kind, text) for kind, text in self.texts.items()}
-        rows = tables["passwd"]["rows"]
+        parsed = {kind: tables.parse(kind, text) for kind, text in self.texts.items()}
+        rows = parsed["passwd"]["rows"]
         seen = {
             **copy.deepcopy(self.seen),
-            "paths": {n: files.path(row[5]) for n, row in rows.items() if len(row) == 7},
+            "paths": {name: tables.home_path(row) for name, row in rows.items()},
         }
         memory = copy.deepcopy(self.memory)
-        return {**tables, "defs": self.defs, "memory": memory, "seen": seen, "sources": self.sources}
+        return {**parsed, "defs": self.defs, "memory": memory, "seen": seen, "sources": self.sources}
 
     def plan(self, users, groups=(), home_path="/home", password_policy="on_create"):
         return plan.plan(self.current(), users, groups, home_path, password_policy, TODAY)
 
     def leave(self, users, **options):
-        return leavers.plan(self.current(), users, **options)
+        return leave.plan(self.current(), users, **options)
 
     def apply(self, planned):
         """What happens when a plan is carried out."""
         assert planned["problems"] == []
         for kind, edits in planned["edits"].items():
-            self.texts[kind] = files.text(files.edited(files.parse(kind, self.texts[kind]), edits))
+            self.texts[kind] = tables.text(tables.edited(tables.parse(kind, self.texts[kind]), edits))
         for home in planned["homes"]:
             assert self.seen["homes"].get(home["path"]) is None
             self.home(home["path"], home["uid"])

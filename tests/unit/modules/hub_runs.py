@@ -9,11 +9,10 @@ import pathlib
 import sys
 from unittest.mock import create_autospec
 
-import salt.modules.systemd_service as systemd_service
-
-import _modules.plasma_files as plasma_files
-import _modules.plasma_hub as plasma_hub
-import _modules.plasma_hub_installer as installer
+import plasma_files
+import plasma_hub_installed as plasma_hub
+import plasma_hub_installer as installer
+import plasma_systemd
 from tests.unit.modules.hub_prefix import HubPrefix
 
 STAND_IN = pathlib.Path(__file__).with_name("stand_in_python.py")
@@ -50,11 +49,15 @@ def loader_modules(tmp_path, tools, running):
             "_environment": environment,
             "__salt__": {
                 **{
-                    f"plasma_hub.{name}": getattr(plasma_hub, name)
+                    f"plasma_hub_installed.{name}": getattr(plasma_hub, name)
                     for name in ("compare", "fingerprints", "locked", "mendable", "packages", "receipt")
                 },
                 "plasma_files.write": plasma_files.write,
-                "service.status": create_autospec(systemd_service.status, side_effect=lambda unit: unit in running),
+                # Of units that wait: what the installer starts itself comes by its own way.
+                "plasma_systemd.run": create_autospec(plasma_systemd.run),
+                "plasma_systemd.active": create_autospec(
+                    plasma_systemd.active, side_effect=lambda unit: unit in running
+                ),
             },
         }
     }
@@ -71,8 +74,8 @@ def install(prefix, provider="pypi", version="", **arguments):
     return installer.install(provider, prefix=str(prefix.root), version=version, timeout=30, **arguments)
 
 
-def compare(prefix, provider="pypi", version="", source=None):
-    return plasma_hub.compare(provider, prefix=str(prefix.root), version=version, source=source)
+def compare(prefix, provider="pypi", version="", source=None, **more):
+    return plasma_hub.compare(provider, prefix=str(prefix.root), version=version, source=source, **more)
 
 
 def calls(prefix):

@@ -7,11 +7,11 @@ from unittest.mock import create_autospec
 
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_environment_api as api
-import _modules.plasma_environment_image as images
-import _modules.plasma_environment_plan as plan
-import _modules.plasma_environment_run as run
-import _modules.plasma_git as git
+import plasma_environment_api as api
+import plasma_environment_image as images
+import plasma_environment_plan as plan
+import plasma_environment_run as run
+import plasma_git as git
 
 COMMIT, OTHER = "a" * 40, "b" * 40
 

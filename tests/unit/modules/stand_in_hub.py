@@ -22,7 +22,8 @@ import threading
 import time
 import venv
 
-import _modules.tljh_service as tljh_service
+import plasma_run
+import tljh_service
 from tests.support.paths import REPOSITORY
 
 HUB, PROXY = "jupyterhub.service", "traefik.service"
@@ -139,7 +140,7 @@ class StandInHub:
         self.program(self.programs / "journalctl", JOURNALCTL.format(**names))
         self.clock = Clock()
         monkeypatch.setattr(tljh_service, "time", self.clock)
-        monkeypatch.setenv("PATH", f"{self.programs}{os.pathsep}{os.environ['PATH']}")
+        monkeypatch.setattr(plasma_run, "PATH", f"{self.programs}{os.pathsep}{plasma_run.PATH}")
         unit = {
             "LoadState": "loaded",
             "ActiveState": "active",

@@ -11,11 +11,11 @@ import threading
 import urllib.parse
 from unittest.mock import create_autospec
 
-import _modules.plasma_hub_connection as connection
-import _modules.plasma_hub_ports as ports
-import _modules.plasma_hub_sockets as sockets
-import _modules.tljh_config as tljh_config
-import _modules.tljh_service as tljh_service
+import plasma_hub_connection as connection
+import plasma_hub_ports as ports
+import plasma_listeners as sockets
+import tljh_service
+import tljh_settings as tljh_config
 
 TOKEN = "0123456789abcdef" * 4
 
@@ -26,9 +26,9 @@ def functions_of_a_hub():
         "plasma_hub_connection.connect": connection.connect,
         "tljh_service.running": create_autospec(tljh_service.running, return_value=True),
         "tljh_service.connection": tljh_service.connection,
-        "tljh_config.show": create_autospec(tljh_config.show, return_value={}),
-        "plasma_hub_sockets.listeners": sockets.listeners,
-        "plasma_hub_sockets.peer": sockets.peer,
+        "tljh_settings.show": create_autospec(tljh_config.show, return_value={}),
+        "plasma_listeners.listeners": sockets.listeners,
+        "plasma_listeners.peer": sockets.peer,
         "plasma_hub_ports.check": create_autospec(ports.check, return_value=None),
     }
 
@@ -111,6 +111,13 @@ class StandInHubApi:
                     if admin or name in self.people:
                         self.people.setdefault(name, {"servers": {}})["admin"] = admin
             return 200, {"administrators": sorted(name for name, one in self.people.items() if one["admin"])}
+        if parts == ["plasma", "people"]:
+            if body["old"] not in self.people and body["group"]:
+                return 200, {"name": body["new"]}
+            if body["new"] in self.people or body["old"] not in self.people:
+                return 409, {"message": "so it is not."}
+            self.people[body["new"]] = self.people.pop(body["old"])
+            return 200, {"name": body["new"]}
         if parts == ["users"]:
             return self.page(dict(urllib.parse.parse_qsl(url.query)), headers)
         name, rest = parts[1], parts[2:]

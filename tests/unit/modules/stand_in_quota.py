@@ -11,16 +11,15 @@ from unittest.mock import create_autospec
 
 import salt.modules.cmdmod as cmdmod
 
-import _modules.plasma_quota as plasma_quota
-import _modules.plasma_quota_boot as boot
-import _modules.plasma_quota_edit as edit
-import _modules.plasma_quota_fs as fs
-import _modules.plasma_quota_fstab as fstab
-import _modules.plasma_quota_kernel as kernel
-import _modules.plasma_quota_limits as limits
-import _modules.plasma_quota_report as report
+import plasma_accounts
+import plasma_quota_fs as fs
+import plasma_quota_fstab as fstab
+import plasma_quota_kernel as kernel
+import plasma_quota_limits as limits
+import plasma_quota_report as report
+import plasma_quota_setup as plasma_quota
 
-MODULES = (plasma_quota, boot, edit, fs, fstab, kernel, limits, report)
+MODULES = (plasma_quota, fs, fstab, kernel, limits, report)
 ROOT = "LABEL=root  /\text4 defaults 0 1"
 DEVICES = {"/dev/sda1": "8:1", "/dev/sdb": "8:16"}
 NAMES = {"LABEL=root": "/dev/sda1", "UUID=1-2": "/dev/sda1", "LABEL=homes": "/dev/sdb"}
@@ -41,35 +40,34 @@ class QuotaServer:
         self.directory = directory
         self.fstab = directory / "fstab"
         self.fstab.write_text(ROOT + "\n# end", encoding="utf-8")
-        self.fstype, self.target, self.builtin, self.journal = fstype, target, builtin, True
+        self.fstype, self.target, self.builtin = fstype, target, builtin
         self.device = "/dev/sda1" if target == "/" else "/dev/sdb"
         self.options = ["rw", "relatime"]
         self.state = dict.fromkeys(("user", "group"), "counting" if builtin else "off")
         self.files = set()
-        self.installed = {"quota", "xfsprogs"}
+        self.installed = {"quota"}
         self.supported, self.container, self.busy, self.mounted = True, None, False, True
         self.fails, self.commands, self.faults = {}, [], ""
-        self.cmdline = ""
-        self.grub = None
         self.tables = {"user": {0: [4, 0, 0, 2, 0, 0]}, "group": {0: [4, 0, 0, 2, 0, 0]}}
         self.graces = {sort: {"block": 604800, "inode": 604800} for sort in ("user", "group")}
         self.accounts = {"root": (0, "/root"), "ada": (1001, "/home/ada"), "games": (5, "/usr/games")}
         self.group_ids = {"root": 0, "maths": 2001}
-        monkeypatch.setattr(edit, "FSTAB", self.fstab)
-        monkeypatch.setattr(edit, "NOTES", directory / "notes")
-        monkeypatch.setattr(edit, "LOCK", directory / "lock")
+        monkeypatch.setattr(fstab, "FSTAB", self.fstab)
+        monkeypatch.setattr(fstab, "NOTES", directory / "notes")
+        monkeypatch.setattr(fstab, "LOCK", directory / "lock")
         monkeypatch.setattr(limits, "NOTES", directory / "notes" / "quota-limits.json")
-        monkeypatch.setattr(kernel, "GRUB", directory / "grub.d" / "99-plasma-quota.cfg")
-        monkeypatch.setattr(boot, "SYSTEMD", directory / "systemd")
+        monkeypatch.setattr(kernel, "SYSTEMD", directory / "systemd")
         (directory / "systemd").mkdir()
-        monkeypatch.setattr(kernel, "_CMDLINE", directory / "cmdline")
-        (directory / "cmdline").write_text("BOOT_IMAGE=/vmlinuz root=LABEL=root ro\n", encoding="utf-8")
         monkeypatch.setattr(plasma_quota, "_empty", lambda path: path not in self.files)
         monkeypatch.setattr(limits.pwd, "getpwall", self._passwd)
         monkeypatch.setattr(limits.pwd, "getpwnam", {}.__getitem__)
+        monkeypatch.setattr(limits.pwd, "getpwuid", {}.__getitem__)
+        for attribute in ("PASSWD", "GROUP"):
+            (directory / attribute).touch()
+            monkeypatch.setattr(plasma_accounts, attribute, str(directory / attribute))
         monkeypatch.setattr(limits.grp, "getgrnam", self._group)
         monkeypatch.setattr(limits.grp, "getgrall", lambda: [self._group(name) for name in self.group_ids])
-        self._which = lambda name, path=None: f"/usr/sbin/{name}" if self._has(name) else None
+        self._which = lambda name, path=None: f"/usr/sbin/{name}" if "quota" in self.installed else None
         monkeypatch.setattr(kernel.shutil, "which", self._which)
 
     def loader_modules(self):
@@ -79,14 +77,13 @@ class QuotaServer:
             for name, function in vars(module).items():
                 if callable(function) and getattr(function, "__module__", "") == module.__name__ and name[0] != "_":
                     functions[f"{module.__name__.rpartition('.')[2]}.{name}"] = function
-        functions["plasma_quota_edit.locked"] = edit.locked
         functions.update(
             {
-                "plasma_quota_fs.mounts": self.mounts,
+                "plasma_mounts.mounts": self.mounts,
                 "plasma_quota_fs.holder": lambda path: {**self.entry(), "looked_at": path},
                 "plasma_quota_fs.node": lambda mount: self.device,
-                "plasma_quota_fs.superblock": lambda path: {"journal": self.journal, "quota": self.builtin},
-                "plasma_quota_fs.identity": lambda path: {"UUID": "1-2", "LABEL": "root"},
+                "plasma_quota_fs.built_in": lambda path: self.builtin,
+                "plasma_quota_fs.identity": lambda path: {"uuid": "1-2", "label": "root"},
                 "plasma_quota_fs.state": lambda path: dict(self.state),
                 "plasma_quota_fs.grace": lambda path: {
                     sort: None if self.state[sort] == "off" else dict(times) for sort, times in self.graces.items()
@@ -127,14 +124,9 @@ class QuotaServer:
     def _group(self, name):
         return types.SimpleNamespace(gr_name=name, gr_gid=self.group_ids[name])
 
-    def _has(self, program):
-        package = {"xfs_quota": "xfsprogs", "update-grub": "grub"}.get(program, "quota")
-        return package in self.installed
-
     # What programs do.
 
     def run(self, command, **options):
-        assert options["python_shell"] is False
         assert all(isinstance(word, str) for word in command)
         self.commands.append(command)
         program = os.path.basename(command[0])
@@ -229,13 +221,11 @@ class QuotaServer:
 
     def _setquota(self, words, options):
         sort = "user" if "--user" in words else "group"
-        assert options["output_loglevel"] == "quiet"
         if "--edit-period" in words:
             block, inode = words[words.index("--edit-period") + 1 :][:2]
             self.graces[sort] = {"block": int(block), "inode": int(inode)}
             return ""
         assert "--batch" in words
-        assert options["stdin_raw_newlines"] is True
         for line in options["stdin"].splitlines():
             number, *new = (int(word) for word in line.split())
             row = self.tables[sort].setdefault(number, [0] * 6)

@@ -10,8 +10,8 @@ import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 import _modules.plasma_admins as plasma_admins
-import _modules.plasma_hub_api as api
-import _modules.tljh_config as tljh_config
+import plasma_hub_accounts as api
+import tljh_settings as tljh_config
 
 
 class Killed(BaseException):
@@ -79,11 +79,13 @@ def configure_loader_modules(server):
     return {
         plasma_admins: {
             "__salt__": {
-                "plasma_hub_api.administrators": create_autospec(api.administrators, side_effect=server.administrators),
-                "plasma_hub_api.set_admin": create_autospec(api.set_admin, side_effect=server.set_admin),
-                "tljh_config.compare": create_autospec(tljh_config.compare, side_effect=server.compare),
-                "tljh_config.pending": create_autospec(tljh_config.pending, side_effect=server.pending),
-                "tljh_config.apply": create_autospec(tljh_config.apply, side_effect=server.apply),
+                "plasma_hub_accounts.administrators": create_autospec(
+                    api.administrators, side_effect=server.administrators
+                ),
+                "plasma_hub_accounts.set_admin": create_autospec(api.set_admin, side_effect=server.set_admin),
+                "tljh_settings.compare": create_autospec(tljh_config.compare, side_effect=server.compare),
+                "tljh_settings.pending": create_autospec(tljh_config.pending, side_effect=server.pending),
+                "tljh_settings.apply": create_autospec(tljh_config.apply, side_effect=server.apply),
             }
         }
     }
@@ -164,7 +166,7 @@ def test_any_state_becomes_the_wanted_one(server):
 
 def test_somebody_who_stays_administrator_is_an_error(server, configure_loader_modules):
     functions = configure_loader_modules[plasma_admins]["__salt__"]
-    functions["plasma_hub_api.set_admin"].side_effect = lambda names, admin, prefix: ["ada", "eve"]
+    functions["plasma_hub_accounts.set_admin"].side_effect = lambda names, admin, prefix: ["ada", "eve"]
     server.file, server.role = ["ada"], {"ada", "eve"}
     with pytest.raises(CommandExecutionError, match="administrators are ada, eve and not ada: see journalctl"):
         plasma_admins.apply(["ada"])
@@ -172,7 +174,7 @@ def test_somebody_who_stays_administrator_is_an_error(server, configure_loader_m
 
 def test_when_the_hub_does_not_take_the_file_the_database_stays(server, configure_loader_modules):
     functions = configure_loader_modules[plasma_admins]["__salt__"]
-    functions["tljh_config.apply"].side_effect = CommandExecutionError("the previous configuration was restored.")
+    functions["tljh_settings.apply"].side_effect = CommandExecutionError("the previous configuration was restored.")
     server.file, server.role = ["eve"], {"eve"}
     with pytest.raises(CommandExecutionError, match="restored"):
         plasma_admins.apply(["ada"])

@@ -10,7 +10,7 @@ import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 import _modules.plasma_announce as plasma_announce
-import _modules.plasma_files as plasma_files
+import plasma_files
 
 
 @pytest.fixture

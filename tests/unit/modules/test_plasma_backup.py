@@ -7,9 +7,12 @@ import subprocess
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-import _modules.plasma_backup as backup
-import _modules.plasma_backup_timer as timer
+import _modules.plasma_backup as plasma_backup
+import plasma_backup_program as backup
+import plasma_hub_installed
+from tests.unit import needs_root
 from tests.unit.modules.backup_world import BackupWorld
+from tests.unit.modules.hub_prefix import HubPrefix
 
 
 @pytest.fixture
@@ -26,6 +29,7 @@ def make(world, **options):
     return backup.create(prefix=str(world.prefix), directory=str(world.place), home_path=str(world.home), **options)
 
 
+@needs_root
 def test_one_is_made_listed_verified_and_taken_out(world, tmp_path):
     done = make(world)
     assert (done["parts"], done["removed"]) == (["hub", "accounts", "environments"], [])
@@ -38,6 +42,7 @@ def test_one_is_made_listed_verified_and_taken_out(world, tmp_path):
     assert (tmp_path / "out" / "state" / "word").read_text() == "before"
 
 
+@needs_root
 def test_a_damaged_one_is_said(world, tmp_path):
     path = make(world)["path"]
     with open(path, "r+b") as file:
@@ -50,13 +55,22 @@ def test_a_damaged_one_is_said(world, tmp_path):
     assert [entry["path"] for entry in backup.list_(str(world.place), str(world.prefix))] == [path]
 
 
+def test_a_hub_below_another_prefix(tmp_path, monkeypatch):
+    """Applying the state tljh would be refused."""
+    hub = HubPrefix(tmp_path / "elsewhere").install()
+    monkeypatch.setattr(plasma_hub_installed, "_UNIT", tmp_path / "jupyterhub.service")
+    (tmp_path / "jupyterhub.service").write_text(f"[Service]\nWorkingDirectory={hub.root}/state\n")
+    with pytest.raises(CommandExecutionError, match=f"is in {hub.root}, and pillar says {tmp_path}/none"):
+        backup.create(prefix=str(tmp_path / "none"))
+
+
 def test_without_a_hub(tmp_path):
     with pytest.raises(CommandExecutionError, match="No hub with the Plasma plugin is installed in"):
         backup.create(prefix=str(tmp_path / "none"))
     with pytest.raises(SaltInvocationError, match="parts must name something"):
         backup.extract("/x", "/y", [])
     with pytest.raises(SaltInvocationError, match="what must name hub"):
-        backup.restore("/x", what=["everything"])
+        plasma_backup.restore("/x", what=["everything"])
 
 
 def test_an_error_of_the_program_is_one_sentence(world):
@@ -68,55 +82,17 @@ def test_an_error_of_the_program_is_one_sentence(world):
 # --- the timer -------------------------------------------------------------------------------------------------
 
 
-def options(world):
-    return {"directory_of_units": str(world.units), "prefix": str(world.prefix), "directory": str(world.place)}
-
-
-def test_a_timer_is_set_and_taken_away(world):
-    wanted = options(world)
-    new = {
-        "plasma-backup.service": {"old": None, "new": "written"},
-        "plasma-backup.timer": {"old": None, "new": "written"},
-    }
-    assert timer.compare("daily", keep=3, **wanted) == new
-    assert timer.schedule("daily", keep=3, **wanted) == new
-    assert ["enable", "plasma-backup.timer"] in world.calls
-    assert "OnCalendar=daily\n" in (world.units / "plasma-backup.timer").read_text()
-    service = (world.units / "plasma-backup.service").read_text()
-    assert '"--keep=3"' in service
-    assert f'"--directory={world.place}"' in service
-    world.shown["plasma-backup.timer"] = {"ActiveState": "active", "UnitFileState": "enabled"}
-    assert timer.schedule("daily", keep=3, **wanted) == {}
-    world.shown["plasma-backup.timer"]["ActiveState"] = "inactive"
-    assert timer.compare("daily", keep=3, **wanted) == {"timer": {"old": "inactive", "new": "active"}}
-    assert set(timer.compare("daily", keep=4, **wanted)) == {"plasma-backup.service"}
-    assert set(timer.schedule(None, **wanted)) == set(new)
-    assert ["disable", "--now", "plasma-backup.timer"] in world.calls
-    assert list(world.units.iterdir()) == []
-    assert timer.schedule(None, **wanted) == {}
-
-
+@needs_root
 def test_the_command_of_the_unit_is_the_one_that_works(world):
     """What systemd would run, with its quotes taken off as a shell does."""
-    timer.schedule("daily", homes=True, home_path=str(world.home), keep=2, **options(world))
-    text = (world.units / "plasma-backup.service").read_text()
-    line = next(line for line in text.splitlines() if line.startswith("ExecStart="))
+    options = {"prefix": str(world.prefix), "directory": str(world.place), "home_path": str(world.home)}
+    service = backup.timer("daily", homes=True, keep=2, **options).units["plasma-backup.service"]
+    line = next(line for line in service.splitlines() if line.startswith("ExecStart="))
+    assert '"--keep=2"' in line
     done = subprocess.run(["sh", "-c", line.removeprefix("ExecStart=")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     [made] = backup.list_(str(world.place), str(world.prefix))
     assert (made["reason"], made["parts"][-1]) == ("scheduled", "homes")
-
-
-def test_a_schedule_that_systemd_does_not_know(world):
-    world.failing.add("calendar")
-    with pytest.raises(CommandExecutionError, match="plasma.backup.schedule: 'sometimes' is not what systemd takes"):
-        timer.compare("sometimes", **options(world))
-
-
-def test_a_refusal_of_systemd_is_said(world):
-    world.failing.add("enable")
-    with pytest.raises(CommandExecutionError, match="systemctl enable plasma-backup.timer failed: it says no"):
-        timer.schedule("daily", **options(world))
 
 
 # --- health ----------------------------------------------------------------------------------------------------
@@ -130,6 +106,7 @@ def test_health_without_backups(world):
     assert set(health(world).values()) == {None}
 
 
+@needs_root
 def test_health_of_a_timer_that_works(world):
     path = make(world, reason="scheduled")["path"]
     world.shown["plasma-backup.timer"] = {

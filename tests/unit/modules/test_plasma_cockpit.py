@@ -9,10 +9,10 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 import _modules.plasma_cockpit as plasma_cockpit
-import _modules.plasma_cockpit_socket as cockpit_socket
-import _modules.plasma_files as plasma_files
-import _modules.plasma_hub_sockets as hub_sockets
-import _modules.tljh_config as tljh_config
+import plasma_cockpit_socket as cockpit_socket
+import plasma_files
+import plasma_listeners as hub_sockets
+import tljh_settings as tljh_config
 
 PACKAGES = ["cockpit-bridge", "cockpit-system", "cockpit-ws"]
 OPERATORS = "[WebService]\nLoginTitle = ours\n"
@@ -66,8 +66,8 @@ def configure_loader_modules(server):
     return {
         plasma_cockpit: {
             "__salt__": {
-                "tljh_config.show": create_autospec(tljh_config.show, side_effect=lambda prefix: server.config),
-                "tljh_config.apply": create_autospec(tljh_config.apply, side_effect=server.apply),
+                "tljh_settings.show": create_autospec(tljh_config.show, side_effect=lambda prefix: server.config),
+                "tljh_settings.apply": create_autospec(tljh_config.apply, side_effect=server.apply),
                 "plasma_files.write": plasma_files.write,
                 "pkg.list_pkgs": lambda: dict(server.packages),
                 "pkg.remove": server.remove,
@@ -77,7 +77,7 @@ def configure_loader_modules(server):
                 "plasma_cockpit_socket.put_back": create_autospec(
                     cockpit_socket.put_back, side_effect=lambda *state: server.put_back.append(state)
                 ),
-                "plasma_hub_sockets.listeners": create_autospec(
+                "plasma_listeners.listeners": create_autospec(
                     hub_sockets.listeners, side_effect=lambda address, port: server.listeners
                 ),
             }
@@ -205,10 +205,10 @@ def test_an_interrupted_preparation_still_knows_what_was_there(server, monkeypat
     operators()
     real = plasma_cockpit._write
 
-    def killed(path, text, mode):
+    def killed(path, text):
         if path == plasma_cockpit.CONF:
             raise KeyboardInterrupt
-        real(path, text, mode)
+        real(path, text)
 
     monkeypatch.setattr(plasma_cockpit, "_write", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -249,7 +249,7 @@ def test_health_finds_what_is_wrong_and_says_what_mends_it(server, configure_loa
     assert "not installed any more" in plasma_cockpit.health()["problem"]
     server.config["https"] = {}
     assert "HTTPS is off" in plasma_cockpit.health()["problem"]
-    functions["tljh_config.show"].side_effect = CommandExecutionError("no")
+    functions["tljh_settings.show"].side_effect = CommandExecutionError("no")
     assert plasma_cockpit.health()["problem"] is None
 
 

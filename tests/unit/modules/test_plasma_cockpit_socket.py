@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_cockpit_socket as cockpit_socket
+import plasma_cockpit_socket as cockpit_socket
 
 TABLE = """\
 Num       RefCount Protocol Flags    Type St Inode Path
@@ -27,7 +27,6 @@ class Systemd:
         self.fails = ""
 
     def run(self, argv, **options):
-        assert options["python_shell"] is False
         if argv[1] == "show":
             return {"retcode": 0, "stdout": "\n".join(f"{k}={v}" for k, v in self.properties.items()), "stderr": ""}
         self.told.append(argv[1:])

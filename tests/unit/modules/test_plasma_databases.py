@@ -9,6 +9,8 @@ import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 import _modules.plasma_databases as databases
+import plasma_run
+import plasma_systemd
 
 READY = {"ready": True, "seconds": 1, "version": "5", "problem": None, "journal": []}
 
@@ -38,7 +40,12 @@ def ready():
 @pytest.fixture
 def called(monkeypatch):
     commands = []
-    monkeypatch.setattr(databases, "_systemctl", lambda *arguments, **_: commands.append(" ".join(arguments)))
+
+    def run(*words, **_):
+        commands.append(" ".join(words))
+        return plasma_run.Result(0)
+
+    monkeypatch.setattr(plasma_systemd, "run", run)
     return commands
 
 
@@ -47,7 +54,7 @@ def configure_loader_modules(ready):
     salt = {
         "plasma_hub_containers.owned": lambda: [{"user": "ada"}, {"user": "ada"}, {"user": "bob"}],
         "plasma_hub_containers.remove": Mock(side_effect=lambda names: {name: [""] for name in names}),
-        "tljh_config.ready": ready,
+        "tljh_settings.ready": ready,
     }
     return {databases: {"__salt__": salt}}
 
@@ -88,7 +95,7 @@ def test_each_damage_of_each_database_is_seen_and_mended(server, called, name, w
     assert done["mended"]
     assert called == [
         "stop jupyterhub.service",
-        "reset-failed jupyterhub.service traefik.service",
+        "reset-failed traefik.service jupyterhub.service",
         "start jupyterhub.service",
     ]
     if before is not None:

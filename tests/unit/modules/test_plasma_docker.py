@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import http.server
 import json
 import shutil
@@ -13,10 +12,10 @@ from unittest.mock import create_autospec
 
 import pytest
 import salt.modules.cmdmod as cmdmod
-import salt.modules.systemd_service as systemd_service
 from salt.exceptions import CommandExecutionError
 
 import _modules.plasma_docker as plasma_docker
+import plasma_engine
 
 WANTED = {"log_driver": "journald", "live_restore": True}
 UNSET = {"log_driver": "json-file", "live_restore": False}
@@ -34,6 +33,8 @@ class Engine:
         What /etc/docker/daemon.json says; ``running`` is what the process works with.
     reloads, restarts, enables
         Whether systemctl's action has its effect.
+    limited
+        Whether systemd refuses to start it, as it was started too often.
     """
 
     def __init__(self, path):
@@ -42,6 +43,7 @@ class Engine:
         self.running = dict(WANTED)
         self.at_boot = True
         self.reloads = self.restarts = self.starts = self.enables = True
+        self.limited = False
         self.actions = []
         self.body = None
         self._server = None
@@ -86,10 +88,17 @@ class Engine:
 
     def systemctl(self, command, **options):
         """Stands for ``cmd.run_all`` of ``systemctl ACTION docker.service``."""
-        program, action, unit = command
-        assert (program, unit, options["python_shell"]) == ("systemctl", "docker.service", False)
+        if command[0] == "journalctl":
+            return {"retcode": 0, "stdout": "failed to load listeners\nexit code 1"}
+        program, action, unit = command[0], command[1], command[-1]
+        if action == "is-enabled":
+            return {"retcode": 0 if self.at_boot else 1}
+        assert (program, unit) == ("systemctl", "docker.service")
+        if action == "reset-failed":
+            self.limited = False
+            return {"retcode": 0, "stdout": "", "stderr": "", "pid": 1}
         self.actions.append(action)
-        done = getattr(self, f"{action}s")
+        done = getattr(self, f"{action}s") and not (self.limited and action in ("start", "restart"))
         if done and action == "enable":
             self.at_boot = True
         elif done and action == "reload":
@@ -103,7 +112,8 @@ class Engine:
 
 
 @pytest.fixture
-def engine(tmp_path):
+def engine(tmp_path, monkeypatch):
+    monkeypatch.setattr(plasma_engine, "SOCKET", str(tmp_path / "docker.sock"))
     engine = Engine(tmp_path / "docker.sock")
     engine.start()
     yield engine
@@ -113,20 +123,13 @@ def engine(tmp_path):
 @pytest.fixture
 def salt_functions(engine):
     return {
-        "service.enabled": create_autospec(systemd_service.enabled, side_effect=lambda name: engine.at_boot),
         "cmd.run_all": create_autospec(cmdmod.run_all, side_effect=engine.systemctl),
-        "cmd.run_stdout": create_autospec(cmdmod.run_stdout, return_value="failed to load listeners\nexit code 1"),
     }
 
 
 @pytest.fixture
 def configure_loader_modules(salt_functions, engine):
-    return {
-        plasma_docker: {
-            "__salt__": salt_functions,
-            "info": functools.partial(plasma_docker.info, path=str(engine.path)),
-        }
-    }
+    return {plasma_docker: {"__salt__": salt_functions}}
 
 
 def test_info(engine):
@@ -179,7 +182,7 @@ def test_engine(engine, tmp_path, monkeypatch, lists, installed, expected):
     engine.stop()
     for package, text in lists.items():
         (tmp_path / f"{package}.list").write_text(text, encoding="utf-8")
-    monkeypatch.setattr(plasma_docker, "_DPKG_LISTS", str(tmp_path))
+    monkeypatch.setattr(plasma_engine, "_DPKG_LISTS", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if installed else None)
     assert plasma_docker.engine() == expected
     assert plasma_docker.keeps_engine("docker-ce") is (expected not in (None, "docker-ce"))
@@ -264,6 +267,13 @@ def test_log_driver_alone(engine):
     assert engine.actions == ["restart"]
 
 
+def test_an_engine_that_was_started_too_often(engine):
+    """Three times in a minute, by hand or by applies."""
+    engine.running["log_driver"], engine.limited = "json-file", True
+    plasma_docker.ensure_running("journald", timeout=1)
+    assert engine.actions == ["restart"]
+
+
 def test_start(engine):
     engine.stop()
     engine.at_boot = False
@@ -280,9 +290,8 @@ def test_engine_that_does_not_come_up(engine, salt_functions):
     assert engine.actions == ["start", "restart"]
     assert "engine differ" in str(caught.value)
     assert str(caught.value).endswith("failed to load listeners\nexit code 1")
-    (command,), options = salt_functions["cmd.run_stdout"].call_args
-    assert command[:3] == ["journalctl", "--unit", "docker"]
-    assert options["python_shell"] is False
+    commands = [call.args[0] for call in salt_functions["cmd.run_all"].call_args_list]
+    assert "--unit=docker.service" in next(command for command in commands if command[0] == "journalctl")
 
 
 def test_engine_that_does_not_take_its_configuration(engine):

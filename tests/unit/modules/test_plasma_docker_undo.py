@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import pathlib
 
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_docker_undo as undo
-import _modules.plasma_files as plasma_files
+import plasma_docker_undo as undo
+import plasma_files
 
 OURS = {"live-restore": True, "log-driver": "journald"}
 
@@ -27,7 +28,9 @@ def files(tmp_path):
 
 
 def write(files, value):
-    undo._write(files["path"], value, 0o644)
+    path = pathlib.Path(files["path"])
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
 
 
 def read(files):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import grp
 import json
 import pwd
@@ -10,9 +11,9 @@ import sys
 
 import pytest
 
-import _modules.plasma_doors as plasma_doors
-import _modules.plasma_doors_files as plasma_doors_files
-import _modules.plasma_doors_rules as plasma_doors_rules
+import plasma_doors
+import plasma_doors_files
+import plasma_doors_rules
 from _pillar.plasma import schema
 from tests.support.paths import REPOSITORY
 
@@ -52,8 +53,6 @@ def tools(monkeypatch):
 
     monkeypatch.setattr(plasma_doors, "run", run)
     monkeypatch.setattr(plasma_doors.shutil, "which", lambda name, path: name)
-    for module in (plasma_doors_files, plasma_doors_rules):
-        monkeypatch.setattr(module, "__salt__", {"plasma_doors.run": run}, raising=False)
     answers["asked"] = asked
     return answers
 
@@ -308,7 +307,7 @@ def tables(tools, monkeypatch):
             command, *(made.save(command) if command[0] == "iptables-save" else (0, "", ""))
         )
 
-    monkeypatch.setattr(plasma_doors_rules, "__salt__", {"plasma_doors.run": run})
+    monkeypatch.setattr(plasma_doors, "run", run)
     return made
 
 
@@ -351,7 +350,7 @@ def test_a_bridge_that_is_the_way_out_is_left_alone(tmp_path, monkeypatch):
 
 def test_the_keeper_needs_nothing_but_its_files(tmp_path):
     """No Salt, no other module of the tree: with the system's own Python, as on a server."""
-    for source in (REPOSITORY / "salt/ssh/files/doors.py", *(REPOSITORY / "_modules").glob("plasma_doors*.py")):
+    for source in (REPOSITORY / "salt/ssh/files/doors.py", *(REPOSITORY / "_utils").glob("plasma_doors*.py")):
         (tmp_path / source.name).write_text(source.read_text())
     command = [sys.executable, "-I", "-S", str(tmp_path / "doors.py"), "nonsense"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -364,3 +363,10 @@ def test_the_keeper_needs_nothing_but_its_files(tmp_path):
 
 def test_the_groups_that_make_root_are_those_that_pillar_refuses():
     assert set(plasma_doors.ROOT_GROUPS) >= schema("names").ROOT_GROUPS
+    # Whose server no administrator opens: those, and whoever reads what others do.
+    text = (REPOSITORY / "plugin/src/tljh_plasma/privileged.py").read_text(encoding="utf-8")
+    node = next(
+        node for node in ast.parse(text).body if isinstance(node, ast.Assign) and node.targets[0].id == "GROUPS"
+    )
+    in_the_hub = {word.value for word in ast.walk(node) if isinstance(word, ast.Constant)}
+    assert in_the_hub >= set(plasma_doors.ROOT_GROUPS)

@@ -9,8 +9,8 @@ import threading
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_environment_api as api
-import _modules.plasma_hub_connection as hub_connection
+import plasma_environment_api as api
+import plasma_hub_connection as hub_connection
 from tests.unit.modules.stand_in_hub_api import TOKEN, functions_of_a_hub, make_prefix
 
 MARKER = "T0ken-of-nobody-else"
@@ -59,7 +59,7 @@ def service(functions):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.answers, server.asked = [], []
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    functions["tljh_config.show"].return_value = {"http": {"port": server.server_address[1]}}
+    functions["tljh_settings.show"].return_value = {"http": {"port": server.server_address[1]}}
     yield server
     server.shutdown()
     server.server_close()
@@ -79,7 +79,7 @@ def test_what_there_is_is_listed(service, prefix):
     ("base_url", "path"), [("/", "/services/"), ("/x/", "/x/services/"), ("x/y", "/x/y/services/")]
 )
 def test_the_base_url_is_part_of_the_address(service, prefix, functions, base_url, path):
-    functions["tljh_config.show"].return_value["base_url"] = base_url
+    functions["tljh_settings.show"].return_value["base_url"] = base_url
     service.answers = [(200, {"environments": []})]
     api.items(prefix)
     assert service.asked[0][1] == f"{path}plasma/api/environments"
@@ -174,7 +174,7 @@ def test_without_a_hub(prefix):
 
 
 def test_what_is_sent_is_in_no_error_and_no_log(prefix, functions, caplog):
-    functions["tljh_config.show"].return_value = {"http": {"port": 1}}
+    functions["tljh_settings.show"].return_value = {"http": {"port": 1}}
     with pytest.raises(CommandExecutionError, match="does not answer at") as caught:
         api.ask("POST", "environments", {"password": MARKER}, prefix=prefix)
     assert MARKER not in str(caught.value) + caplog.text

@@ -12,10 +12,9 @@ from unittest.mock import create_autospec
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_docker as docker
-import _modules.plasma_environment_image as image
-import _modules.plasma_files as files
-import _modules.plasma_users_seen as seen
+import plasma_engine
+import plasma_environment_image as image
+import plasma_files as files
 
 NAME = "registry.example.org/course:2026"
 CONFIG, MANIFEST = "c" * 64, "d" * 64
@@ -69,11 +68,11 @@ def engine():
 @pytest.fixture
 def configure_loader_modules(engine, monkeypatch):
     functions = {
-        "plasma_docker.connection": create_autospec(docker.connection, side_effect=engine.connection),
-        "plasma_users_seen.trouble": create_autospec(seen.trouble, return_value=None),
+        "plasma_engine.connection": create_autospec(plasma_engine.connection, side_effect=engine.connection),
+        "plasma_files.trouble": create_autospec(files.trouble, return_value=None),
         "plasma_files.check": files.check,
     }
-    return {image: {"__salt__": functions}, files: {"__salt__": functions}, seen: {}}
+    return {image: {"__salt__": functions}, files: {"__salt__": functions}}
 
 
 @pytest.fixture
@@ -164,10 +163,10 @@ def test_a_file_that_others_may_have_put_there_is_not_read(archive, tmp_path, en
 
 def test_a_directory_that_others_can_write_to_is_trouble(archive):
     path = archive()
-    image.__salt__["plasma_users_seen.trouble"].return_value = "/srv can be written by others than root (mode 0777)"
+    image.__salt__["plasma_files.trouble"].return_value = "/srv can be written by others than root (mode 0777)"
     with pytest.raises(CommandExecutionError, match="is not read: /srv can be written by others"):
         image.archive_ids(path, NAME)
-    image.__salt__["plasma_users_seen.trouble"].assert_called_with(os.path.dirname(path))
+    image.__salt__["plasma_files.trouble"].assert_called_with(os.path.dirname(path))
 
 
 def test_an_image_is_loaded(archive, engine):

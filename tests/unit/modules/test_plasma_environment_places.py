@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_environment_plan as plan
-import _modules.plasma_environment_run as run
+import plasma_environment_plan as plan
+import plasma_environment_run as run
 from tests.unit.modules.stand_in_environments import StandInEnvironments, both, entry, functions_with, item
 
 TOKEN = "T0ken-of-nobody-else"

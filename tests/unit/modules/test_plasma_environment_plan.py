@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import _modules.plasma_environment_plan as plan
+import plasma_environment_plan as plan
 from _pillar.plasma import schema
 from tests.unit.modules.stand_in_environments import item
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextvars
 import logging
 
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-import _modules.plasma_environment_plan as plan
-import _modules.plasma_environment_run as run
+import plasma_environment_plan as plan
+import plasma_environment_run as run
 from tests.unit.modules.stand_in_environments import (
     COMMIT,
     OTHER,
@@ -335,12 +334,3 @@ def test_what_is_no_list_of_entries_is_refused(service, environments):
     for function in (run.compare, run.apply):
         with pytest.raises(SaltInvocationError, match=r"entries of plasma\.environments"):
             function(environments)
-
-
-def test_threads_have_the_context_that_salts_loader_looks_at(service, functions):
-    """Salt 3008 keeps there which loader runs; without it ``__salt__`` is empty in a thread."""
-    context = contextvars.ContextVar("loader")
-    context.set("a loader")
-    functions["plasma_git.commit"].side_effect = lambda *args, **options: context.get(None) and COMMIT
-    assert run.apply([entry("r")])["problems"] == {}
-    assert service.listed["r:v1"]["commit"] == COMMIT

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-import _modules.plasma_files as plasma_files
+import plasma_files
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 import requests
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_git as git
+import plasma_git as git
 from tests.support.git_repository import make_repository, serve, serve_private
 
 PASSWORD = """pa"s's $word` \\n%s"""
@@ -259,6 +259,26 @@ def test_a_key_is_in_a_file_for_this_one_call(ssh):
     assert "Marker" not in str([found["arguments"], found["parent"], found["environment"]])
     assert "StrictHostKeyChecking=yes" in found["arguments"]
     assert not [path for path in found["files"] if pathlib.Path(path).exists()]
+
+
+@pytest.mark.parametrize(
+    ("repository", "meant"),
+    [
+        ("git@127.0.0.1:2026/a/b.git", "ssh://git@127.0.0.1:2026/a/b.git"),
+        ("git@[::1]:2222/b.git", "ssh://git@[::1]:2222/b.git"),
+        ("git@127.0.0.1:99999/b.git", None),
+        ("git@127.0.0.1:2026-autumn/b.git", None),
+        ("git@127.0.0.1:a/2026/b.git", None),
+        ("ssh://git@127.0.0.1:2026/b.git", None),
+    ],
+)
+@pytest.mark.parametrize("then", ["sys.exit(255)", "time.sleep(60)"], ids=["refused", "silent"])
+def test_a_port_that_git_takes_for_a_folder_is_told(ssh, repository, meant, then):
+    ssh(then)
+    with pytest.raises(CommandExecutionError) as caught:
+        git.commit(repository, deploy_key=KEY, known_hosts="HOST", timeout=1)
+    hint = f" is a folder in {repository}: with that port it is {meant}."
+    assert str(caught.value).endswith(hint) if meant else "is a folder" not in str(caught.value)
 
 
 def test_git_sees_nothing_of_this_process(ssh, monkeypatch):

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from salt.exceptions import CommandExecutionError
 
 import _modules.plasma_groups as groups
-import _modules.plasma_users_edit as edit
-import _modules.plasma_users_files as files
+import plasma_groups_plan
+import plasma_users_tables as tables
+import plasma_users_write as write
 from tests.unit.modules.accounts_world import World
 from tests.unit.modules.stand_in_accounts import GROUP, GSHADOW, StandInServer
 
@@ -62,7 +63,7 @@ def test_a_group_goes_with_its_members_left_alone(server):
 def test_a_killed_run_is_finished_by_the_next(server, monkeypatch, number, absent):
     if absent:
         groups.apply([{"name": "biology"}], root=server.root)
-    real, calls = edit._swap, []
+    real, calls = write._swap, []
 
     def killed(*args):
         calls.append(args)
@@ -71,7 +72,7 @@ def test_a_killed_run_is_finished_by_the_next(server, monkeypatch, number, absen
         return real(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(edit, "_swap", killed)
+        patched.setattr(write, "_swap", killed)
         with pytest.raises(KeyboardInterrupt):
             groups.apply([{"name": "biology", "absent": absent}], root=server.root)
     apply(server, {"name": "biology", "absent": absent})
@@ -137,12 +138,12 @@ def test_the_plan_leads_to_what_is_wanted(wanted, there):
         world.add("group", f"{name}:x:{gid}:ubuntu")
         world.add("gshadow", f"{name}:!::ubuntu")
     current = world.current()
-    planned = groups.plan(current, wanted)
+    planned = plasma_groups_plan.plan(current, wanted)
     if planned["problems"]:
         return
     for kind, edits in planned["edits"].items():
-        current[kind] = files.edited(current[kind], edits)
-    again = groups.plan(current, wanted)
+        current[kind] = tables.edited(current[kind], edits)
+    again = plasma_groups_plan.plan(current, wanted)
     assert (again["problems"], again["edits"], again["changes"]) == ([], {}, {})
     rows = current["group"]["rows"]
     for group in wanted:
@@ -183,16 +184,28 @@ def test_groups_of_other_sources():
     world = World()
     world.elsewhere.update(group={"ldap"}, gid={1001, 1002, 1500})
     world.sources = {key: found.__contains__ for key, found in world.elsewhere.items()}
-    assert "group ldap: is a group of another source" in groups.plan(world.current(), [{"name": "ldap"}])["problems"][0]
-    found = groups.plan(world.current(), [{"name": "a", "gid": 1500}])["problems"]
+    assert (
+        "group ldap: is a group of another source"
+        in plasma_groups_plan.plan(world.current(), [{"name": "ldap"}])["problems"][0]
+    )
+    found = plasma_groups_plan.plan(world.current(), [{"name": "a", "gid": 1500}])["problems"]
     assert found == ["group a: gid 1500 is that of a group of another source (LDAP or the like)"]
-    assert groups.plan(world.current(), [{"name": "a"}])["changes"]["a"]["new"] == {"gid": 1003}
+    assert plasma_groups_plan.plan(world.current(), [{"name": "a"}])["changes"]["a"]["new"] == {"gid": 1003}
 
 
 def test_a_full_disk_is_told(server, monkeypatch):
     def change(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(edit, "change", change)
+    monkeypatch.setattr(write, "change", change)
     with pytest.raises(CommandExecutionError, match="^No space left on device: see to that, and apply again.$"):
         groups.apply([{"name": "maths"}], root=server.root)
+
+
+def test_names_are_asked_of_every_source(monkeypatch):
+    def getgrnam(name):
+        if name != "students of maths":
+            raise KeyError(name)
+
+    monkeypatch.setattr(groups.grp, "getgrnam", getgrnam)
+    assert groups.unknown(["biolgy", "students of maths", "x"]) == ["biolgy", "x"]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 
-import _modules.plasma_https_acme as acme
+import plasma_https_acme as acme
+import plasma_run
 
 ERROR = (
     "\x1b[90m2026-11-25T08:00:00Z\x1b[0m \x1b[31mERR\x1b[0m "
@@ -28,9 +27,9 @@ def journal(monkeypatch):
 
     def run(command, **_options):
         told["commands"].append(command)
-        return subprocess.CompletedProcess(command, 0, stdout=told["text"], stderr="")
+        return plasma_run.Result(0, told["text"])
 
-    monkeypatch.setattr(acme.subprocess, "run", run)
+    monkeypatch.setattr(plasma_run, "run", run)
     return told
 
 
@@ -45,7 +44,7 @@ def store(tmp_path):
 
 def test_the_last_error_is_one_plain_line(journal):
     journal["text"] = f'INF Server started\n{ERROR}ERR ACME of before error="older"\n'
-    found = acme.last_error(since="2026-11-25T08:00:00+00:00")
+    found = acme.last_error(since=1795593600.5)
     assert found.startswith("unable to generate a certificate for the domains [hub.example.org]")
     assert found.endswith("acme: error: 403 :: urn:ietf:params:acme:error:unauthorized :: Cannot negotiate")
     assert "\n" not in found
@@ -67,7 +66,7 @@ def test_an_account_is_put_aside_and_brought_back(store, tmp_path):
     with open(copy, encoding="utf-8") as file:
         assert file.read() == '{"letsencrypt": {}}'
     assert [path.stat().st_mode & 0o777 for path in place.iterdir()] == [0o600]
-    assert acme.bring_back(copy, tmp_path) is True
+    acme.bring_back(copy, tmp_path)
     assert store.read_text(encoding="utf-8") == '{"letsencrypt": {}}'
 
 
@@ -76,5 +75,5 @@ def test_an_empty_or_missing_store_needs_no_copy(store, tmp_path):
     assert acme.put_aside(tmp_path, tmp_path / "backups") is None
     store.unlink()
     assert acme.put_aside(tmp_path, tmp_path / "backups") is None
-    assert acme.bring_back(None, tmp_path) is False
+    acme.bring_back(None, tmp_path)
     assert not (tmp_path / "backups").exists()

@@ -10,7 +10,7 @@ import threading
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_https_certificates as certificates
+import plasma_https_certificates as certificates
 from tests.support.acme import make_certificate
 
 NAMES = ["hub.example.org", "www.example.org"]
@@ -99,7 +99,7 @@ def test_a_chain_of_another_authority_is_out_of_order(pairs, tmp_path):
 def test_a_key_that_is_none(pairs, tmp_path):
     (tmp_path / "hub.key").write_text("nothing\n", encoding="utf-8")
     found = certificates.pair_problem(
-        str(tmp_path / "hub.key"), str(pairs / "good.pem"), shown_key="plasma.https.tls.key"
+        str(tmp_path / "hub.key"), str(pairs / "good.pem"), key_name="plasma.https.tls.key"
     )
     assert found.startswith("plasma.https.tls.key: it is no private key in PEM format, or it has a passphrase")
 

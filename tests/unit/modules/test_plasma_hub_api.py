@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextvars
 from unittest.mock import create_autospec
 
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-import _modules.plasma_hub_api as api
-import _modules.plasma_hub_connection as connection
-import _modules.plasma_hub_containers as containers
-import _modules.tljh_config as tljh_config
+import plasma_hub_accounts as api
+import plasma_hub_connection as connection
+import plasma_hub_containers as containers
+import tljh_settings as tljh_config
 from tests.unit.modules.stand_in_hub_api import StandInHubApi, functions_of_a_hub, make_prefix
 
 
@@ -19,8 +18,8 @@ from tests.unit.modules.stand_in_hub_api import StandInHubApi, functions_of_a_hu
 def functions():
     return {
         **functions_of_a_hub(),
-        "tljh_config.get": create_autospec(tljh_config.get, return_value=None),
-        "tljh_config.update": create_autospec(tljh_config.update),
+        "tljh_settings.get": create_autospec(tljh_config.get, return_value=None),
+        "tljh_settings.update": create_autospec(tljh_config.update),
         "plasma_hub_containers.remove": create_autospec(containers.remove, return_value={}),
     }
 
@@ -40,7 +39,7 @@ def prefix(tmp_path):
 @pytest.fixture
 def hub(prefix, functions):
     started = StandInHubApi()
-    functions["tljh_config.show"].return_value = {"http": {"address": "127.0.0.1", "port": started.port}}
+    functions["tljh_settings.show"].return_value = {"http": {"address": "127.0.0.1", "port": started.port}}
     yield started
     started.close()
 
@@ -105,7 +104,7 @@ def test_servers_are_stopped_and_waited_for_before_anybody_is_deleted(hub, prefi
 
 def test_nobody_is_deleted_when_one_server_does_not_stop(hub, prefix, functions):
     hub.people = {"anna": person(**{"": None}), "ben": person(**{"": 0}), "cleo": person()}
-    with pytest.raises(CommandExecutionError, match="server of anna does not stop within 0 seconds, so nobody was"):
+    with pytest.raises(CommandExecutionError, match="server of anna does not stop within 0 seconds, so nothing was"):
         api.forget(["anna", "ben", "cleo"], prefix, timeout=0.2)
     assert set(hub.people) == {"anna", "ben", "cleo"}
     functions["plasma_hub_containers.remove"].assert_not_called()
@@ -184,7 +183,7 @@ def test_who_starts_again_and_again_is_not_waited_for_without_end(hub, prefix, f
         return real(method, target, body, headers)
 
     hub.handle = handle
-    with pytest.raises(CommandExecutionError, match="of anna are started again and again, so nobody was"):
+    with pytest.raises(CommandExecutionError, match="of anna are started again and again, so nothing was"):
         api.forget(["anna", "ben"], prefix)
     assert set(hub.people) == {"anna", "ben"}
     functions["plasma_hub_containers.remove"].assert_not_called()
@@ -231,11 +230,48 @@ def test_a_start_is_broken_off_at_its_container_which_is_looked_for_again(hub, p
 def test_rights_go_first_in_the_file_and_at_the_hub(hub, prefix, functions):
     """Whoever gets the name next is no administrator, also after a restart, also when all ends in the middle."""
     hub.people = {"anna": person(admin=True, **{"": None}), "ada": person(admin=True)}
-    functions["tljh_config.get"].return_value = ["ada", "anna", 20231234]
+    functions["tljh_settings.get"].return_value = ["ada", "anna", 20231234]
     with pytest.raises(CommandExecutionError):
         api.forget(["anna"], prefix, timeout=0)
-    functions["tljh_config.update"].assert_called_once_with({"users.admin": ["ada", 20231234]}, prefix=prefix)
+    functions["tljh_settings.update"].assert_called_once_with({"users.admin": ["ada", 20231234]}, prefix=prefix)
     assert not hub.people["anna"]["admin"]
+
+
+def move(old, new, **keys):
+    return {"old": old, "new": new, "group": True, "hub": True, **keys}
+
+
+def test_people_get_other_names(hub, prefix, functions):
+    hub.people = {"anna": person(admin=True, **{"": 1, "lab": 0}), "ada": person()}
+    functions["tljh_settings.get"].side_effect = lambda key, prefix: {"users.admin": ["ada", "anna"]}.get(key)
+    moves = [move("anna", "hanna"), move("never-there", "other", hub=False)]
+    assert api.rename(moves, prefix) == ["hanna"]
+    assert hub.people == {"hanna": person(admin=True), "ada": person()}
+    functions["tljh_settings.update"].assert_called_once_with({"users.admin": ["ada", "hanna"]}, prefix=prefix)
+    functions["plasma_hub_containers.remove"].assert_called_with(["anna", "never-there"], timeout=60)
+    # A run that was killed after it.
+    assert api.rename(moves, prefix) == []
+    assert "hanna" in hub.people
+
+
+def test_environments_of_somebodys_own_group_follow_without_the_person(hub, prefix, functions):
+    """Who was never at the hub, and whom it renamed before the rest failed."""
+    hub.people = {"hanna": person()}
+    moves = [move("anna", "hanna"), move("never-there", "other", hub=False), move("kim", "tim", group=False)]
+    hub.asked.clear()
+    assert api.rename(moves, prefix) == []
+    assert [asked[-1] for asked in hub.asked if asked[0] == "PATCH"] == [
+        {"old": "anna", "new": "hanna", "group": True},
+        {"old": "never-there", "new": "other", "group": True},
+    ]
+    assert set(hub.people) == {"hanna"}
+
+
+def test_what_the_hub_has_of_somebody_who_is_gone_is_nobody_elses(hub, prefix, functions):
+    """Accounts deleted by hand: whoever gets their name must not get their rights."""
+    hub.people = {"anna": person(), "hanna": person(admin=True, **{"": 0}), "other": person(admin=True)}
+    api.rename([move("anna", "hanna"), move("never-there", "other", hub=False)], prefix)
+    assert hub.people == {"hanna": person()}
 
 
 def test_containers_that_are_left_are_removed_and_told(hub, prefix, functions):
@@ -299,10 +335,3 @@ def test_a_thousand_people_leave_at_once(hub, prefix):
     done = api.forget(list(hub.people), prefix)
     assert (len(done["stopped"]), len(done["forgotten"])) == (40, 1000)
     assert hub.people == {}
-
-
-def test_threads_have_the_context_of_the_caller():
-    """Salt's __salt__ is nothing outside of it."""
-    context = contextvars.ContextVar("context")
-    context.set("a loader")
-    assert api._each(["anna", "ben"], lambda name: context.get(None)) == {"anna": "a loader", "ben": "a loader"}

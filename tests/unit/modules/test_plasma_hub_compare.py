@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-import _modules.plasma_hub as plasma_hub
+import plasma_hub_installed as plasma_hub
 from tests.unit.modules.hub_prefix import LOCK, LOCKED, PLUGIN, HubPrefix
 
 

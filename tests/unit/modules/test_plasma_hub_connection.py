@@ -11,11 +11,12 @@ import sys
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_hub_connection as connection
-import _modules.plasma_hub_sockets as sockets
+import plasma_hub_connection as connection
+import plasma_listeners as sockets
 from tests.unit.modules.stand_in_hub_api import TOKEN, StandInHubApi, functions_of_a_hub, make_prefix
 
 PATH = "plasma/administrators"
+LISTENERS, PEER = sockets.listeners, sockets.peer
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def prefix(tmp_path):
 @pytest.fixture
 def hub(prefix, functions):
     started = StandInHubApi()
-    functions["tljh_config.show"].return_value = {"http": {"address": "127.0.0.1", "port": started.port}}
+    functions["tljh_settings.show"].return_value = {"http": {"address": "127.0.0.1", "port": started.port}}
     yield started
     started.close()
 
@@ -48,14 +49,14 @@ def ask(prefix):
 @pytest.mark.parametrize("base_url", ["/", "", None, "/x", "/x/", "x/y/"])
 def test_the_base_url_is_part_of_the_address(hub, prefix, functions, base_url):
     hub.base = {"/x": "/x/hub/api/", "/x/": "/x/hub/api/", "x/y/": "/x/y/hub/api/"}.get(base_url, "/hub/api/")
-    functions["tljh_config.show"].return_value["base_url"] = base_url
+    functions["tljh_settings.show"].return_value["base_url"] = base_url
     assert ask(prefix) == {"administrators": []}
 
 
 def test_a_hub_that_does_not_answer_is_an_error(prefix, functions):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        functions["tljh_config.show"].return_value = {"http": {"port": probe.getsockname()[1]}}
+        functions["tljh_settings.show"].return_value = {"http": {"port": probe.getsockname()[1]}}
     with pytest.raises(CommandExecutionError, match="The hub does not answer at 127.0.0.1:.*Connection refused"):
         ask(prefix)
 
@@ -63,7 +64,7 @@ def test_a_hub_that_does_not_answer_is_an_error(prefix, functions):
 def test_a_server_that_accepts_and_says_nothing_is_not_waited_for_without_end(prefix, functions, monkeypatch):
     monkeypatch.setattr(connection, "ANSWER", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        functions["tljh_config.show"].return_value = {"http": {"port": silent.getsockname()[1]}}
+        functions["tljh_settings.show"].return_value = {"http": {"port": silent.getsockname()[1]}}
         with pytest.raises(CommandExecutionError, match=r"does not answer .*timed out"):
             ask(prefix)
 
@@ -124,7 +125,7 @@ def test_somebody_elses_program_on_the_port_is_sent_nothing(prefix, functions, a
     process = subprocess.Popen([sys.executable, "-c", LISTENER, address], stdout=subprocess.PIPE, text=True)
     try:
         port = int(process.stdout.readline())
-        functions["tljh_config.show"].return_value = {"http": {"port": port}}
+        functions["tljh_settings.show"].return_value = {"http": {"port": port}}
         with pytest.raises(CommandExecutionError, match=f"Port {port} of 127.0.0.1 .*belongs to uid 12345"):
             ask(prefix)
     finally:
@@ -164,14 +165,14 @@ def test_somebody_who_takes_the_connection_between_two_looks_is_sent_nothing(
     root = []
     try:
         port = int(process.stdout.readline())
-        functions["tljh_config.show"].return_value = {"http": {"address": asked, "port": port}}
+        functions["tljh_settings.show"].return_value = {"http": {"address": asked, "port": port}}
 
         def taken():
             if process.stdout.readline() == "taken\n" and after == "root listens":
                 root.append(socket.create_server((asked, port), family=getattr(socket, family)))
 
         def listeners(*place):
-            found = sockets.listeners(*place)
+            found = LISTENERS(*place)
             if not looks:
                 process.stdin.write("go\n")
                 process.stdin.flush()
@@ -179,16 +180,16 @@ def test_somebody_who_takes_the_connection_between_two_looks_is_sent_nothing(
             elif len(looks) == 1 and not root:
                 taken()
             looks.append(found)
-            return sockets.listeners(*place) if len(looks) == 2 else found
+            return LISTENERS(*place) if len(looks) == 2 else found
 
         def peer(*ends):
             if len(looks) == 1:
                 taken()
                 looks.append(None)
-            return sockets.peer(*ends)
+            return PEER(*ends)
 
         looks = []
-        functions.update({"plasma_hub_sockets.listeners": listeners, "plasma_hub_sockets.peer": peer})
+        functions.update({"plasma_listeners.listeners": listeners, "plasma_listeners.peer": peer})
         with pytest.raises(CommandExecutionError, match=f"Port {port} of {asked} .*belongs to uid 12345"):
             ask(prefix)
         assert looks[0] == []
@@ -204,7 +205,7 @@ def test_somebody_who_takes_the_connection_between_two_looks_is_sent_nothing(
 
 def test_a_program_that_took_the_connection_and_listens_no_more_is_sent_nothing(hub, prefix, functions, monkeypatch):
     monkeypatch.setattr(connection, "ANSWER", 0.2)
-    functions["plasma_hub_sockets.listeners"] = lambda address, port: []
+    functions["plasma_listeners.listeners"] = lambda address, port: []
     with pytest.raises(CommandExecutionError, match=r"does not answer .*timed out"):
         ask(prefix)
     assert hub.asked == []

@@ -12,8 +12,8 @@ from unittest.mock import create_autospec
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-import _modules.plasma_docker as plasma_docker
-import _modules.plasma_hub_containers as containers
+import plasma_engine
+import plasma_hub_containers as containers
 
 
 class StandInEngine:
@@ -68,13 +68,13 @@ class StandInEngine:
 
 @pytest.fixture
 def installed():
-    return create_autospec(plasma_docker.engine, return_value="docker-ce")
+    return create_autospec(plasma_engine.engine, return_value="docker-ce")
 
 
 @pytest.fixture
 def configure_loader_modules(installed, monkeypatch):
     monkeypatch.setattr(containers, "POLL", 0.01)
-    functions = {"plasma_docker.engine": installed, "plasma_docker.connection": plasma_docker.connection}
+    functions = {"plasma_engine.engine": installed, "plasma_engine.connection": plasma_engine.connection}
     return {containers: {"__salt__": functions}}
 
 

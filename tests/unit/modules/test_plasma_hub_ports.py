@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -10,9 +9,10 @@ import sys
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_hub_connection as connection
-import _modules.plasma_hub_ports as ports
-import _modules.plasma_hub_sockets as sockets
+import plasma_hub_connection as connection
+import plasma_hub_ports as ports
+import plasma_listeners as sockets
+from tests.unit import needs_root
 from tests.unit.modules.stand_in_hub_api import TOKEN, StandInHubApi, functions_of_a_hub, make_prefix
 
 # As the package toml writes it, in an order of its own.
@@ -63,6 +63,7 @@ while True:
     taken = server.accept()[0]
     print(repr(taken.recv(65536)), flush=True)
 """
+CHECK = ports.check
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def thief():
 def api(prefix, functions):
     """The proxy, as far as whoever asks can see."""
     started = StandInHubApi()
-    functions["tljh_config.show"].return_value = {"http": {"address": "127.0.0.1", "port": started.port}}
+    functions["tljh_settings.show"].return_value = {"http": {"address": "127.0.0.1", "port": started.port}}
     yield started
     started.close()
 
@@ -118,7 +119,7 @@ def test_where_the_proxy_leads(prefix):
     assert ports.backends(prefix) == {}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
+@needs_root
 @pytest.mark.parametrize("whose", ["hub", "service"])
 def test_a_listener_behind_the_proxy_that_is_not_roots_gets_no_token(prefix, api, functions, thief, whose):
     """The proxy is root's; what it leads to is not."""
@@ -129,7 +130,7 @@ def test_a_listener_behind_the_proxy_that_is_not_roots_gets_no_token(prefix, api
     functions["plasma_hub_ports.check"] = lambda prefix: None
     assert ask(prefix) == 200
     assert api.tokens.pop() == f"token {TOKEN}"
-    functions["plasma_hub_ports.check"] = ports.check
+    functions["plasma_hub_ports.check"] = CHECK
     named = "the hub" if whose == "hub" else "the service plasma"
     with pytest.raises(CommandExecutionError, match=f"Port {port} .* {named} but belongs to uid 12345, so nothing"):
         ask(prefix)
@@ -192,7 +193,7 @@ def test_a_port_that_is_still_the_one_of_an_older_release(prefix):
     assert "port 8099, of the proxy's API" in ports.health(prefix)["problem"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
+@needs_root
 def test_somebody_on_the_hubs_port(prefix, functions, thief):
     lead(prefix, f"http://127.0.0.1:{thief[0]}")
     problem = ports.health(prefix)["problem"]

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-import _modules.plasma_hub_secrets as secrets
+import plasma_hub_secrets as secrets
+from tests.unit import needs_root
 
 SECRETS = ("plasma-operator.token", "traefik-api.secret", "jupyterhub_cookie_secret")
 
@@ -61,6 +62,7 @@ def test_nothing_is_lost(server):
     assert secrets.health(server.state.parent) == {"problem": None}
 
 
+@needs_root
 @pytest.mark.parametrize("name", SECRETS)
 @pytest.mark.parametrize("way", ["gone", "empty", "cut off", "garbage", "readable", "link", "directory", "another's"])
 def test_a_secret(server, name, way):

@@ -12,11 +12,10 @@ import pytest
 import yaml
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_docker as docker
-import _modules.plasma_environment_image as environment_image
-import _modules.plasma_files as files
 import _modules.plasma_migration as migration
-import _modules.plasma_users_seen as seen
+import plasma_engine
+import plasma_environment_image as environment_image
+import plasma_files as files
 from tests.unit.pillar.conftest import load_external_pillar
 
 # As SQLAlchemy makes it of tljh_plasma.Permissions, release 0.7.
@@ -81,8 +80,8 @@ def engine():
 @pytest.fixture
 def configure_loader_modules(engine):
     functions = {
-        "plasma_docker.connection": create_autospec(docker.connection, side_effect=engine.connection),
-        "plasma_users_seen.trouble": create_autospec(seen.trouble, return_value=None),
+        "plasma_engine.connection": create_autospec(plasma_engine.connection, side_effect=engine.connection),
+        "plasma_files.trouble": create_autospec(files.trouble, return_value=None),
         "plasma_files.check": files.check,
         "plasma_environment_image.inspect": environment_image.inspect,
     }
@@ -202,7 +201,7 @@ def test_a_link_is_not_followed(table):
 
 
 def test_a_directory_of_somebody_else_is_not_looked_into(configure_loader_modules, table):
-    trouble = configure_loader_modules[migration]["__salt__"]["plasma_users_seen.trouble"]
+    trouble = configure_loader_modules[migration]["__salt__"]["plasma_files.trouble"]
     trouble.return_value = "/home/anna belongs to uid 1001 and not to root"
     with pytest.raises(CommandExecutionError, match="is not read: /home/anna belongs to uid 1001"):
         migration.permissions(str(table))

@@ -5,16 +5,22 @@ from __future__ import annotations
 import functools
 import os
 import pathlib
+import platform
 import socket
 import subprocess
 import sys
 import types
 
 import pytest
-from salt.exceptions import SaltInvocationError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-import _modules.plasma_hub as plasma_hub
 import _modules.plasma_preflight as plasma_preflight
+import plasma_docker_daemon
+import plasma_hub_installed as plasma_hub
+import plasma_listeners
+import plasma_mounts
+import plasma_users_observe as observe
+import tljh_settings
 from tests.support.paths import REPOSITORY
 from tests.unit.modules.hub_prefix import HubPrefix
 
@@ -32,9 +38,14 @@ SYSTEMS = {
 }
 
 
+READ_MOUNTS = plasma_mounts.mounts
+# A port that nobody listens on.
+FREE = {"address": None, "port": 9}
+
+
 @pytest.fixture
 def configure_loader_modules():
-    functions = {"plasma_hub.provider": plasma_hub.provider, "plasma_hub_ports.anybodys": lambda: 1024}
+    functions = {"plasma_hub_installed.provider": plasma_hub.provider, "plasma_hub_ports.anybodys": lambda: 1024}
     return {plasma_preflight: {"__salt__": functions}}
 
 
@@ -45,20 +56,19 @@ def system(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "uname", lambda: types.SimpleNamespace(machine="x86_64"))
     real_isdir = os.path.isdir
     monkeypatch.setattr(os.path, "isdir", lambda path: path == "/run/systemd/system" or real_isdir(path))
-    path = tmp_path / "os-release"
 
     def become(name):
-        path.write_text(SYSTEMS[name], encoding="utf-8")
+        release = dict(line.split("=", 1) for line in SYSTEMS[name].replace('"', "").splitlines())
+        monkeypatch.setattr(platform, "freedesktop_os_release", lambda: release)
         return tmp_path / "prefix"
 
     become("debian-12")
-    monkeypatch.setattr(plasma_preflight, "os_release", functools.partial(plasma_preflight.os_release, path))
     return become
 
 
 def _problems(prefix, provider="pypi", **arguments):
     return plasma_preflight.problems(
-        provider, **{"prefix": str(prefix), "min_disk": "0K", "min_memory": "0K", "ports": (), **arguments}
+        provider, **{"prefix": str(prefix), "min_disk": "0K", "min_memory": "0K", "http": FREE, **arguments}
     )
 
 
@@ -87,20 +97,6 @@ def test_size_to_bytes_refuses(size):
         plasma_preflight.size_to_bytes(size)
 
 
-def test_os_release(tmp_path):
-    path = tmp_path / "os-release"
-    path.write_text(
-        '# comment\n\nID=ubuntu\nVERSION_ID="24.04"\nNAME=\'Ubuntu\'\nHOME_URL="https://example.org/?a=b"\nnonsense\n',
-        encoding="utf-8",
-    )
-    assert plasma_preflight.os_release(path) == {
-        "ID": "ubuntu",
-        "VERSION_ID": "24.04",
-        "NAME": "Ubuntu",
-        "HOME_URL": "https://example.org/?a=b",
-    }
-
-
 @pytest.fixture(params=[(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")], ids=["IPv4", "IPv6"])
 def listening_port(request):
     """A port this process listens on."""
@@ -115,15 +111,15 @@ def listening_port(request):
 
 
 def test_listeners_finds_this_process(listening_port):
-    assert [process["pid"] for process in plasma_preflight.listeners(listening_port)] == [os.getpid()]
-    assert plasma_preflight.listeners(listening_port)[0]["name"] == pathlib.Path("/proc/self/comm").read_text().strip()
+    assert [process["pid"] for process in plasma_listeners.holders(listening_port)] == [os.getpid()]
+    assert plasma_listeners.holders(listening_port)[0]["name"] == pathlib.Path("/proc/self/comm").read_text().strip()
 
 
 def test_listeners_of_a_port_nobody_listens_on():
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as bound:
         bound.bind(("127.0.0.1", 0))
         # Bound is not listening; and a connection from this port is not either.
-        assert plasma_preflight.listeners(bound.getsockname()[1]) == []
+        assert plasma_listeners.holders(bound.getsockname()[1]) == []
 
 
 def test_listeners_ignores_connections(listening_port):
@@ -131,7 +127,7 @@ def test_listeners_ignores_connections(listening_port):
         server.bind(("127.0.0.1", 0))
         server.listen(1)
         with socket.create_connection(server.getsockname()) as client:
-            assert plasma_preflight.listeners(client.getsockname()[1]) == []
+            assert plasma_listeners.holders(client.getsockname()[1]) == []
 
 
 @pytest.fixture
@@ -176,12 +172,12 @@ def fake_proc(tmp_path):
 )
 def test_listeners_names_the_unit(fake_proc, cgroup, unit):
     root = fake_proc([(1, "systemd", "0::/init.scope\n", [7]), (42, "web", cgroup, [11, 12])], [(80, 12), (22, 7)])
-    assert plasma_preflight.listeners(80, proc=root) == [{"pid": 42, "name": "web", "unit": unit}]
+    assert plasma_listeners.holders(80, proc=root) == [{"pid": 42, "name": "web", "unit": unit}]
 
 
 def test_listeners_of_a_socket_without_a_process(fake_proc):
     root = fake_proc([(1, "systemd", "0::/init.scope\n", [7])], [(80, 99)])
-    assert plasma_preflight.listeners(80, proc=root) == [{"pid": 0, "name": "unknown", "unit": ""}]
+    assert plasma_listeners.holders(80, proc=root) == [{"pid": 0, "name": "unknown", "unit": ""}]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +222,7 @@ def test_not_root(system, monkeypatch):
 
 
 def test_too_little_disk_is_said_once(system, monkeypatch, tmp_path):
-    monkeypatch.setattr(plasma_preflight, "_DOCKER_DATA", str(tmp_path / "docker"))
+    monkeypatch.setattr(plasma_docker_daemon, "docker_root", lambda: str(tmp_path / "docker"))
     found = _problems(system("debian-12"), min_disk="100000T")
     assert len(found) == 1
     assert "100000.0T is needed (plasma.preflight.min_disk)" in found[0]
@@ -236,7 +232,7 @@ def test_too_little_disk_is_said_once(system, monkeypatch, tmp_path):
 def test_every_short_file_system_is_said(system, monkeypatch):
     prefix = system("debian-12")
     assert os.stat("/dev/shm").st_dev != os.stat(prefix.parent).st_dev, "these tests run in a directory in memory"
-    monkeypatch.setattr(plasma_preflight, "_DOCKER_DATA", "/dev/shm/plasma-none/docker")
+    monkeypatch.setattr(plasma_docker_daemon, "docker_root", lambda: "/dev/shm/plasma-none/docker")
     found = _problems(prefix, min_disk="100000T")
     assert [
         f"of {path}: 100000.0T is needed" in line
@@ -246,7 +242,7 @@ def test_every_short_file_system_is_said(system, monkeypatch):
 
 def test_a_second_file_system_alone_may_be_short(system, monkeypatch):
     prefix = system("debian-12")
-    monkeypatch.setattr(plasma_preflight, "_DOCKER_DATA", "/dev/shm/plasma-none/docker")
+    monkeypatch.setattr(plasma_docker_daemon, "docker_root", lambda: "/dev/shm/plasma-none/docker")
     rooms = {"/dev/shm": 2, str(prefix.parent): 20}
     monkeypatch.setattr(
         os, "statvfs", lambda path: types.SimpleNamespace(f_bavail=rooms[str(path)] * 1024**3 // 4096, f_frsize=4096)
@@ -256,9 +252,41 @@ def test_a_second_file_system_alone_may_be_short(system, monkeypatch):
     ]
 
 
+def _mounted(monkeypatch, tmp_path, *lines):
+    table = tmp_path / "mountinfo"
+    table.write_text("".join(f"{number} 1 8:{number} / {line} - ext4 /dev/x rw\n" for number, line in enumerate(lines)))
+    mounted = READ_MOUNTS(table)
+    monkeypatch.setattr(plasma_mounts, "mounts", lambda: mounted)
+
+
+def test_file_systems_on_which_no_program_runs(system, monkeypatch, tmp_path):
+    prefix = system("debian-12")
+    monkeypatch.setattr(plasma_docker_daemon, "docker_root", lambda: "/dev/shm/plasma-none/docker")
+    _mounted(monkeypatch, tmp_path, "/ rw,relatime", "/dev/shm rw,nodev,noexec")
+    assert _problems(prefix) == [
+        "/dev/shm is mounted with the option noexec, and /dev/shm/plasma-none/docker is on it, where programs are kept "
+        "and run: take noexec out of its line in /etc/fstab, and run `mount -o remount,exec /dev/shm`"
+    ]
+    _mounted(monkeypatch, tmp_path, "/ ro,relatime", "/dev/shm rw,nosuid")
+    (told,) = _problems(prefix)
+    assert told.startswith("/ is mounted with the option ro, and ")
+    _mounted(monkeypatch, tmp_path, "/ rw,nosuid", "/dev/shm rw,nosuid", "/home rw,noexec")
+    assert _problems(prefix) == []
+
+
+def test_the_room_is_that_of_the_engines_own_directory(system, monkeypatch, tmp_path):
+    """A small /var does not matter to whoever has moved it to a disk of its own."""
+    daemon = tmp_path / "daemon.json"
+    daemon.write_text('{"data-root": "/dev/shm/plasma-none/docker"}')
+    root = plasma_docker_daemon.docker_root
+    monkeypatch.setattr(plasma_docker_daemon, "docker_root", lambda: root(str(daemon)))
+    told = _problems(system("debian-12"), min_disk="100000T")
+    assert told[1].endswith("of /dev/shm/plasma-none/docker: 100000.0T is needed (plasma.preflight.min_disk)")
+
+
 def test_an_installed_hub_needs_a_tenth_of_the_disk(system, monkeypatch, tmp_path):
     prefix = system("debian-12")
-    monkeypatch.setattr(plasma_preflight, "_DOCKER_DATA", str(tmp_path / "docker"))
+    monkeypatch.setattr(plasma_docker_daemon, "docker_root", lambda: str(tmp_path / "docker"))
     monkeypatch.setattr(os, "statvfs", lambda path: types.SimpleNamespace(f_bavail=2 * 1024**3 // 4096, f_frsize=4096))
     assert _problems(prefix, min_disk="10G") == [
         f"2G free on the file system of {prefix}: 10G is needed (plasma.preflight.min_disk)"
@@ -283,11 +311,13 @@ def test_what_the_kernel_keeps_of_the_memory_is_no_problem(system):
 
 
 def test_port_taken_by_somebody_else(system, listening_port):
-    found = _problems(system("debian-12"), ports=(listening_port,))
+    found = _problems(system("debian-12"), http={"address": None, "port": listening_port})
     assert len(found) == 1
     assert found[0].startswith(f"port {listening_port} is taken by ")
     assert f"(pid {os.getpid()}" in found[0]
-    assert found[0].endswith("): stop it or move it, the hub's proxy needs this port")
+    assert found[0].endswith(
+        "): stop it or move it, the hub's proxy needs this port, or give the proxy another one with plasma.http.port"
+    )
 
 
 @pytest.mark.parametrize(
@@ -295,12 +325,61 @@ def test_port_taken_by_somebody_else(system, listening_port):
 )
 def test_port_taken_by_a_unit(system, fake_proc, monkeypatch, unit, fine):
     root = fake_proc([(42, "web", f"0::/system.slice/{unit}\n" if unit else "0::/\n", [12])], [(80, 12)])
-    monkeypatch.setattr(plasma_preflight, "listeners", functools.partial(plasma_preflight.listeners, proc=root))
-    found = _problems(system("debian-12"), ports=(80,))
+    monkeypatch.setattr(plasma_listeners, "holders", functools.partial(plasma_listeners.holders, proc=root))
+    found = _problems(system("debian-12"), http=None)
     named = f"pid 42, {unit}" if unit else "pid 42"
     assert found == (
-        [] if fine else [f"port 80 is taken by web ({named}): stop it or move it, the hub's proxy needs this port"]
+        []
+        if fine
+        else [
+            f"port 80 is taken by web ({named}): stop it or move it, the hub's proxy needs this port, or give the "
+            "proxy another one with plasma.http.port"
+        ]
     )
+
+
+@pytest.mark.parametrize(
+    ("pillar", "config", "fine"),
+    [
+        # nginx has port 80, as TLJH's documentation wants it for a hub behind it.
+        ({}, {}, False),
+        ({}, {"http": {"address": "127.0.0.1", "port": 8000}}, True),
+        ({"port": 8000}, {}, True),
+        ({"port": 80}, {"http": {"port": 8000}}, False),
+        ({"port": 80, "address": "192.0.2.1"}, {}, False),
+    ],
+)
+def test_the_port_in_use_is_looked_at(system, fake_proc, monkeypatch, pillar, config, fine):
+    root = fake_proc([(42, "nginx", "0::/system.slice/nginx.service\n", [12])], [(80, 12)])
+    monkeypatch.setattr(plasma_listeners, "holders", functools.partial(plasma_listeners.holders, proc=root))
+    monkeypatch.setattr(tljh_settings, "show", lambda prefix: config)
+    found = _problems(system("debian-12"), http=pillar)
+    assert bool(found) is not fine
+    assert fine or found[0].startswith("port 80 is taken by nginx (pid 42, nginx.service)")
+
+
+def test_a_port_of_https_counts_where_that_is_on(system, fake_proc, monkeypatch):
+    root = fake_proc([(42, "apache2", "0::/\n", [12])], [(443, 12)])
+    monkeypatch.setattr(plasma_listeners, "holders", functools.partial(plasma_listeners.holders, proc=root))
+    prefix = system("debian-12")
+    assert _problems(prefix, https={"wanted": False}) == []
+    assert "plasma.https.port" in _problems(prefix, https={"wanted": True})[0]
+    assert _problems(prefix, https={"wanted": True, "port": 444}) == []
+    monkeypatch.setattr(tljh_settings, "show", lambda prefix: {"https": {"enabled": True}})
+    assert len(_problems(prefix)) == 1
+
+
+def test_a_hub_that_does_not_tell_its_settings_is_for_others_to_mend(system, monkeypatch):
+    def broken(prefix):
+        raise CommandExecutionError("The hub's configuration helper failed.")
+
+    monkeypatch.setattr(tljh_settings, "show", broken)
+    assert _problems(system("debian-12")) == []
+
+
+def test_settings_of_the_engine(system, monkeypatch):
+    monkeypatch.setattr(plasma_docker_daemon, "daemon_problems", lambda: ["it has iptables off"])
+    assert _problems(system("debian-12")) == ["it has iptables off"]
 
 
 @pytest.mark.parametrize("installed, wanted", [("pypi", "tljh"), ("tljh", "pypi")])
@@ -312,6 +391,31 @@ def test_other_provider(system, installed, wanted):
     assert sentence.startswith(f"{prefix} holds a hub of the provider {installed!r}, and pillar asks for {wanted!r}")
 
 
+UNIT = "[Service]\nUser=root\nWorkingDirectory={0}/state\nExecStart={0}/hub/bin/python3 -m jupyterhub\n"
+
+
+@pytest.mark.parametrize("provider", ["tljh", "pypi"])
+def test_other_prefix(system, tmp_path, monkeypatch, provider):
+    prefix, unit = system("debian-12"), tmp_path / "jupyterhub.service"
+    HubPrefix(prefix).install(provider)
+    unit.write_text(UNIT.format(prefix))
+    monkeypatch.setattr(plasma_hub, "_UNIT", unit)
+    assert _problems(prefix, provider) == []
+    (tmp_path / "link").symlink_to(prefix)
+    assert _problems(tmp_path / "link", provider) == []
+    (sentence,) = _problems(tmp_path / "elsewhere", provider)
+    assert sentence.startswith(f"the hub of this server is in {prefix}, and pillar says {tmp_path}/elsewhere: set ")
+    assert f"plasma.hub.prefix to {prefix}" in sentence
+
+
+@pytest.mark.parametrize("text", ["", "[Service]\nExecStart=/srv/hub/bin/jupyterhub\n", UNIT.format("/nonexistent")])
+def test_a_unit_that_leads_to_no_hub_of_ours_binds_nobody(system, tmp_path, monkeypatch, text):
+    monkeypatch.setattr(plasma_hub, "_UNIT", tmp_path / "jupyterhub.service")
+    assert _problems(system("debian-12")) == []
+    (tmp_path / "jupyterhub.service").write_text(text)
+    assert _problems(system("debian-12")) == []
+
+
 def test_all_faults_at_once(system, fake_proc, monkeypatch):
     prefix = system("debian-11")
     HubPrefix(prefix).install("pypi")
@@ -319,8 +423,8 @@ def test_all_faults_at_once(system, fake_proc, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(os.path, "isdir", lambda path: False)
     root = fake_proc([(42, "apache2", "0::/\n", [12])], [(80, 12), (443, 12)])
-    monkeypatch.setattr(plasma_preflight, "listeners", functools.partial(plasma_preflight.listeners, proc=root))
-    found = _problems(prefix, "tljh", min_disk="100000T", min_memory="100000T", ports=(80, 443))
+    monkeypatch.setattr(plasma_listeners, "holders", functools.partial(plasma_listeners.holders, proc=root))
+    found = _problems(prefix, "tljh", min_disk="100000T", min_memory="100000T", http=None, https={"wanted": True})
     for part in ("debian 11", "i686", "systemd", "root", "min_disk", "min_memory", "port 80", "port 443", "provider"):
         assert sum(part in sentence for sentence in found) >= 1, part
     assert len(found) == 9
@@ -336,11 +440,13 @@ CHANGING = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.sym
 def hook(event, arguments):
     if event in CHANGING or (event == "open" and (arguments[2] or 0) & 3):  # O_WRONLY or O_RDWR
         seen.append((event, repr(arguments)))
-from _modules import plasma_hub, plasma_preflight
-plasma_preflight.__salt__ = {"plasma_hub.provider": plasma_hub.provider, "plasma_hub_ports.anybodys": lambda: 1024}
+sys.path.append("_utils")
+import plasma_hub_ports
+from _modules import plasma_preflight
+plasma_hub_ports.anybodys = lambda: 1024
 sys.dont_write_bytecode = True
 sys.addaudithook(hook)
-plasma_preflight.problems("pypi", prefix=sys.argv[1], min_disk="100000T", ports=(80, 443))
+plasma_preflight.problems("pypi", prefix=sys.argv[1], min_disk="100000T", https={"wanted": True})
 print(seen)
 open(sys.argv[1] + "-canary", "w").close()
 assert seen, "the hook sees nothing"
@@ -373,7 +479,7 @@ def test_nothing_is_written_or_started(tmp_path):
 )
 def test_a_wrong_clock(system, monkeypatch, ahead, said):
     monkeypatch.setattr(plasma_preflight.time, "time", lambda: 1_800_000_000.0)
-    found = plasma_preflight.problems("pypi", ports=[], controller_time=str(1_800_000_000 - ahead))
+    found = plasma_preflight.problems("pypi", http=FREE, controller_time=str(1_800_000_000 - ahead))
     clock = [problem for problem in found if "clock" in problem]
     assert len(clock) == (1 if said else 0)
     if said:
@@ -384,4 +490,17 @@ def test_a_wrong_clock(system, monkeypatch, ahead, said):
 
 def test_without_the_time_of_a_controller_no_clock_is_wrong(system, monkeypatch):
     monkeypatch.setattr(plasma_preflight.time, "time", lambda: 0.0)
-    assert not [problem for problem in plasma_preflight.problems("pypi", ports=[]) if "clock" in problem]
+    assert not [problem for problem in plasma_preflight.problems("pypi", http=FREE) if "clock" in problem]
+
+
+def test_a_place_of_homes_that_others_can_write_to_is_told(monkeypatch):
+    wrong = "/srv/homes can be written by others than root (mode 2775)"
+    monkeypatch.setattr(observe.plasma_files, "trouble", lambda path: wrong if path == "/srv/homes" else None)
+    assert observe.homes_problem("/home") is None
+    assert observe.homes_problem("/srv/homes") == (
+        f"{wrong}, so that somebody could put another home in the place of one, and the hub lets nobody in whose home "
+        "is in /srv/homes: `chmod go-w /srv/homes`"
+    )
+    belongs = "/srv belongs to uid 1000 and not to root"
+    monkeypatch.setattr(observe.plasma_files, "trouble", lambda path: belongs)
+    assert observe.homes_problem("/srv/homes").endswith("`chown root:root /srv`")

@@ -9,9 +9,12 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 import _modules.plasma_prove as plasma_prove
-import _modules.plasma_prove_run as run
-import _output.plasma_prove as shown
-import _wrapper.plasma_prove as wrapper
+import _modules.plasma_server as plasma_server
+import _output.plasma as shown
+import _wrapper.plasma as wrapper
+import plasma_prove_run as run
+import plasma_prove_scene as scene
+from plasma_prove_scene import Attack
 from tests.unit.salt_options import minion_options
 
 PILLAR = {"plasma": {"hub": {"prefix": "/srv/hub"}}}
@@ -22,6 +25,7 @@ class World:
 
     def __init__(self):
         self.called, self.left, self.problems, self.allowed, self.listeners = [], [], [], [], [0]
+        self.begins = {}
         self.plays = {
             "A10.late": lambda scene: (True, "last"),
             "A2.key": lambda scene: (True, "status 403"),
@@ -31,17 +35,16 @@ class World:
 
     def attacks(self):
         return [
-            {"name": name, "what": f"{name}?", "expected": "no", "play": play, "last": name.endswith("late")}
+            Attack(name, f"{name}?", "no", play, last=name.endswith("late"), begin=self.begins.get(name))
             for name, play in self.plays.items()
         ]
 
     def functions(self):
         return {
-            "plasma_prove_all.attacks": self.attacks,
             "plasma_prove_browser.place": lambda prefix: {"address": "127.0.0.1", "port": 80},
             "plasma_hub_connection.connect": lambda prefix: object(),
-            "plasma_hub_sockets.listeners": lambda address, port: self.listeners,
-            "tljh_config.get": lambda key, prefix: self.allowed,
+            "plasma_listeners.listeners": lambda address, port: self.listeners,
+            "tljh_settings.get": lambda key, prefix: self.allowed,
             "plasma_prove_people.left": lambda: list(self.left),
             "plasma_prove_people.make": self.make,
             "plasma_prove_people.remove": self.remove,
@@ -67,11 +70,12 @@ def world():
 
 @pytest.fixture
 def configure_loader_modules(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "ATTACKS", ("all",))
-    monkeypatch.setattr(run, "DIRECTORY", str(tmp_path / "keys"))
+    monkeypatch.setattr(run, "attacks", world.attacks)
+    for module in (run, scene):
+        monkeypatch.setattr(module, "DIRECTORY", str(tmp_path / "keys"))
     monkeypatch.setattr(run, "LOCK", str(tmp_path / "lock"))
     opts = minion_options(tmp_path, color=False, color_theme=None)
-    functions = {"plasma_prove_run.run": run.run, "pillar.items": lambda unmask: PILLAR}
+    functions = {"plasma_server.prove": run.run, "pillar.items": lambda unmask: PILLAR}
     return {
         run: {"__salt__": world.functions()},
         plasma_prove: {"__salt__": functions, "__context__": {}},
@@ -108,9 +112,8 @@ def test_one_that_cannot_begin_counts_and_stops_no_other(world):
     def broken(scene):
         raise CommandExecutionError("the throwaway server did not start")
 
-    kept = world.attacks
-    world.attacks = lambda: [{**kept()[1], "begin": broken}, {**kept()[2], "begin": lambda scene: None}]
-    run.__salt__["plasma_prove_all.attacks"] = world.attacks
+    world.begins = {"A2.key": broken, "A3.bind": lambda scene: None}
+    world.plays = {name: world.plays[name] for name in ("A2.key", "A2.password")}
     found = run.run()
     assert [one["seen"] for one in found["attacks"]] == [
         "not played: the throwaway server did not start",
@@ -156,7 +159,7 @@ def test_only_that(world):
     assert [call[0] for call in world.called] == ["remove"]
 
 
-@pytest.mark.parametrize("number", run._Signals.NUMBERS)
+@pytest.mark.parametrize("number", run.SIGNALS)
 def test_a_lost_connection_removes_everything(world, number):
     world.plays["A2.key"] = lambda scene: os.kill(os.getpid(), number)
     before = signal.getsignal(number)
@@ -196,22 +199,18 @@ def test_the_exit_code(world):
     plasma_prove.prove()
     assert plasma_prove.__context__["retcode"] == 1
     found = wrapper.prove()["local"]
-    assert (found["retcode"], found["out"]) == (1, "plasma_prove")
+    assert (found["retcode"], found["out"]) == (1, "plasma")
     assert wrapper.__context__["retcode"] == 1
 
 
 def test_a_refusal_is_one_sentence_under_salt_ssh(monkeypatch):
-    class Failed(CommandExecutionError):
-        stderr = "Error running 'plasma_prove_run.run': There is no hub.\n"
-
     def refuse(**_):
-        raise Failed
+        raise CommandExecutionError("There is no hub.")
 
-    monkeypatch.setitem(wrapper.__salt__, "plasma_prove_run.run", refuse)
-    assert wrapper.prove()["local"] == {"return": "There is no hub.", "retcode": 1, "out": "plasma_prove"}
-    monkeypatch.setattr(Failed, "stderr", "Connection refused")
-    with pytest.raises(CommandExecutionError):
-        wrapper.prove()
+    monkeypatch.setattr(run, "run", refuse)
+    assert plasma_server.prove() == "There is no hub."
+    monkeypatch.setitem(wrapper.__salt__, "plasma_server.prove", plasma_server.prove)
+    assert wrapper.prove()["local"] == {"return": "There is no hub.", "retcode": 1, "out": "plasma"}
 
 
 def test_the_table():
@@ -234,8 +233,8 @@ def test_the_table():
     assert [line for line in lines if line.startswith(" ok A3.bind")]
     assert lines[-2:] == ["  !! it stays", "       -> salt-ssh 'course' plasma.prove clean=True"]
     well = {**found, "refused": True, "attacks": attacks[1:], "problems": []}
-    assert shown.output({"course": well}).startswith("course: all of 1 attacks refused (61 s)")
+    assert shown.output({"course": well}).startswith("course: all of 1 attack refused (61 s)")
     # A line with -- is an attack that was not refused either.
     open_here = {**well, "attacks": [attacks[1], {**attacks[1], "attack": "A15.hsts", "refused": None}]}
-    assert shown.output({"course": open_here}).startswith("course: all of 1 attacks refused, 1 to look at (--) (61 s)")
+    assert shown.output({"course": open_here}).startswith("course: all of 1 attack refused, 1 to look at (--) (61 s)")
     assert "Permission denied" in shown.output({"course": "Permission denied"})

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-import _modules.plasma_prove_pages as plasma_prove_pages
+import plasma_prove_pages
 
 
 @pytest.mark.parametrize(("prefix", "refused"), [("", False), ("__Host-", True)])
@@ -16,8 +16,8 @@ def test_cookies_that_no_other_name_can_plant_are_not_planted(prefix, refused):
         base="/",
         where={"host": "hub.example.org"},
         cookies={("hub.example.org", "/hub/", f"{prefix}jupyterhub-hub-login"): "x"},
-        _cookies=lambda host, path: "own",
+        cookie_header=lambda path: "own",
         open=lambda *arguments, **options: answer,
     )
-    scene = SimpleNamespace(a={"name": "anna"}, browser=lambda person: visitor, said=lambda answer: "status 200")
-    assert plasma_prove_pages._cookies(scene)[0] is refused
+    scene = SimpleNamespace(a={"name": "anna"}, browser=lambda person: visitor)
+    assert plasma_prove_pages._cookies.play(scene)[0] is refused

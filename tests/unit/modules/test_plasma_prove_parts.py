@@ -7,19 +7,27 @@ import io
 import os
 import pathlib
 import pwd
+import select
+import signal
 import socket
 import subprocess
+import sys
 import tarfile
 import threading
-from types import SimpleNamespace
 
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_prove_agent as agent
-import _modules.plasma_prove_browser as browser
-import _modules.plasma_prove_environment as environment
-import _modules.plasma_prove_people as people
+import plasma_engine
+import plasma_prove_agent as agent
+import plasma_prove_browser as browser
+import plasma_prove_environment as environment
+import plasma_prove_people as people
+import plasma_prove_server as on_the_server
+import plasma_run
+from tests.unit import needs_root
+
+RUN = plasma_run.run
 
 
 @pytest.fixture
@@ -35,9 +43,8 @@ def configure_loader_modules(ran):
 
     functions = {
         "cmd.run_all": run_all,
-        "plasma_hub_api.forget": lambda names, prefix: ran.append(("forget", *names)),
+        "plasma_hub_accounts.forget": lambda names, prefix: ran.append(("forget", *names)),
         "plasma_users_processes.end": lambda uids: {},
-        "plasma_users_edit.said": lambda exc: str(exc),
     }
     return {people: {"__salt__": functions}, browser: {}, environment: {"__salt__": {}}, agent: {}}
 
@@ -58,6 +65,7 @@ def _account(tmp_path, name, comment=people.COMMENT):
     return pwd.struct_passwd((name, "x", os.getuid(), os.getgid(), comment, str(home), "/bin/sh"))
 
 
+@needs_root
 def test_only_throwaway_people_are_removed(ran, tmp_path, monkeypatch):
     ours = _account(tmp_path, "plasma-prove-a-0a1b2c")
     others = [_account(tmp_path, "plasma-prove-a-000000", "Ada"), _account(tmp_path, "ada")]
@@ -65,7 +73,7 @@ def test_only_throwaway_people_are_removed(ran, tmp_path, monkeypatch):
     monkeypatch.setattr(people.grp, "getgrall", list)
     assert people.left() == [ours.pw_name]
     problems = people.remove([ours.pw_name, "ada"])
-    assert problems == ["userdel failed: userdel: user x is in use"]
+    assert problems == [f"`userdel {ours.pw_name}` failed: userdel: user x is in use"]
     assert ("forget", ours.pw_name) in ran
     assert not [command for command in ran if "ada" in command]
     assert not os.path.exists(ours.pw_dir)
@@ -75,8 +83,9 @@ def test_only_throwaway_people_are_removed(ran, tmp_path, monkeypatch):
 # The environment.
 
 
-def test_the_image_is_enough_to_run_the_agent(tmp_path):
-    with tempfile_of(lambda file: environment._write(file, 4242, "secret")) as tar:
+def test_the_image_is_enough_to_run_the_agent(tmp_path, monkeypatch):
+    monkeypatch.setattr(plasma_run, "run", RUN)
+    with tempfile_of(lambda file: environment.write(file, 4242, "secret")) as tar:
         names = {member.name: member for member in tar.getmembers()}
         assert names[environment.OPEN].mode == 0o1777
         assert names[environment.OWNED].uid == 4242
@@ -100,16 +109,11 @@ def tempfile_of(write):
     return tarfile.open(fileobj=file)
 
 
-def test_the_agents_headers_are_known():
-    assert ["Service-Worker-Allowed", "/"] in environment.hostile()
-
-
 def test_what_docker_says_of_a_broken_archive(monkeypatch):
-    answer = SimpleNamespace(status=200, read=lambda: b'{"status":"x"}\r\n{"error":"unexpected EOF"}')
-    connection = SimpleNamespace(request=lambda *_: None, getresponse=lambda: answer, close=lambda: None)
-    environment.__salt__["plasma_docker.connection"] = lambda timeout: connection
+    content = b'{"status":"x"}\r\n{"error":"unexpected EOF"}'
+    monkeypatch.setattr(plasma_engine, "ask", lambda *_, **__: (200, content))
     with pytest.raises(CommandExecutionError, match="unexpected EOF"):
-        environment._docker("POST", "/images/create")
+        environment.load("", io.BytesIO(), 0)
 
 
 # The browser.
@@ -142,7 +146,7 @@ def site():
 
 def test_a_browser(site):
     where = {"address": "127.0.0.1", "port": site.server_port, "secure": False, "host": "hub.test", "base": "/"}
-    visitor = browser.visitor(where, "127.0.0.9")
+    visitor = browser.Visitor(where, "127.0.0.9")
     assert visitor.open("hub/").status == 200
     seen = site.RequestHandlerClass.seen
     path, address, headers = seen[-1]
@@ -159,13 +163,13 @@ def test_nobody_answers():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         where = {"address": "127.0.0.1", "port": free.getsockname()[1], "secure": False, "host": "x", "base": "/"}
-        answer = browser.visitor(where).request("GET", "/")
-    assert (answer.status, browser.said(answer)) == (0, "the connection was closed")
+        answer = browser.Visitor(where).request("GET", "/")
+    assert (answer.status, str(answer)) == (0, "the connection was closed")
 
 
 def test_an_answer_in_a_few_words():
     answer = browser.Answer(403, [], b'{"status": 403, "message": "No."}', 0)
-    assert browser.said(answer) == "status 403, No."
+    assert str(answer) == "status 403, No."
 
 
 # What runs in the container.
@@ -175,30 +179,52 @@ def test_connections(site):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-        found = agent._connect([["127.0.0.1", site.server_port], ["127.0.0.1", port]])
+        found = agent.connect([["127.0.0.1", site.server_port], ["127.0.0.1", port]])
     assert found == {f"127.0.0.1 {site.server_port}": "open", f"127.0.0.1 {port}": "ECONNREFUSED"}
-    assert agent._hold("127.0.0.1", site.server_port, 5, 60) == 5
-    assert agent._release()
+    assert agent.hold("127.0.0.1", site.server_port, 5, 60) == 5
+    assert agent.release()
     assert not agent._held
 
 
 def test_a_key_is_written_as_people_do(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    path = agent._write_key("ssh-ed25519 AAAA")
+    path = agent.write_key("ssh-ed25519 AAAA")
     assert pathlib.Path(path).read_text(encoding="ascii") == "ssh-ed25519 AAAA\n"
     assert os.stat(path).st_mode & 0o777 == 0o600
 
 
 def test_writing_ends_and_leaves_nothing(tmp_path):
     path = tmp_path / "x"
-    assert agent._write(str(path), 3 * agent.BLOCK) == (3 * agent.BLOCK, "")
+    assert agent.write(str(path), 3 * agent.BLOCK) == (3 * agent.BLOCK, "")
     assert not path.exists()
-    assert agent._write(str(tmp_path / "no" / "x"), 1) == (0, "ENOENT")
+    assert agent.write(str(tmp_path / "no" / "x"), 1) == (0, "ENOENT")
 
 
 def test_processes_are_counted_and_ended():
-    assert agent._fork(3) == 3
+    assert agent.fork(3) == 3
 
 
-def test_it_is_no_module_of_salts():
-    assert agent.__virtual__()[0] is False
+def test_forks_that_outlive_their_counter_hold_nobody_up():
+    command = [sys.executable, "-I", agent.__file__, "count_forks"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, text=True
+    ) as counter:
+        counter.stdin.write('{"most": 3}')
+        counter.stdin.close()
+        assert counter.stdout.readline() == "3\n"
+        try:
+            counter.kill()
+            assert select.select([counter.stdout], [], [], 10)[0]
+            assert counter.stdout.read() == ""
+        finally:
+            os.killpg(counter.pid, signal.SIGKILL)
+
+
+@needs_root
+def test_somebody_on_the_server_tries_the_same(site, monkeypatch):
+    monkeypatch.setattr(plasma_run, "run", RUN)
+    person, server = {"uid": 59990, "gid": 59990}, ["127.0.0.1", site.server_port]
+    name = " ".join(map(str, server))
+    assert on_the_server._do_as(person, "connect", [server]) == {name: "open"}
+    assert on_the_server._do_as(person, "bind", [server]) == {name: "EADDRINUSE"}
+    assert RUN(["id", "-G"]).stdout != on_the_server._as(person, "id", "-G").stdout == "59990"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import importlib.util
 import json
-import os
 import socketserver
 import threading
 import time
@@ -15,8 +14,9 @@ from unittest.mock import MagicMock
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_files as plasma_files
-import _modules.plasma_prune as plasma_prune
+import plasma_prune_timer as plasma_prune
+import plasma_run
+import plasma_systemd
 from tests.support.paths import REPOSITORY
 
 spec = importlib.util.spec_from_file_location("prune", REPOSITORY / "salt" / "docker" / "files" / "prune.py")
@@ -170,9 +170,9 @@ def systemd(tmp_path, monkeypatch):
 
     def answered(*words, timeout=60):
         found["asked"].append(words)
-        return MagicMock(returncode=0, stdout=found["show"] if words[0] == "show" else "", stderr="")
+        return plasma_run.Result(0, found["show"] if words[0] == "show" else "")
 
-    monkeypatch.setattr(plasma_prune, "_run", answered)
+    monkeypatch.setattr(plasma_systemd, "run", answered)
     monkeypatch.setattr(plasma_prune, "PROGRAM", str(tmp_path / "prune.py"))
     monkeypatch.setattr(plasma_prune, "NOTE", str(tmp_path / "prune.json"))
     return found
@@ -180,30 +180,8 @@ def systemd(tmp_path, monkeypatch):
 
 @pytest.fixture
 def configure_loader_modules():
-    functions = {"plasma_quota_fs.mounts": MagicMock(return_value=MOUNTS), "plasma_files.write": plasma_files.write}
+    functions = {"plasma_mounts.mounts": MagicMock(return_value=MOUNTS)}
     return {plasma_prune: {"__salt__": functions}}
-
-
-def test_the_timer_is_made_changed_and_removed(systemd, tmp_path):
-    units = str(tmp_path)
-    (tmp_path / "prune.py").write_text("")
-    assert set(plasma_prune.compare("daily", 3, units)) == {plasma_prune.TIMER, plasma_prune.SERVICE}
-    assert plasma_prune.schedule("daily", 3, units)
-    assert "OnCalendar=daily\n" in (tmp_path / plasma_prune.TIMER).read_text()
-    assert "--min-age=3 " in (tmp_path / plasma_prune.SERVICE).read_text()
-    assert ("enable", plasma_prune.TIMER) in systemd["asked"]
-    assert plasma_prune.schedule("daily", 3, units) == {}
-    assert plasma_prune.compare("daily", 4, units)[plasma_prune.SERVICE]["new"].count("--min-age=4")
-    removed = plasma_prune.schedule(None, 3, units)
-    assert removed.keys() == {plasma_prune.TIMER, plasma_prune.SERVICE, str(tmp_path / "prune.py")}
-    assert sorted(os.listdir(tmp_path)) == []
-    assert plasma_prune.schedule(None, 3, units) == {}
-
-
-def test_a_stopped_timer_is_started(systemd, tmp_path):
-    plasma_prune.schedule("daily", 3, str(tmp_path))
-    systemd["show"] = "ActiveState=inactive\nUnitFileState=enabled\n"
-    assert plasma_prune.compare("daily", 3, str(tmp_path)) == {"timer": {"old": "inactive", "new": "active"}}
 
 
 @pytest.mark.parametrize(

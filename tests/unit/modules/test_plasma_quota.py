@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import time
+from unittest.mock import Mock
 
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_quota as quota
-import _modules.plasma_quota_boot as boot
-import _modules.plasma_quota_edit as edit
-import _modules.plasma_quota_kernel as kernel
+import plasma_quota_fstab as fstab
+import plasma_quota_kernel as kernel
+import plasma_quota_setup as quota
 from tests.unit.modules.stand_in_quota import ROOT, QuotaServer, text
 
 JOURNALED = "usrjquota=aquota.user,grpjquota=aquota.group,jqfmt=vfsv1"
@@ -36,7 +36,7 @@ def configure_loader_modules(server):
 
 
 def notes():
-    path = edit.NOTES / "quota.json"
+    path = fstab.NOTES / "quota.json"
     return json.loads(text(path)) if path.exists() else None
 
 
@@ -69,8 +69,8 @@ def test_what_was_before_comes_back(server):
     server.fstab.chmod(0o640)
     quota.enable("/home")
     assert server.fstab.stat().st_mode & 0o777 == 0o640
-    assert (edit.NOTES / notes()["/"]["before"]).read_bytes() == before
-    for path in edit.NOTES.iterdir():
+    assert (fstab.NOTES / notes()["/"]["before"]).read_bytes() == before
+    for path in fstab.NOTES.iterdir():
         assert path.stat().st_mode & 0o077 == 0
     done = quota.disable()
     assert server.fstab.read_bytes() == before
@@ -120,21 +120,11 @@ def test_of_quotas_that_are_half_set_up_the_other_half_is_added(server):
     assert server.ran("quotaon") == [["-g", "/"]]
 
 
-def test_no_line_for_the_root_file_system_becomes_one_at_the_end(server):
+def test_without_a_line_in_fstab_it_says_which_to_add(server):
     server.fstab.write_text("# unconfigured", encoding="utf-8")
-    quota.enable("/home")
-    assert text(server.fstab) == f"# unconfigured\nUUID=1-2 / ext4 defaults,{JOURNALED} 0 0\n"
-    quota.disable()
-    assert text(server.fstab) == "# unconfigured"
-
-
-def test_a_mount_that_is_systemds_own_business_is_refused(server):
-    server.fstab.write_text("# none\n", encoding="utf-8")
-    server._systemd_escape = lambda words, options: "-.mount\n"
-    server._systemctl = lambda words, options: "/etc/systemd/system/-.mount\n"
-    with pytest.raises(CommandExecutionError, match=r"is mounted by /etc/systemd/system/-\.mount, not by .*Options="):
+    with pytest.raises(CommandExecutionError, match="has no line that mounts /: add one for /dev/sda1"):
         quota.enable("/home")
-    assert text(server.fstab) == "# none\n"
+    assert text(server.fstab) == "# unconfigured"
 
 
 @inside
@@ -148,12 +138,7 @@ def test_quotas_inside_need_no_tables_but_their_own_unit(server):
     assert all("quotaon -pug" in text(path) for path in changes["boot"]["new"])
     assert quota.compare("/home") == {}
     assert quota.disable()["changes"]["boot"] == {"old": changes["boot"]["new"], "new": None}
-    assert list(boot.SYSTEMD.iterdir()) == []
-
-
-def test_without_a_journal_tables_are_plain(server):
-    server.journal = False
-    assert quota.discover("/home")["kind"] == "files"
+    assert list(kernel.SYSTEMD.iterdir()) == []
 
 
 @xfs
@@ -196,30 +181,15 @@ def test_xfs_that_does_not_mount_with_quotas_is_mounted_without(server, monkeypa
 @pytest.mark.parametrize("kind", [{"fstype": "xfs"}], ids=["xfs"])
 def test_xfs_as_root_takes_them_from_the_command_line(server):
     server.fstab.write_text("LABEL=root / xfs defaults 0 0\n", encoding="utf-8")
-    server.installed.add("grub")
-    (server.directory / "cmdline").write_text("root=LABEL=root rootflags=noatime quiet", encoding="utf-8")
-    done = quota.enable("/home")
-    assert "is the root file system: reboot, then apply again" in done["reboot"]
-    assert done["changes"]["rootflags"] == {"old": "noatime", "new": "noatime,uquota,gquota"}
-    assert 'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX rootflags=noatime,uquota,gquota"' in text(kernel.GRUB)
-    assert len(server.ran("update-grub")) == 1
-    assert quota.enable("/home")["reboot"]
-    assert len(server.ran("update-grub")) == 1
-    assert quota.disable()["changes"]["rootflags"]
-    assert not kernel.GRUB.exists()
-
-
-@pytest.mark.parametrize("kind", [{"fstype": "xfs"}], ids=["xfs"])
-def test_xfs_as_root_without_grub_says_what_to_do(server):
-    server.fstab.write_text("LABEL=root / xfs defaults 0 0\n", encoding="utf-8")
-    with pytest.raises(
-        CommandExecutionError, match="put rootflags=uquota,gquota on the kernel's command line yourself"
-    ):
+    with pytest.raises(CommandExecutionError, match="put rootflags=uquota,gquota there, reboot, then apply again"):
         quota.enable("/home")
+    server.options += ["usrquota", "grpquota"]
+    server.state = {"user": "on", "group": "on"}
+    assert set(quota.enable("/home")["changes"]) == {"fstab"}
 
 
 @pytest.mark.parametrize(
-    ("fstab", "said"),
+    ("content", "said"),
     [
         ("LABEL=root / ext4 rw 0 1\n/dev/sda1 / ext4 rw 0 1\n", "has several lines for / (lines 1 and 2)"),
         ("LABEL=homes / ext4 rw 0 1\n", "line 1, mounts LABEL=homes on /, where /dev/sda1 is mounted now"),
@@ -227,15 +197,15 @@ def test_xfs_as_root_without_grub_says_what_to_do(server):
         ("LABEL=root / ext4 rw,noquota 0 1\n", "switches quotas of / off (noquota)"),
     ],
 )
-def test_an_fstab_that_is_not_clear_is_refused_and_left_alone(server, fstab, said):
-    server.fstab.write_text(fstab, encoding="utf-8")
+def test_an_fstab_that_is_not_clear_is_refused_and_left_alone(server, content, said):
+    server.fstab.write_text(content, encoding="utf-8")
     found = quota.discover("/home")
     assert not found["supported"]
     assert said in found["reason"]
     assert "\n" not in found["reason"]
     with pytest.raises(CommandExecutionError):
         quota.enable("/home")
-    assert text(server.fstab) == fstab
+    assert text(server.fstab) == content
     assert [command for command in server.commands if command[0] in ("mount", "apt-get", "quotacheck")] == []
 
 
@@ -313,22 +283,20 @@ def test_two_at_once_wait_for_each_other(server, monkeypatch):
 
 
 def test_somebody_who_holds_the_lock_too_long_is_named(server):
-    with edit.locked(), pytest.raises(CommandExecutionError, match=r"Another run .*fuser -v"), edit.locked(timeout=0):
+    with fstab.lock(), pytest.raises(CommandExecutionError, match=r"Another run .*fuser -v"), fstab.lock(timeout=0):
         pass
 
 
-@pytest.mark.parametrize("system", ["ubuntu", "debian"])
-def test_a_kernel_without_the_module(server, system):
+def test_a_kernel_without_the_module_gets_it(server):
     server.supported = False
-    server.functions["plasma_quota_kernel.remedy"] = lambda: (
-        {"packages": ["linux-modules-extra-test"], "problem": None}
-        if system == "ubuntu"
-        else {"packages": [], "problem": "Reboot, then apply again."}
-    )
-    if system == "ubuntu":
-        assert quota.enable("/home")["changes"]["packages"]["new"] == ["linux-modules-extra-test"]
-        return
-    with pytest.raises(CommandExecutionError, match="Reboot, then apply again"):
+    server.functions["plasma_quota_kernel.module_packages"] = lambda: ["linux-modules-extra-test"]
+    assert quota.enable("/home")["changes"]["packages"]["new"] == ["linux-modules-extra-test"]
+
+
+def test_a_kernel_for_which_there_is_no_module_is_refused(server):
+    server.supported = False
+    server.functions["plasma_quota_kernel.module_packages"] = Mock(side_effect=CommandExecutionError("Reboot."))
+    with pytest.raises(CommandExecutionError, match="Reboot"):
         quota.enable("/home")
     assert server.ran("apt-get") == []
 
@@ -336,9 +304,9 @@ def test_a_kernel_without_the_module(server, system):
 def test_a_kernel_that_calls_it_dev_root_gets_a_node(server, monkeypatch):
     entry = server.entry
     monkeypatch.setattr(server, "entry", lambda: {**entry(), "source": "/dev/root"})
-    monkeypatch.setattr(boot.os.path, "exists", lambda path: path == "/dev/root" and bool(server.ran("systemctl")))
+    monkeypatch.setattr(kernel.os.path, "exists", lambda path: path == "/dev/root" and bool(server.ran("systemctl")))
     changes = quota.enable("/home")["changes"]
-    unit = boot.SYSTEMD / "plasma-quota-root.service"
+    unit = kernel.SYSTEMD / "plasma-quota-root.service"
     assert changes["boot"]["new"] == [str(unit)]
     assert "mknod" in text(unit)
     assert ["enable", unit.name] in server.ran("systemctl")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import types
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-import _modules.plasma_quota as quota
-import _modules.plasma_quota_limits as limits
+import plasma_accounts
+import plasma_quota_limits as limits
+import plasma_quota_setup as quota
 from tests.unit.modules.stand_in_quota import QuotaServer, text
 
 M = 1024 * 1024
@@ -39,7 +42,7 @@ def apply(**arguments):
     """Apply, and see that nothing is left to do."""
     done = limits.apply("/home", **arguments)
     again = limits.compare("/home", **arguments)
-    assert {key for key in again["changes"] if key.partition(" ")[2] not in again["missing"]} == set()
+    assert again["changes"].keys() == set(again["missing"])
     assert again["notes"] is None
     return done
 
@@ -116,7 +119,7 @@ def test_people_whom_pillar_does_not_name_get_the_default_when_asked(on, monkeyp
     on.accounts.update({"ubuntu": (1000, "/home/ubuntu"), "far": (1200, "/srv/far"), "nobody": (65534, "/nonexistent")})
     monkeypatch.setenv("SUDO_USER", "ubuntu")
     mounts = on.mounts()
-    on.functions["plasma_quota_fs.mounts"] = lambda: [*mounts, {**mounts[0], "target": "/srv", "device": "8:9"}]
+    on.functions["plasma_mounts.mounts"] = lambda: [*mounts, {**mounts[0], "target": "/srv", "device": "8:9"}]
     default = {"hard": 3 * M}
     assert apply(assigned=ADA, default=default)["changes"].keys() == {"user ada"}
     done = apply(assigned=ADA, default=default, unmanaged=True)
@@ -161,7 +164,7 @@ def test_before_quotas_are_on_limits_are_predicted_and_not_set(server):
 def test_notes_are_roots_alone_and_hold_several_file_systems(on):
     apply(assigned=ADA)
     assert limits.NOTES.stat().st_mode & 0o077 == 0
-    on.functions["plasma_quota_fs.identity"] = lambda path: {"UUID": "other"}
+    on.functions["plasma_quota_fs.identity"] = lambda path: {"uuid": "other", "label": None}
     apply(assigned=[])
     assert '"ada"' in text(limits.NOTES)
 
@@ -201,3 +204,37 @@ def test_rounding_is_stable(asked):
     assert limits.blocks(back) == once
     assert all(back[key] >= value for key, value in asked.items())
     assert all(bool(back[key]) == bool(value) for key, value in asked.items())
+
+
+def test_people_of_a_directory_get_the_largest_limits_of_its_groups(on, monkeypatch):
+    fred = types.SimpleNamespace(pw_name="fred@example.org", pw_uid=1234501105, pw_dir="/home/fred")
+    groups = {"Students of Maths": {"fred@example.org", "u1"}, "staff@example.org": {"fred@example.org"}, "none": set()}
+    monkeypatch.setattr(plasma_accounts, "owners", lambda home_path: [fred])
+    monkeypatch.setattr(plasma_accounts, "listed", lambda group: [])
+    monkeypatch.setattr(
+        plasma_accounts,
+        "members_among",
+        lambda names, wanted: set(names).intersection(*(groups[one] for one in wanted)),
+    )
+    members = [
+        {"group": "Students of Maths", "limits": {"soft": 4 * M, "hard": 5 * M}},
+        {"group": "staff@example.org", "limits": {"soft": 8 * M, "hard": 0}},
+        {"group": "none", "limits": {"hard": 9 * M}},
+    ]
+    # What pillar says of somebody by name counts before groups.
+    named = [{"limits": {"hard": 7 * M}, "users": ["u1"]}]
+    assert apply(members=members, assigned=named)["changes"] == {
+        "user fred@example.org": {"old": {"soft": 0}, "new": {"soft": 8 * M}},
+        "user u1": {"old": {"hard": 0}, "new": {"hard": 7 * M}},
+    }
+    assert on.tables["user"][1234501105] == [0, 8192, 0, 0, 0, 0]
+    # Who leaves the group has no limit of it any more.
+    groups["staff@example.org"].clear()
+    assert apply(members=members)["changes"]["user fred@example.org"]["new"] == {"soft": 4 * M, "hard": 5 * M}
+
+
+def test_the_default_holds_for_people_of_a_directory_who_have_a_home(on, monkeypatch):
+    fred = types.SimpleNamespace(pw_name="fred@example.org", pw_uid=1234501105, pw_dir="/home/fred")
+    monkeypatch.setattr(plasma_accounts, "owners", lambda home_path: [fred])
+    changes = apply(default={"hard": 5 * M}, unmanaged=True)["changes"]
+    assert "user fred@example.org" in changes and "user ada" in changes and "user games" not in changes

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-import _modules.plasma_quota as quota
-import _modules.plasma_quota_limits as limits
-import _modules.plasma_quota_report as report
+import plasma_quota_limits as limits
+import plasma_quota_report as report
 from tests.unit.modules.stand_in_quota import QuotaServer
 
 NOW = 1_800_000_000
@@ -31,6 +30,7 @@ TABLES = {
     },
     "group": {1001: entry(50), 2001: entry(2048, 0, 4096)},
 }
+READ = limits.read
 
 
 @pytest.fixture
@@ -40,6 +40,9 @@ def server(tmp_path, monkeypatch):
     server.state = {"user": "on", "group": "on"}
     monkeypatch.setattr(report.time, "time", lambda: NOW)
     return server
+
+
+READ = limits.read
 
 
 @pytest.fixture
@@ -66,7 +69,7 @@ def test_worst_first():
 
 
 def test_the_table_can_be_read():
-    assert quota.report().splitlines() == [
+    assert report.report().splitlines() == [
         "/ (/dev/sda1): 5 users and 1 groups, 3 over a limit",
         "   Name    Used  Soft  Hard    %   Grace  Files  Soft  Hard  Grace",
         "X  grace    10K   40K   60K  100       -     60    50    60   over",
@@ -79,7 +82,7 @@ def test_the_table_can_be_read():
 
 
 def test_data_is_for_programs():
-    assert quota.report(output="json") == report.rows()
+    assert report.report(output="json") == report.rows()
 
 
 def test_other_outputs_are_refused():
@@ -94,7 +97,7 @@ def test_where_quotas_are_off_it_says_so(server):
 
 
 def test_what_repquota_writes_is_read(server):
-    server.functions["plasma_quota_limits.read"] = limits.read
+    server.functions["plasma_quota_limits.read"] = READ
     server.tables["user"] = {1001: [-4, 1, 2, 3, 4, 5]}
     (row,) = report.rows()[:1]
     assert (row["used"], row["soft"], row["hard"], row["files"], row["files_hard"]) == (0, 1024, 2048, 3, 5)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
 import stat
+import types
 
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_backup as backup
+import _modules.plasma_backup as plasma_backup
 import _modules.plasma_restore as restore
+import plasma_backup_program as backup
+import plasma_cockpit_socket
+import plasma_hub_accounts as hub_accounts
+import plasma_users_rename as users_rename
+import tljh_settings
+from tests.support.paths import REPOSITORY
 from tests.unit.modules.backup_world import BackupWorld
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to their owners, as only root may")
@@ -131,7 +139,8 @@ def test_half_an_exchange_is_undone(world, archive, monkeypatch):
 @pytest.mark.parametrize("atomic", [True, False])
 def test_directories_trade_names(tmp_path, monkeypatch, atomic):
     if not atomic:
-        monkeypatch.setattr(restore.ctypes, "CDLL", lambda *_, **__: object())
+        monkeypatch.setattr(restore.ctypes, "CDLL", lambda *_, **__: types.SimpleNamespace(renameat2=lambda *_: -1))
+        monkeypatch.setattr(restore.ctypes, "get_errno", lambda: errno.EINVAL)
     one, two = tmp_path / "trade/one", tmp_path / "trade/two"
     for path in (one, two):
         path.mkdir(parents=True)
@@ -165,7 +174,7 @@ def test_a_damaged_archive(world, archive):
 
 def changed(monkeypatch, **keys):
     real = backup.verify
-    monkeypatch.setitem(restore.__salt__, "plasma_backup.verify", lambda *a, **k: {**real(*a, **k), **keys})
+    monkeypatch.setattr(backup, "verify", lambda *a, **k: {**real(*a, **k), **keys})
 
 
 def test_one_of_another_machine_unless_it_is_welcome(world, archive, monkeypatch):
@@ -186,6 +195,62 @@ def test_one_of_a_newer_hub(world, archive, monkeypatch):
     restore.plan(archive, prefix=str(world.prefix), people=False)
     changed(monkeypatch, versions={"jupyterhub": "6.0.0"})
     refuse(world, archive, "is of JupyterHub 6.0.0, and 5.4.1 is installed here")
+
+
+def test_what_is_of_no_use_here_is_refused_before_there_is_a_hub(world, archive, tmp_path, monkeypatch):
+    """With the program that a hub is going to be installed with."""
+    (world.prefix / "plasma" / "plugin").unlink()
+    with pytest.raises(CommandExecutionError, match="No hub with the Plasma plugin"):
+        restore.plan(archive, prefix=str(world.prefix), people=False)
+    plugin = str(REPOSITORY / "plugin")
+    assert set(restore.plan(archive, prefix=str(world.prefix), people=False, plugin=plugin)["changes"]) == {"hub"}
+    changed(monkeypatch, versions={"jupyterhub": "99.0"})
+    with pytest.raises(CommandExecutionError, match="is of JupyterHub 99.0, and 5"):
+        restore.plan(archive, prefix=str(world.prefix), people=False, plugin=plugin)
+    changed(monkeypatch, this_machine=False)
+    with pytest.raises(CommandExecutionError, match="is of another machine"):
+        restore.plan(archive, prefix=str(world.prefix), people=False, plugin=plugin)
+
+
+def test_an_archive_is_read_once_in_a_run_while_it_is_the_same_file(world, archive, monkeypatch):
+    monkeypatch.setattr(backup, "_VERIFIED", {})
+    asked, real = [], backup._run
+    monkeypatch.setattr(backup, "_run", lambda prefix, words: asked.append(words[0]) or real(prefix, words))
+    assert backup.verify(archive, str(world.prefix))["ok"]
+    assert backup.verify(archive, str(world.prefix))["ok"]
+    assert asked == ["verify"]
+    with open(archive, "ab") as file:
+        file.write(b"more")
+    assert not backup.verify(archive, str(world.prefix))["ok"]
+
+
+# --- what this server has not ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_cockpit_is_offered_only_where_it_is(world, archive, tmp_path, monkeypatch, here):
+    monkeypatch.setattr(plasma_cockpit_socket, "DROP_IN", tmp_path / "zz-plasma.conf")
+    if here:
+        (tmp_path / "zz-plasma.conf").touch()
+    changes = []
+    monkeypatch.setattr(tljh_settings, "get", lambda key, prefix: key == "plasma.cockpit.enabled")
+    monkeypatch.setattr(tljh_settings, "update", lambda *words, **options: changes.append((world.word, options)))
+    done = apply(world, archive)
+    # Of the archive's configuration, before the hub starts with it.
+    unset = {"prefix": str(world.prefix), "unset": ["plasma.cockpit"]}
+    assert changes == ([] if here else [("before", unset)])
+    assert ("Cockpit is not offered" in done["comment"]) is not here
+
+
+def test_a_configuration_that_cannot_be_read_is_taken_back(world, archive, monkeypatch):
+    def broken(*_, **__):
+        raise CommandExecutionError("config.yaml is not valid YAML")
+
+    monkeypatch.setattr(tljh_settings, "get", broken)
+    world.ready = [NOT_READY, {"ready": True}]
+    with pytest.raises(CommandExecutionError, match="what was there before was put back, the hub is back"):
+        apply(world, archive)
+    assert world.word == "after"
 
 
 # --- certificates ----------------------------------------------------------------------------------------------
@@ -220,6 +285,19 @@ def test_the_pair_of_https_comes_back_where_it_is_missing(world, certificate, ar
 
 
 def test_parts_by_the_name_of_the_interface(world, archive):
-    done = backup.restore(archive, prefix=str(world.prefix), what=["hub"], directory=str(world.place))
+    done = plasma_backup.restore(archive, prefix=str(world.prefix), what=["hub"], directory=str(world.place))
     assert set(done["changes"]) == {"hub"}
     assert world.word == "before"
+
+
+def test_the_hub_knows_people_by_their_names_of_now(world, archive, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(hub_accounts, "rename", lambda moves, prefix: asked.append((moves, prefix)))
+    note = {"bea": {"new": "beatrice", "uid": 1001}}
+    monkeypatch.setattr(users_rename, "former", lambda tables, root: note)
+    apply(world, archive)
+    move = {"old": "bea", "new": "beatrice", "group": True, "hub": True}
+    assert asked == [([move], str(world.prefix))]
+    note.clear()
+    apply(world, archive)
+    assert len(asked) == 1

@@ -9,8 +9,9 @@ import pathlib
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_backup as backup
-import _modules.plasma_restore_people as people
+import plasma_backup_program as backup
+import plasma_restore_people as people
+import plasma_users_write as write
 from tests.unit.modules.backup_world import BackupWorld
 from tests.unit.modules.stand_in_accounts import StandInServer
 
@@ -65,7 +66,6 @@ def about(then, monkeypatch):
 
 @pytest.fixture
 def looked(server, about, monkeypatch):
-    monkeypatch.setitem(people.__salt__, "plasma_backup.extract", backup.extract)
     return lambda **options: people.missing("archive", about, root=server.root, **options)
 
 
@@ -185,3 +185,19 @@ def test_somebody_new_meanwhile_is_not_replaced(server, looked, about):
     server.meanwhile("shadow", 'echo "bea:theirs:1::::::" >> "$1"')
     add(server, about, found)
     assert server.rows("shadow")["bea"][1] == "theirs"
+
+
+def test_who_has_another_name_by_now_is_here(looked, server):
+    """The archive is older than the new name: their uid is not somebody else's."""
+    row = "beatrice:x:1001:1001:Bea:/home/beatrice:/bin/zsh\n"
+    server.write("etc/passwd", server.text("passwd") + row)
+    with pytest.raises(CommandExecutionError, match="which is that of beatrice here"):
+        looked()
+    memory = write.recall(server.root)
+    write.remember({**memory, "renamed": {"bea": {"new": "beatrice", "uid": 1001}}}, server.root)
+    found = looked()
+    assert found["users"] == {} and found["homes"] == []
+    # A note of somebody else's, with another number, says nothing.
+    write.remember({**memory, "renamed": {"bea": {"new": "beatrice", "uid": 1002}}}, server.root)
+    with pytest.raises(CommandExecutionError):
+        looked()

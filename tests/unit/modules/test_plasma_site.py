@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
-import subprocess
-import sys
 
 import pytest
 
-import _modules.plasma_files as plasma_files
-import _modules.plasma_site as plasma_site
+import plasma_files
+import plasma_site_record as plasma_site
 
 PLASMA = {
     "hub": {"provider": "tljh", "prefix": "/opt/tljh", "versions": {"tljh": "2.0.0"}},
@@ -22,14 +19,12 @@ PLASMA = {
     "backup": {"directory": "/srv/backups"},
     "environments": [{"name": "r", "build_args": {"TOKEN": "1234"}}],
 }
-SALT = ".ubuntu_98f42a_salt"
 LOCK = "jupyterhub==5.5.4 \\\n    --hash=sha256:00\ntraefik-bin==3.6.5 ; python_version > '3'\nTraefik_Bin==3.6.6\n"
 
 
 @pytest.fixture
 def configure_loader_modules():
-    options = {"conf_file": f"/var/lib/{SALT}/minion"}
-    return {plasma_site: {"__salt__": {"plasma_files.write": plasma_files.write}, "__opts__": options}}
+    return {plasma_site: {"__salt__": {"plasma_files.write": plasma_files.write}}}
 
 
 def test_each_section_has_a_digest_of_its_own():
@@ -47,7 +42,33 @@ def test_short_secrets_are_not_in_a_digest():
     other = [{"name": "r", "build_args": {"TOKEN": "5678"}}]
     assert plasma_site.digests(PLASMA) == plasma_site.digests({**PLASMA, "environments": other})
     secrets = {"r": {"credentials": {"username": "git", "password": "1234"}}}
-    assert plasma_site.digests(PLASMA) == plasma_site.digests({**PLASMA, "environment_secrets": secrets})
+    assert plasma_site.digests(PLASMA) == plasma_site.digests(
+        {**PLASMA, "environment_secrets": secrets, "hub_config": {}}
+    )
+
+
+def people(one, two, **keys):
+    """The section of users, as two controllers have it: each makes its own hashes."""
+    users = [
+        {"name": "ada", "groups": [], "password_hash": one, "password_mark": f"{one}.1", **keys},
+        {"name": "bea", "groups": [], "password_hash": two, "password_mark": f"{one}.2"},
+        {"name": "carl", "groups": []},
+    ]
+    return {"users": users, "password_policy": "on_create"}
+
+
+def test_another_controllers_hashes_are_no_change_where_none_is_set():
+    before = plasma_site.digests(people("$y$a", "$y$b"))
+    assert plasma_site.digests(people("$y$c", "$y$d")) == before
+    # What an apply does set, or did not set before, is one.
+    enforced = [plasma_site.digests(people(one, "$y$b", password_policy="enforce")) for one in ("$y$a", "$y$c")]
+    assert enforced[0]["users"] != enforced[1]["users"]
+    everybody = [plasma_site.digests({**people(one, ""), "password_policy": "enforce"}) for one in ("$y$a", "$y$c")]
+    assert everybody[0]["users"] != everybody[1]["users"]
+    without = people("$y$a", "$y$b")
+    del without["users"][1]["password_hash"]
+    assert plasma_site.digests(without)["users"] != before["users"]
+    assert plasma_site.digests(people("$y$a", "$y$b", groups=["maths"]))["users"] != before["users"]
 
 
 def test_no_pillar_has_no_sections():
@@ -122,79 +143,7 @@ def test_what_is_wanted_holds_no_values_of_pillar_but_places():
         "backups": "/srv/backups",
     }
     assert plasma_site.wanted({}, {}, "", "") == {"available": {}}
-
-
-@pytest.fixture
-def earlier(tmp_path):
-    """What salt-ssh left below a directory like /var/tmp, with a link that leads out of it."""
-    if os.geteuid() != 0:
-        pytest.skip("whose files they are decides")
-    above = tmp_path / "tmp"
-    left = above / SALT
-    (left / "running_data").mkdir(parents=True)
-    (left / "salt_state.tgz").touch()
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    (kept / "file").touch()
-    (left / "running_data" / "out").symlink_to(kept)
-    above.chmod(0o1777)
-    left.chmod(0o770)
-    return left
-
-
-def test_what_an_earlier_release_left(earlier, tmp_path):
-    above = str(earlier.parent)
-    # That of another user or controller, which may be at work with it.
-    other = earlier.with_name(".ubuntu_000000_salt")
-    other.mkdir(mode=0o700)
-    assert plasma_site.left_behind(above) == str(earlier)
-    assert plasma_site.tidy(above) == str(earlier)
-    assert [path.name for path in earlier.parent.iterdir()] == [other.name]
-    assert (tmp_path / "kept" / "file").exists()
-    assert plasma_site.left_behind(above) is None
-    assert plasma_site.tidy(above) is None
-
-
-@pytest.mark.parametrize("conf_file", ["/etc/salt/minion", f"/srv/{SALT}/minion", f"/var/lib/../{SALT}/minion", None])
-def test_whoever_has_salt_elsewhere_has_left_nothing(earlier, conf_file, monkeypatch):
-    monkeypatch.setitem(plasma_site.__opts__, "conf_file", conf_file)
-    assert plasma_site.left_behind(str(earlier.parent)) is None
-
-
-def _a_link(left):
-    left.rename(left.with_name("elsewhere"))
-    left.symlink_to("elsewhere")
-
-
-def _above_a_link(left):
-    above = left.parent
-    above.rename(above.with_name("elsewhere"))
-    above.symlink_to("elsewhere")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda left: os.chown(left, 1234, 0),
-        lambda left: left.chmod(0o777),
-        lambda left: left.chmod(0o755),
-        lambda left: left.parent.chmod(0o777),
-        lambda left: os.chown(left.parent, 1234, 0),
-        lambda left: (left.rename(left.with_name("x")), left.touch()),
-        _a_link,
-        _above_a_link,
-    ],
-)
-def test_what_somebody_else_could_have_put_there_stays(earlier, change):
-    change(earlier)
-    assert plasma_site.tidy(str(earlier.parent)) is None
-    assert os.path.lexists(earlier)
-
-
-def test_it_stays_while_a_program_runs_from_it(earlier):
-    running = subprocess.Popen([sys.executable, "-c", "input()", f"{earlier}/salt-call"], stdin=subprocess.PIPE)
-    try:
-        assert plasma_site.left_behind(str(earlier.parent)) is None
-    finally:
-        running.communicate()
-    assert plasma_site.left_behind(str(earlier.parent)) == str(earlier)
+    pillar = {"cockpit": {"enabled": False}, "ssh": {"enabled": True}}
+    assert plasma_site.wanted(pillar, {}, "", "")["off"] == ["cockpit"]
+    assert plasma_site.wanted({**pillar, "directory": None}, {}, "", "")["off"] == ["cockpit", "directory"]
+    assert plasma_site.wanted({**pillar, "directory": {"kind": "ad"}}, {}, "", "")["off"] == ["cockpit"]

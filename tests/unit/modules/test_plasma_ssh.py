@@ -6,19 +6,21 @@ import json
 import os
 import pwd
 import sqlite3
-import subprocess
 import time
 from unittest.mock import MagicMock
 
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_files as plasma_files
 import _modules.plasma_ssh as plasma_ssh
-import _modules.plasma_ssh_seen as plasma_ssh_seen
+import plasma_doors
+import plasma_doors_files
+import plasma_files
+import plasma_ssh_seen
 
 LIMITS = {"memory": "1.5G", "cpu": 2, "tasks": 256}
 DROP_IN = "/etc/ssh/sshd_config.d/10-plasma.conf"
+USES = plasma_ssh_seen.uses
 
 
 class Server:
@@ -54,9 +56,8 @@ class Server:
             "plasma_doors.read": self.read,
             "plasma_doors.standing": self.standing,
             "plasma_doors.lock": lambda: open(os.devnull),
-            "plasma_doors.run": lambda *words: (
-                self.called.append(" ".join(words)) or subprocess.CompletedProcess(words, 0, "", "")
-            ),
+            "plasma_systemd.check": lambda *words: self.called.append(" ".join(("systemctl", *words))),
+            "plasma_systemd.active": lambda unit: self.active,
             "plasma_doors_files.compare": lambda config, who: self.files,
             "plasma_doors_files.put": record("files", {}),
             "plasma_doors_files.verdict": lambda name: self.verdict,
@@ -65,7 +66,7 @@ class Server:
             "plasma_doors_rules.in_place": lambda who: self.in_place,
             "plasma_files.write": plasma_files.write,
             "plasma_ssh_seen.uses": MagicMock(return_value={"bert": ["keys for SSH", "crontab"]}),
-            "plasma_users_removal.protected": lambda: {os.getuid() + 1: "is the account this apply comes from"},
+            "plasma_users_leave.protected": lambda: {os.getuid() + 1: "is the account this apply comes from"},
         }
 
 
@@ -82,9 +83,8 @@ def configure_loader_modules(server):
 @pytest.fixture(autouse=True)
 def places(server, tmp_path, monkeypatch):
     monkeypatch.setattr(plasma_ssh, "_UNIT_FILE", str(tmp_path / "plasma-doors.service"))
-    monkeypatch.setattr(plasma_ssh, "_config_file", lambda: str(server.path))
-    monkeypatch.setattr(plasma_ssh, "_programs", lambda: [str(tmp_path / "doors.py")])
-    monkeypatch.setattr(plasma_ssh, "_active", lambda: server.active)
+    monkeypatch.setattr(plasma_doors, "CONFIG", str(server.path))
+    monkeypatch.setattr(plasma_ssh, "_PROGRAMS", [str(tmp_path / "doors.py")])
 
 
 def test_the_first_apply_tells_who_loses_what(server):
@@ -128,11 +128,11 @@ def test_the_account_of_salt_stays_in_whatever_its_rights(server, monkeypatch, p
     assert server.read()["came_as"] == ([] if privileged else ["salty"])
 
 
-def test_what_sshd_refuses_leaves_no_other_door_open(server):
+def test_what_sshd_refuses_leaves_no_other_door_open(server, monkeypatch):
     def refuse(config, who):
         raise RuntimeError("SSH is left as it was, because ... shut out 'root'.")
 
-    plasma_ssh.__salt__["plasma_doors_files.put"] = refuse
+    monkeypatch.setattr(plasma_doors_files, "put", refuse)
     with pytest.raises(CommandExecutionError, match="SSH is left as it was"):
         plasma_ssh.apply([], [], LIMITS)
     assert "rules" in server.called
@@ -203,7 +203,7 @@ def test_what_people_have_used(tmp_path, monkeypatch):
         file.write(plasma_ssh_seen._RECORD.pack(int(time.time()) - 86400, b"pts/0", b"host"))
         file.write(plasma_ssh_seen._RECORD.pack(1_000_000, b"pts/0", b"host"))
     names = [*people, "gone"]
-    found = plasma_ssh_seen.uses(names, root=str(tmp_path))
+    found = USES(names, root=str(tmp_path))
     day = time.strftime("%Y-%m-%d", time.gmtime(time.time() - 86400))
     assert found == {
         "anna": ["keys for SSH", f"logged in on {day}"],
@@ -215,4 +215,4 @@ def test_what_people_have_used(tmp_path, monkeypatch):
     with sqlite3.connect(tmp_path / "var/lib/lastlog/lastlog2.db") as database:
         database.execute("CREATE TABLE Lastlog2 (Name TEXT PRIMARY KEY, Time INTEGER)")
         database.execute("INSERT INTO Lastlog2 VALUES ('dora', ?)", (int(time.time()) - 86400,))
-    assert plasma_ssh_seen.uses(names, root=str(tmp_path))["dora"] == [f"logged in on {day}"]
+    assert USES(names, root=str(tmp_path))["dora"] == [f"logged in on {day}"]

@@ -6,10 +6,10 @@ import pathlib
 
 import pytest
 
-import _modules.plasma_site as plasma_site
 import _modules.plasma_status as plasma_status
-import _output.plasma_status as shown
-import _wrapper.plasma_status as wrapper
+import _output.plasma as shown
+import _wrapper.plasma as wrapper
+import plasma_site_record as plasma_site
 from tests.support.paths import REPOSITORY
 from tests.unit.salt_options import minion_options
 
@@ -50,7 +50,7 @@ def asked():
 
 @pytest.fixture
 def functions(asked):
-    def report(**arguments):
+    def report(*functions_and_grains, **arguments):
         asked.append(arguments)
         return FOUND
 
@@ -59,8 +59,9 @@ def functions(asked):
     begin = "salt://tljh/plugin/"
     return {
         "plasma_status_report.report": report,
+        "plasma_server.status": report,
         "pillar.items": lambda unmask: PILLAR,
-        "plasma_site.wanted": plasma_site.wanted,
+        "plasma_site_record.wanted": plasma_site.wanted,
         "cp.list_master": lambda prefix: [f"{prefix}{name}" for name in files],
         "cp.hash_file": lambda url: {"hsum": files[url[len(begin) :]]},
         "cp.get_file_str": lambda url: texts[url[len(begin) :]],
@@ -108,7 +109,7 @@ def test_a_healthy_server_ends_with_0(monkeypatch):
 
 
 def test_the_controller_hands_over_what_its_tree_wants(asked):
-    assert wrapper.status() == {"local": {"return": FOUND, "retcode": 1, "out": "plasma_status"}}
+    assert wrapper.status() == {"local": {"return": FOUND, "retcode": 1, "out": "plasma"}}
     assert wrapper.__context__["retcode"] == 1
     (arguments,) = asked
     assert arguments["tool"] == "salt-ssh '{id}'"
@@ -177,6 +178,16 @@ def test_who_may_log_in_is_shown(ssh, line):
     assert f"  ssh          {line}" in shown.output({"course": {**FOUND, "ssh": ssh}})
 
 
+def test_a_part_without_lines_of_its_own_is_shown_as_it_is():
+    lamps = {"lit": 3, "problem": None, "broken": []}
+    assert "  lamps        lit 3\n" in shown.output({"course": {**FOUND, "lamps": lamps}})
+
+
+@pytest.mark.parametrize("problem", [None, "They are dark."])
+def test_a_part_that_has_nothing_but_a_problem_has_no_line(problem):
+    assert "lamps" not in shown.output({"course": {**FOUND, "lamps": {"problem": problem}}})
+
+
 def test_what_is_no_status_looks_as_always():
     assert "Permission denied" in shown.output({"course": "Permission denied"})
 
@@ -185,4 +196,4 @@ def test_the_files_are_where_conf_master_says():
     text = (REPOSITORY / "conf" / "master").read_text(encoding="utf-8")
     for folder in ("_wrapper", "_output"):
         assert f"- {folder}\n" in text
-        assert pathlib.Path(REPOSITORY, folder, "plasma_status.py").is_file()
+        assert pathlib.Path(REPOSITORY, folder, "plasma.py").is_file()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from unittest.mock import create_autospec
 
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_docker as plasma_docker
-import _modules.plasma_quota_report as plasma_quota_report
-import _modules.plasma_status_parts as parts
+import plasma_engine
+import plasma_hub_installed
+import plasma_quota_report
+import plasma_status_parts as parts
+from tests.unit.modules.hub_prefix import HubPrefix
 from tests.unit.modules.test_plasma_hub_containers import StandInEngine
 
 IMAGES = [
@@ -45,16 +46,14 @@ def rows():
 
 
 @pytest.fixture
-def configure_loader_modules(tmp_path, rows):
-    connection = functools.partial(plasma_docker.connection, str(tmp_path / "docker.sock"))
+def configure_loader_modules(tmp_path, rows, monkeypatch):
+    monkeypatch.setattr(plasma_engine, "SOCKET", str(tmp_path / "docker.sock"))
     return {
         parts: {
             "__salt__": {
-                "plasma_docker.connection": connection,
-                "plasma_docker.info": lambda timeout: {"version": "26.1"},
+                "plasma_engine.info": lambda timeout: {"version": "26.1"},
                 "plasma_quota_report.rows": rows,
             },
-            "__grains__": {"os": "Debian", "osrelease": "12", "pythonversion": [3, 11, 2, "final", 0]},
         }
     }
 
@@ -93,25 +92,29 @@ def test_disks_are_named_once_with_all_they_hold(tmp_path):
     assert next(one for one in found if one["holds"] == ["proc"])["percent"] == 0
 
 
-@pytest.mark.parametrize(
-    ("content", "root"),
-    [
-        (None, "/var/lib/docker"),
-        ("{}", "/var/lib/docker"),
-        ("[", "/var/lib/docker"),
-        ("[]", "/var/lib/docker"),
-        ('{"data-root": "/srv/docker"}', "/srv/docker"),
-    ],
-)
-def test_where_the_engine_keeps_its_images(tmp_path, content, root):
-    path = tmp_path / "daemon.json"
-    if content:
-        path.write_text(content, encoding="utf-8")
-    assert parts.docker_root(path) == root
+def test_the_program_of_the_proxy(tmp_path):
+    prefix = HubPrefix(tmp_path / "tljh").install()
+    root, program = str(prefix.root), prefix.root / "hub" / "bin" / "traefik"
+    prefix.write_receipt(traefik=plasma_hub_installed.traefik(root))
+    assert parts.program(root) is None
+    program.write_text("another", encoding="utf-8")
+    named = f"{program}, the program of the proxy, is"
+    assert parts.program(root) == f"{named} not the one that was installed: `state.apply tljh`"
+    program.unlink()
+    assert parts.program(root) == f"{named} gone: `state.apply tljh`"
+    # Another line says that the installation has to be finished first.
+    prefix.write_receipt(complete=False)
+    assert parts.program(root) is None
+    assert parts.program(str(tmp_path / "none")) is None
 
 
 def test_the_server(engine):
-    assert parts.system() == {"os": "Debian 12", "python": "3.11.2", "docker": "26.1"}
+    grains = {"os": "Debian", "osrelease": "12", "pythonversion": [3, 11, 2, "final", 0]}
+    assert parts.system(grains) == {
+        "os": "Debian 12",
+        "python": "3.11.2",
+        "docker": "26.1",
+    }
 
 
 def test_who_is_over_a_limit(rows):

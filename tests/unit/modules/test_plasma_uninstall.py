@@ -10,9 +10,9 @@ from unittest.mock import MagicMock
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_files as plasma_files
 import _modules.plasma_uninstall as uninstall
-import _modules.plasma_uninstall_host as host
+import plasma_run
+import plasma_uninstall_host as host
 
 PREFIX = "/opt/tljh"
 NOTHING = {"servers": [], "builds": [], "networks": [], "images": []}
@@ -47,7 +47,7 @@ def server(tmp_path):
 
 
 @pytest.fixture
-def functions(tmp_path, monkeypatch):
+def functions():
     def mock(value=None):
         return MagicMock(return_value=value)
 
@@ -59,29 +59,25 @@ def functions(tmp_path, monkeypatch):
         "plasma_uninstall_engine.remove_images": mock([]),
         "plasma_uninstall_engine.purge": mock(),
         "plasma_uninstall_host.stop": mock(),
-        "plasma_uninstall_host.chains": mock({}),
+        "plasma_uninstall_host.chains": mock(set()),
         "plasma_uninstall_host.remove_chains": mock(),
         "plasma_uninstall_host.empty_groups": mock({"empty": [], "used": []}),
         "plasma_uninstall_host.remove_groups": mock(),
-        "plasma_ssh.compare_removed": mock({}),
-        "plasma_ssh.remove": mock({}),
-        "plasma_cockpit.compare_disabled": mock({}),
-        "plasma_cockpit.health": mock({"installed": None}),
-        "plasma_cockpit.disable": mock({}),
-        "plasma_docker.engine": mock(None),
-        "plasma_quota_edit.noted": mock({}),
-        "plasma_quota.disable": mock({"changes": {}, "notes": []}),
-        "plasma_quota_fs.mounts": mock([{"target": "/"}]),
-        "plasma_hub.provider": mock("pypi"),
-        "plasma_users_removal.protected": mock({}),
+        "plasma_engine.engine": mock(None),
+        "plasma_quota_fstab.noted": mock({}),
+        "plasma_quota_setup.disable": mock({"changes": {}, "notes": []}),
+        "plasma_mounts.mounts": mock([{"target": "/"}]),
+        "plasma_hub_installed.provider": mock("pypi"),
+        "plasma_hub_installed.misplaced": mock(None),
+        "plasma_users_leave.protected": mock({}),
         "plasma_users.problems": mock([]),
         "plasma_users.apply": mock({"error": None}),
-        "plasma_files.write": plasma_files.write,
-        "plasma_backup.create": mock({"path": "/backups/one.tar.gz"}),
+        "plasma_upgrade.health": mock({}),
+        "plasma_backup_program.create": mock({"path": "/backups/one.tar.gz"}),
     }
     for name in ("files", "remove_files", "put_aside", "delete"):
         made[f"plasma_uninstall_host.{name}"] = getattr(host, name)
-    monkeypatch.setattr(host, "_run", mock(MagicMock(returncode=0, stdout="", stderr="")))
+    made["plasma_run.run"] = mock(plasma_run.Result(0))
     return made
 
 
@@ -106,7 +102,7 @@ def test_what_is_foretold_is_done_and_then_there_is_nothing(server, functions):
     assert done["removed"] == foretold["removed"]
     assert done["aside"].keys() == foretold["aside"].keys() == {f"{PREFIX}/config", f"{PREFIX}/state"}
     assert done["backup"] == "/backups/one.tar.gz"
-    functions["plasma_backup.create"].assert_called_once()
+    functions["plasma_backup_program.create"].assert_called_once()
     assert os.listdir(server / "opt/tljh") == ["mine"]
     assert any("mine" in sentence for sentence in done["left"])
     assert sorted(os.listdir(server / "etc/systemd/system")) == ["ssh.service"]
@@ -117,44 +113,7 @@ def test_what_is_foretold_is_done_and_then_there_is_nothing(server, functions):
     assert (place / "state/jupyterhub.sqlite").read_text() == "database"
     again = apply(server)
     assert (again["removed"], again["aside"], again["backup"]) == ({}, {}, None)
-    functions["plasma_backup.create"].assert_called_once()
-
-
-def test_cockpit_goes_with_the_hub(server, functions):
-    functions["plasma_cockpit.compare_disabled"].return_value = {"packages": {}, "/etc/cockpit/cockpit.conf": {}}
-    functions["plasma_cockpit.disable"].side_effect = lambda prefix: functions[
-        "plasma_cockpit.compare_disabled"
-    ].configure_mock(return_value={})
-    foretold = compare(server)
-    functions["plasma_cockpit.disable"].assert_not_called()
-    done = apply(server)
-    assert done["removed"] == foretold["removed"]
-    assert done["removed"]["cockpit"] == ["/etc/cockpit/cockpit.conf", "packages"]
-    # The hub's configuration is put aside by then, and must not be written again.
-    functions["plasma_cockpit.disable"].assert_called_once_with("/nonexistent")
-    assert not apply(server)["removed"]
-    functions["plasma_cockpit.disable"].assert_called_once()
-
-
-def test_ssh_is_as_it_was_before_the_hub(server, functions):
-    functions["plasma_ssh.compare_removed"].return_value = {
-        "/var/lib/plasma/doors.json": {"old": "present", "new": None}
-    }
-    functions["plasma_ssh.remove"].side_effect = lambda: functions["plasma_ssh.compare_removed"].configure_mock(
-        return_value={}
-    )
-    assert compare(server)["removed"]["ssh"] == ["/var/lib/plasma/doors.json"]
-    functions["plasma_ssh.remove"].assert_not_called()
-    assert apply(server)["removed"]["ssh"] == ["/var/lib/plasma/doors.json"]
-    functions["plasma_ssh.remove"].assert_called_once_with()
-    assert not apply(server)["removed"]
-
-
-def test_a_cockpit_of_somebody_else_stays(server, functions):
-    functions["plasma_cockpit.health"].return_value = {"installed": "287"}
-    done = apply(server)
-    assert "cockpit" not in done["removed"]
-    assert any("Cockpit" in sentence for sentence in done["left"])
+    functions["plasma_backup_program.create"].assert_called_once()
 
 
 def test_an_empty_prefix_goes(server):
@@ -169,7 +128,7 @@ def test_data_is_deleted_only_when_named(server):
 
 
 def test_without_a_backup_nothing_goes(server, functions):
-    functions["plasma_backup.create"].side_effect = CommandExecutionError("No space is left.")
+    functions["plasma_backup_program.create"].side_effect = CommandExecutionError("No space is left.")
     with pytest.raises(CommandExecutionError, match="No space is left"):
         apply(server)
     assert (server / "opt/tljh/hub").exists()
@@ -195,7 +154,7 @@ def test_a_killed_run_is_finished_by_the_next(server, functions, where):
         apply(server)
     done = apply(server)
     assert done["backup"] == "/backups/one.tar.gz"
-    functions["plasma_backup.create"].assert_called_once()
+    functions["plasma_backup_program.create"].assert_called_once()
     assert not (server / "opt/tljh").exists()
     assert len(list((server / "var/backups/plasma").iterdir())) == 1
     assert not (server / "var/lib/plasma/uninstall.json").exists()
@@ -227,8 +186,17 @@ def test_links_in_the_prefix_are_not_followed(server):
     assert not (server / "opt/tljh").exists()
 
 
+def test_a_hub_below_another_prefix_stays_whole(server, functions):
+    functions["plasma_hub_installed.misplaced"].return_value = "The hub of this server is in /srv/hub."
+    before = sorted(map(str, server.rglob("*")))
+    with pytest.raises(CommandExecutionError, match="is in /srv/hub"):
+        apply(server)
+    assert sorted(map(str, server.rglob("*"))) == before
+    functions["plasma_uninstall_host.stop"].assert_not_called()
+
+
 def test_mounts_are_refused(server, functions):
-    functions["plasma_quota_fs.mounts"].return_value = [{"target": f"{PREFIX}/state/nfs"}]
+    functions["plasma_mounts.mounts"].return_value = [{"target": f"{PREFIX}/state/nfs"}]
     with pytest.raises(CommandExecutionError, match="/opt/tljh/state/nfs is mounted"):
         apply(server)
 
@@ -280,18 +248,16 @@ def test_environments_stay_unless_they_are_named(server, functions):
 def test_people_stay_unless_they_are_named(server, functions, monkeypatch):
     people = {"ada": 1500, "me": 1000}
 
-    def getpwnam(name):
-        return MagicMock(pw_uid=people[name])
-
-    monkeypatch.setattr(uninstall.pwd, "getpwnam", getpwnam)
-    functions["plasma_users_removal.protected"].return_value = {1000: "is the account this apply comes from"}
+    accounts = [MagicMock(pw_name=name, pw_uid=uid) for name, uid in people.items()]
+    monkeypatch.setattr(uninstall.pwd, "getpwall", lambda: accounts)
+    functions["plasma_users_leave.protected"].return_value = {1000: "is the account this apply comes from"}
     arguments = {"users": ["ada", "gone", "me"], "root": str(server), "directory": str(server)}
     assert any("2 accounts" in sentence for sentence in uninstall.compare(PREFIX, {}, **arguments)["left"])
     done = uninstall.apply(PREFIX, {"users": True}, **arguments)
     assert done["removed"]["users"] == ["ada"]
     (call,) = functions["plasma_users.apply"].call_args_list
     assert call.args[0] == [{"name": "ada", "absent": True, "remove_home": False}]
-    assert any("1 accounts" in sentence and "comes from" in sentence for sentence in done["left"])
+    assert any("1 account with its home" in sentence and "comes from" in sentence for sentence in done["left"])
 
 
 def test_the_last_backup_stays(server, functions):
@@ -303,17 +269,17 @@ def test_the_last_backup_stays(server, functions):
 
     for number in (1, 2):
         archive(number)
-    functions["plasma_backup.create"].side_effect = lambda **_: archive(3)
+    functions["plasma_backup_program.create"].side_effect = lambda **_: archive(3)
     foretold = compare(server, backups=True)
     done = apply(server, backups=True)
     assert done["removed"]["backups"] == foretold["removed"]["backups"]
     assert [path.name for path in server.glob("*.tar.gz")] == ["plasma-host-3-manual.tar.gz"]
-    assert any("1 backups" in sentence for sentence in done["left"])
+    assert any("1 backup in " in sentence for sentence in done["left"])
     assert apply(server, backups=True)["removed"] == {}
 
 
 def test_a_hub_that_was_never_complete_needs_no_backup(server, functions):
-    functions["plasma_backup.create"].side_effect = CommandExecutionError("There is no hub.")
+    functions["plasma_backup_program.create"].side_effect = CommandExecutionError("There is no hub.")
     (server / "opt/tljh/state/jupyterhub.sqlite").unlink()
     with pytest.raises(CommandExecutionError, match="no hub"):
         apply(server, data=True)
@@ -344,21 +310,20 @@ SAVED = """*filter
 -A PLASMA-IN-br-plasma -j REJECT
 COMMIT
 """
+REMOVE_CHAINS = host.remove_chains
 
 
-def test_only_chains_of_ours_go(monkeypatch):
+def test_only_chains_of_ours_go(functions, monkeypatch):
     fed = []
 
-    def run(command, text=None, **_):
-        if command[0] == "iptables-save":
-            return MagicMock(returncode=0, stdout=SAVED if not fed else ":INPUT ACCEPT [0:0]\n")
-        if text:
-            fed.append((command[0], text))
-        return MagicMock(returncode=0, stdout="", stderr="")
+    def run(command, stdin="", **_):
+        if stdin:
+            fed.append((command[0], stdin))
+        return plasma_run.Result(0, SAVED if command[0] == "iptables-save" and not fed else ":INPUT ACCEPT [0:0]")
 
-    monkeypatch.setattr(host, "_run", run)
+    functions["plasma_run.run"] = run
     monkeypatch.setattr(host.shutil, "which", lambda *_, **__: "/usr/sbin/x")
-    host.remove_chains()
+    REMOVE_CHAINS()
     ((tool, text),) = fed
     assert tool == "iptables-restore"
     assert text.splitlines() == [

@@ -10,12 +10,12 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 import _modules.plasma_announce as announce_module
-import _modules.plasma_files as plasma_files
-import _modules.plasma_hub as hub_module
 import _modules.plasma_upgrade as plasma_upgrade
-import _modules.plasma_upgrade_plan as plan_module
-import _modules.plasma_upgrade_snapshot as snapshot_module
-import _modules.tljh_service as service_module
+import plasma_files
+import plasma_hub_installed as hub_module
+import plasma_upgrade_plan as plan_module
+import plasma_upgrade_snapshot as snapshot_module
+import tljh_service as service_module
 
 PLANNED = {
     "packages": {"jupyterhub": {"old": "5.3.0", "new": "6.1.1"}},
@@ -41,7 +41,7 @@ def functions(calls, tmp_path):
         return mock
 
     return {
-        "plasma_hub.packages": create_autospec(
+        "plasma_hub_installed.packages": create_autospec(
             hub_module.packages, return_value={"jupyterhub": "5.3.0", "tljh-plasma": "1.0"}
         ),
         "plasma_announce.set": noted(announce_module.set_, "announced"),
@@ -50,7 +50,7 @@ def functions(calls, tmp_path):
             plan_module.plan, return_value={"packages": {}, "jumps": [], "kind": "nothing"}
         ),
         "plasma_upgrade_plan.fault": create_autospec(plan_module.fault, return_value=None),
-        "plasma_upgrade_plan.config": create_autospec(plan_module.config, return_value={}),
+        "plasma_hub_installed.config": create_autospec(hub_module.config, return_value={}),
         "plasma_upgrade_snapshot.check_room": create_autospec(snapshot_module.check_room),
         "plasma_upgrade_snapshot.revisions": create_autospec(
             snapshot_module.revisions, return_value={"jupyterhub.sqlite": "a"}
@@ -63,9 +63,10 @@ def functions(calls, tmp_path):
         "plasma_upgrade_snapshot.drop": noted(snapshot_module.drop, "dropped"),
         "tljh_service.ready": create_autospec(service_module.ready, return_value=READY),
         "cmd.run_all": lambda argv, **options: calls.append(" ".join(argv[:2])) or {"retcode": 0},
-        "plasma_backup.program": lambda prefix: ["python3", str(tmp_path / "program")],
+        "plasma_backup_program.program": lambda prefix: ["python3", str(tmp_path / "program")],
         "plasma_files.write": plasma_files.write,
-        "plasma_backup.create": lambda **options: calls.append("archived") or {"path": "/archive"},
+        "cp.cache_dir": None,
+        "plasma_backup_program.create": lambda **options: calls.append("archived") or {"path": "/archive"},
     }
 
 
@@ -115,7 +116,7 @@ def test_a_version_without_backups_keeps_the_copy_of_its_data(prefix, calls, tmp
     assert calls == ["taken", "kept", "cleared", "dropped"]
 
 
-@pytest.mark.parametrize("failing", ["plasma_upgrade_snapshot.take", "plasma_backup.create"])
+@pytest.mark.parametrize("failing", ["plasma_upgrade_snapshot.take", "plasma_backup_program.create"])
 def test_what_cannot_be_saved_is_not_upgraded(prefix, functions, calls, failing):
     def fail(*args, **kwargs):
         raise CommandExecutionError("Nothing was changed: no room.")
@@ -158,14 +159,14 @@ def test_the_data_of_a_hub_too_broken_for_an_archive_is_copied(prefix, functions
     def fail(**options):
         raise CommandExecutionError("The hub's Python is gone.")
 
-    functions["plasma_backup.create"] = fail
+    functions["plasma_backup_program.create"] = fail
     assert plasma_upgrade.prepare(prefix, {**PLANNED, "kind": "broken"})["backup"] == "/kept-data"
     assert calls == ["taken", "kept", "dropped"]
 
 
 def test_what_works_is_done(prefix, functions, calls):
     write(prefix, installed={"jupyterhub": "5.3.0", "same": "1"}, databases={"jupyterhub.sqlite": "a"})
-    functions["plasma_hub.packages"].return_value = {"jupyterhub": "6.1.1", "same": "1", "more": "2"}
+    functions["plasma_hub_installed.packages"].return_value = {"jupyterhub": "6.1.1", "same": "1", "more": "2"}
     functions["plasma_upgrade_snapshot.revisions"].return_value = {"jupyterhub.sqlite": "b"}
     done = plasma_upgrade.settle("pypi", prefix)
     assert done["outcome"] == "done"

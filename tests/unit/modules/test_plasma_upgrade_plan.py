@@ -8,9 +8,9 @@ import shutil
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_hub as plasma_hub
-import _modules.plasma_upgrade_plan as plan
-import _modules.tljh_service as tljh_service
+import plasma_hub_installed as plasma_hub
+import plasma_upgrade_plan as plan
+import tljh_service
 from tests.unit.modules.hub_prefix import LOCK, HubPrefix
 
 READY = {"ready": True, "seconds": 1.0, "version": "5.5.4", "problem": None, "journal": []}
@@ -41,9 +41,8 @@ def configure_loader_modules(cached, ran, operator):
         return operator[0]
 
     functions = {
-        "cp.cache_dir": lambda tree, **options: cached,
-        "plasma_hub.compare": plasma_hub.compare,
-        "plasma_hub_api.administrators": administrators,
+        "plasma_hub_installed.compare": plasma_hub.compare,
+        "plasma_hub_accounts.administrators": administrators,
         "tljh_service.ready": lambda config, timeout: READY,
         "tljh_service.connection": tljh_service.connection,
         "cmd.run_all": lambda argv, **options: ran,
@@ -52,8 +51,10 @@ def configure_loader_modules(cached, ran, operator):
 
 
 @pytest.fixture
-def hub(tmp_path):
-    return HubPrefix(tmp_path / "tljh").install()
+def hub(tmp_path, cached):
+    made = HubPrefix(tmp_path / "tljh").install()
+    made.cached = cached
+    return made
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def tree(tmp_path, hub, cached):
 
 
 def planned(hub, provider="pypi", **options):
-    return plan.plan(provider, str(hub.root), **options)
+    return plan.plan(lambda tree, **options: hub.cached, provider, str(hub.root), **options)
 
 
 def test_the_same_versions_are_nothing_to_do(hub, tree):
@@ -163,9 +164,9 @@ def test_a_hub_that_works(hub, works):
     assert plan.fault(str(hub.root)) is None
 
 
-def test_a_hub_that_does_not_come_up(hub, works, configure_loader_modules):
+def test_a_hub_that_does_not_come_up(hub, works, monkeypatch):
     down = {**READY, "ready": False, "problem": "it crashes", "journal": ["line"] * 20 + ["ImportError: x"]}
-    plan.__salt__["tljh_service.ready"] = lambda config, timeout: down
+    monkeypatch.setattr(tljh_service, "ready", lambda config, timeout: down)
     text = plan.fault(str(hub.root))
     assert text.startswith("the hub did not come up: it crashes\n")
     assert text.endswith("ImportError: x")
@@ -212,7 +213,9 @@ def test_the_login_page(tmp_path, status, good):
     assert "does not come" in plan._login_page({"http": {"port": server.server_port}})
 
 
-@pytest.mark.parametrize("text, found", [("limits: {cpu: 2}", {"limits": {"cpu": 2}}), ("[1]", {}), ("a: [", {})])
+@pytest.mark.parametrize(
+    "text, found", [("limits: {cpu: 2}", {"limits": {"cpu": 2}}), ("[1]", {}), ("a: [", {}), ("a: \x01", {})]
+)
 def test_settings_are_read_without_the_plugin(hub, text, found):
     hub.write("config/config.yaml", text)
-    assert plan.config(str(hub.root)) == found
+    assert plasma_hub.config(str(hub.root)) == found

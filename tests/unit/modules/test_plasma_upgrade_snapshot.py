@@ -11,19 +11,15 @@ import stat
 from types import SimpleNamespace
 
 import pytest
-import salt.modules.cmdmod as cmdmod
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_upgrade_snapshot as snapshot
+import plasma_upgrade_snapshot as snapshot
 from tests.unit.modules.hub_prefix import HubPrefix
 
 
 @pytest.fixture
 def configure_loader_modules():
-    return {
-        snapshot: {"__salt__": {"cmd.run_all": cmdmod.run_all}},
-        cmdmod: {"__opts__": {}, "__grains__": {}, "__salt__": {}},
-    }
+    return {snapshot: {}}
 
 
 def execute(path, *statements):
@@ -185,7 +181,7 @@ def test_without_room_nothing_is_begun(hub, monkeypatch):
 
 
 def test_an_installation_that_goes_on_is_waited_for(hub, monkeypatch):
-    monkeypatch.setattr(snapshot._guard.__wrapped__, "__defaults__", (0,))
+    monkeypatch.setattr(snapshot, "LOCK_TIMEOUT", 0)
     with open(hub.path / "plasma" / "install.lock", "w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(CommandExecutionError, match="fuser -v"):

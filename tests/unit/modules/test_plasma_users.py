@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 from unittest.mock import create_autospec
 
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_hub_api as api
 import _modules.plasma_users as users
-import _modules.plasma_users_edit as edit
-import _modules.plasma_users_homes as homes
-import _modules.plasma_users_processes as processes
-import _modules.plasma_users_removal as removal
-import _modules.plasma_users_seen as seen
-import _modules.tljh_config as tljh_config
+import plasma_hub_accounts as api
+import plasma_users_homes as homes
+import plasma_users_leave as leave
+import plasma_users_observe as observe
+import plasma_users_processes as processes
+import plasma_users_write as write
+import tljh_settings as tljh_config
 from tests.unit.modules.accounts_world import user
 from tests.unit.modules.stand_in_accounts import HASH, PASSWD, StandInServer
 
@@ -34,16 +35,16 @@ def server(tmp_path, monkeypatch):
 def hub():
     """What the hub is asked."""
     return {
-        "plasma_hub_api.forget": create_autospec(api.forget),
-        "plasma_hub_api.users": create_autospec(api.users, return_value={}),
-        "plasma_hub_api.administrators": create_autospec(api.administrators, return_value=None),
-        "tljh_config.get": create_autospec(tljh_config.get, return_value=None),
+        "plasma_hub_accounts.forget": create_autospec(api.forget),
+        "plasma_hub_accounts.users": create_autospec(api.users, return_value={}),
+        "plasma_hub_accounts.administrators": create_autospec(api.administrators, return_value=None),
+        "tljh_settings.get": create_autospec(tljh_config.get, return_value=None),
     }
 
 
 @pytest.fixture
 def configure_loader_modules(server, hub, monkeypatch):
-    monkeypatch.setattr(removal, "protected", lambda root="/": {1000: "is the account this apply comes from"})
+    monkeypatch.setattr(leave, "protected", lambda root="/": {1000: "is the account this apply comes from"})
     monkeypatch.setattr(processes, "end", lambda people, timeout=60: {})
     server.write("etc/group", server.text("group") + "biology:x:2000:\n")
     server.write("etc/gshadow", server.text("gshadow") + "biology:!::\n")
@@ -93,6 +94,20 @@ def test_hashes_are_in_shadow_alone(server):
     assert found == ["etc/shadow"]
 
 
+def test_a_password_that_was_edited_and_is_not_set_is_told(server):
+    first, second = ({**ANNA, "password_hash": HASH[:-1] + end, "password_mark": f"here.{end}"} for end in "ab")
+    apply(server, first)
+    assert apply(server, first)["ignored"] == []
+    done = apply(server, second)
+    assert (done["ignored"], done["changes"]) == (["anna"], {})
+    assert users.compare([second], groups=GROUPS, root=server.root)["ignored"] == ["anna"]
+    assert server.rows("shadow")["anna"][1] == first["password_hash"]
+    done = apply(server, {**second, "password_policy": "enforce"})
+    assert (done["ignored"], done["changes"]["anna"]["new"]) == ([], {"password": "changed"})
+    assert apply(server, second)["ignored"] == []
+    assert apply(server, first)["ignored"] == ["anna"]
+
+
 def test_many_accounts_cost_one_edit_of_each_file(server):
     entries = [user(f"s{number:03}", password_hash=HASH, groups=["biology"]) for number in range(300)]
     users.apply(entries, groups=GROUPS, root=server.root)
@@ -126,7 +141,7 @@ def test_memberships_we_gave_are_taken_back_and_others_stay(server):
     assert server.members("video") == []
     assert server.members("biology") == []
     assert server.rows("group")["sudo"][3] == "ubuntu,anna"
-    assert edit.recall(server.root)["given"] == {}
+    assert write.recall(server.root)["given"] == {}
 
 
 def test_people_whom_pillar_no_longer_names_are_left_alone(server):
@@ -150,7 +165,9 @@ def test_an_account_made_by_somebody_else_meanwhile_keeps_its_uid(server):
 
 
 def test_a_failure_of_the_home_is_told_with_what_was_done(server, monkeypatch):
-    monkeypatch.setattr(homes, "_skeleton", lambda directory: [("a/b", 0o644, b"")])
+    monkeypatch.setattr(
+        homes, "_fill", create_autospec(homes._fill, side_effect=OSError(28, "No space left on device"))
+    )
     done = users.apply([ANNA], groups=GROUPS, root=server.root)
     assert done["error"].startswith("The home /home/anna could not be made")
     assert set(done["changes"]) == {"anna"}
@@ -160,14 +177,14 @@ def test_a_failure_of_the_home_is_told_with_what_was_done(server, monkeypatch):
 # Killed in the middle: whatever was last, the next run ends where an undisturbed one does.
 
 POINTS = [
-    (edit, "remember", 1),
-    (edit, "_swap", 1),
-    (edit, "_swap", 2),
-    (edit, "_swap", 3),
-    (edit, "_swap", 4),
+    (write, "remember", 1),
+    (write, "_swap", 1),
+    (write, "_swap", 2),
+    (write, "_swap", 3),
+    (write, "_swap", 4),
     (homes, "_fill", 1),
     (homes, "_fill", 2),
-    (edit, "remember", 2),
+    (write, "remember", 2),
 ]
 
 
@@ -206,7 +223,7 @@ def test_a_killed_run_is_finished_by_the_next(server, monkeypatch, module, name,
     users.apply(entries, groups=GROUPS, root=server.root)
     assert users.compare(entries, groups=GROUPS, root=server.root)["changes"] == {}
     assert [path.name for path in server.path("home").iterdir() if path.name.startswith(".plasma-new")] == []
-    assert edit.recall(server.root)["making"] == {}
+    assert write.recall(server.root)["making"] == {}
     found = {kind: set(server.rows(kind)) & {"anna", "ben"} for kind in ("passwd", "shadow", "group", "gshadow")}
     assert all(names == ({"anna", "ben"} if still_wanted else set()) for names in found.values())
     # The same in group and in gshadow.
@@ -226,7 +243,7 @@ def anna(server):
 
 def test_removal_keeps_the_home_with_owner_and_date(server, hub, anna):
     done = apply(server, GONE, prefix="/srv/hub")
-    hub["plasma_hub_api.forget"].assert_called_once_with(["anna"], prefix="/srv/hub", timeout=60)
+    hub["plasma_hub_accounts.forget"].assert_called_once_with(["anna"], prefix="/srv/hub", timeout=60)
     archive = done["archives"]["anna"]
     assert archive.startswith(f"/home/.plasma-removed/anna.uid{anna}.20")
     assert server.path(f"{archive}/home/thesis.txt").read_text() == "years of work"
@@ -243,23 +260,25 @@ def test_removal_keeps_the_home_with_owner_and_date(server, hub, anna):
 
 def test_the_account_is_locked_before_the_hub_is_asked(server, hub, anna):
     seen_then = []
-    hub["plasma_hub_api.forget"].side_effect = lambda *args, **kwargs: seen_then.append(server.rows("shadow")["anna"])
+    hub["plasma_hub_accounts.forget"].side_effect = lambda *args, **kwargs: seen_then.append(
+        server.rows("shadow")["anna"]
+    )
     apply(server, GONE)
     assert seen_then[0][7] == "1"
     assert seen_then[0][1] == HASH
 
 
 def test_a_server_that_cannot_be_stopped_keeps_everybody(server, hub, anna):
-    hub["plasma_hub_api.forget"].side_effect = CommandExecutionError("The hub does not answer: start it.")
+    hub["plasma_hub_accounts.forget"].side_effect = CommandExecutionError("The hub does not answer: start it.")
     done = users.apply([GONE, user("ben")], groups=GROUPS, root=server.root)
     assert done["error"] == "The hub does not answer: start it."
     assert set(done["changes"]) == {"ben"}
     assert server.path("home/anna/thesis.txt").exists()
     # The next run goes on, or takes it back.
-    hub["plasma_hub_api.forget"].side_effect = None
+    hub["plasma_hub_accounts.forget"].side_effect = None
     taken_back = users.apply([ANNA], groups=GROUPS, root=server.root)
     assert taken_back["changes"]["anna"] == {"old": {"expires": "1"}, "new": {"expires": ""}}
-    assert edit.recall(server.root)["removing"] == {}
+    assert write.recall(server.root)["removing"] == {}
     apply(server, GONE)
 
 
@@ -308,10 +327,10 @@ def test_a_new_anna_is_somebody_else(server, anna):
     again = int(server.rows("passwd")["anna"][2])
     assert again != anna
     assert not server.path("home/anna/thesis.txt").exists()
-    first = seen.archives("/home", server.root)
+    first = observe.archives("/home", server.root)
     assert [archive["uid"] for archive in first] == [anna]
     apply(server, GONE)
-    assert len(seen.archives("/home", server.root)) == 2
+    assert len(observe.archives("/home", server.root)) == 2
 
 
 def test_a_home_that_is_put_back_brings_its_owner_back(server, anna):
@@ -339,17 +358,17 @@ def test_a_directory_for_archives_that_others_may_read_is_refused(server, anna):
 
 
 REMOVAL_POINTS = [
-    (edit, "remember", 1),
-    (edit, "_swap", 1),
+    (write, "remember", 1),
+    (write, "_swap", 1),
     (processes, "end", 1),
     (homes, "open_archive", 1),
     (homes.os, "rename", 1),
-    (edit, "_swap", 2),
-    (edit, "_swap", 3),
-    (edit, "_swap", 4),
-    (edit, "_swap", 5),
-    (removal, "_jobs", 1),
-    (edit, "remember", 2),
+    (write, "_swap", 2),
+    (write, "_swap", 3),
+    (write, "_swap", 4),
+    (write, "_swap", 5),
+    (leave, "_jobs", 1),
+    (write, "remember", 2),
 ]
 
 
@@ -366,8 +385,8 @@ def test_a_killed_removal_is_finished_by_the_next(server, monkeypatch, anna, mod
     apply(server, entry)
     assert "anna" not in "".join(server.text(kind) for kind in ("passwd", "shadow", "group", "gshadow"))
     assert len(list(server.path("home").rglob("thesis.txt"))) == (0 if remove_home else 1)
-    assert edit.recall(server.root)["removing"] == {}
-    assert edit.recall(server.root)["uids"] == {str(anna): "anna"}
+    assert write.recall(server.root)["removing"] == {}
+    assert write.recall(server.root)["uids"] == {str(anna): "anna"}
 
 
 @pytest.mark.parametrize(("module", "name", "number"), REMOVAL_POINTS)
@@ -380,7 +399,7 @@ def test_a_killed_removal_can_be_taken_back(server, monkeypatch, anna, module, n
     users.apply([ANNA], groups=GROUPS, root=server.root)
     assert users.compare([ANNA], groups=GROUPS, root=server.root)["changes"] == {}
     assert server.rows("shadow")["anna"][7] == ""
-    assert edit.recall(server.root)["removing"] == {}
+    assert write.recall(server.root)["removing"] == {}
     assert len(list(server.path("home").rglob("thesis.txt"))) == 1
     # Where the account was still there, it is the same person with everything; else somebody new.
     assert server.path("home/anna/thesis.txt").exists() is there
@@ -388,14 +407,46 @@ def test_a_killed_removal_can_be_taken_back(server, monkeypatch, anna, module, n
 
 
 def test_the_last_administrator_of_the_hub(server, hub, anna):
-    hub["tljh_config.get"].return_value = ["anna"]
+    hub["tljh_settings.get"].return_value = ["anna"]
     found = users.compare([GONE], groups=GROUPS, prefix="/srv/hub", root=server.root)
     assert "no administrator of the hub would be left" in found["problems"][0]
-    hub["tljh_config.get"].assert_called_once_with("users.admin", prefix="/srv/hub")
+    hub["tljh_settings.get"].assert_called_once_with("users.admin", prefix="/srv/hub")
     assert users.compare([GONE], groups=GROUPS, admins=["anna", "ubuntu"], root=server.root)["problems"] == []
 
 
 def test_the_hub_is_not_asked_where_nobody_leaves(server, hub):
     apply(server, ANNA, {"name": "nobody-there", "absent": True})
-    hub["tljh_config.get"].assert_not_called()
-    hub["plasma_hub_api.forget"].assert_not_called()
+    hub["tljh_settings.get"].assert_not_called()
+    hub["plasma_hub_accounts.forget"].assert_not_called()
+
+
+def test_accounts_follow_when_all_homes_were_moved(server):
+    apply(server, ANNA)
+    server.path("home/anna/thesis.txt").write_text("...")
+    server.path("srv/homes").mkdir(parents=True)
+    server.path("home/anna").rename(server.path("srv/homes/anna"))
+    done = apply(server, ANNA, home_path="/srv/homes")
+    assert done["changes"] == {"anna": {"old": {"home": "/home/anna"}, "new": {"home": "/srv/homes/anna"}}}
+    assert not server.path("home/anna").exists()
+    assert server.path("srv/homes/anna/thesis.txt").read_text() == "..."
+
+
+def test_a_moved_home_goes_into_the_archive_of_who_leaves(server):
+    apply(server, ANNA)
+    server.path("srv/homes").mkdir(parents=True)
+    server.path("home/anna").rename(server.path("srv/homes/anna"))
+    (archive,) = apply(server, GONE, home_path="/srv/homes")["archives"].values()
+    assert archive.startswith("/srv/homes/.plasma-removed/anna.")
+    assert not server.path("srv/homes/anna").exists()
+
+
+def test_a_home_that_is_gone_while_another_is_where_it_should_be_is_refused(server):
+    apply(server, ANNA)
+    shutil.rmtree(server.path("home/anna"))
+    server.path("srv/homes").mkdir(parents=True)
+    server.path("srv/homes/anna").write_text("")
+    (problem,) = users.compare([ANNA], groups=GROUPS, root=server.root, home_path="/srv/homes")["problems"]
+    assert problem == (
+        "user anna: home /home/anna is gone, and /srv/homes/anna, where pillar has homes, is a file: give it to the "
+        "account (chown), or move it away"
+    )

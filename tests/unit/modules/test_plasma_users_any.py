@@ -7,9 +7,9 @@ import copy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import _modules.plasma_groups as groups
-import _modules.plasma_users_files as files
-import _modules.plasma_users_leavers as leavers
+import plasma_groups_plan
+import plasma_users_leave as leave
+import plasma_users_tables as tables
 from tests.unit.modules.accounts_world import World
 from tests.unit.modules.stand_in_accounts import HASH, OTHER_HASH
 
@@ -80,11 +80,11 @@ def people(draw, absent=False):
 
 def with_groups(world):
     """What ``plasma_groups.managed`` has done before."""
-    planned = groups.plan(world.current(), [{"name": group} for group in GROUPS])
+    planned = plasma_groups_plan.plan(world.current(), [{"name": group} for group in GROUPS])
     assert planned["problems"] == []
     for kind, edits in planned["edits"].items():
-        world.texts[kind] = files.text(files.edited(files.parse(kind, world.texts[kind]), edits))
-    assert groups.plan(world.current(), [{"name": group} for group in GROUPS])["edits"] == {}
+        world.texts[kind] = tables.text(tables.edited(tables.parse(kind, world.texts[kind]), edits))
+    assert plasma_groups_plan.plan(world.current(), [{"name": group} for group in GROUPS])["edits"] == {}
     return world
 
 
@@ -93,7 +93,7 @@ def plan(world, users, policy):
 
 
 def rows(world, kind):
-    return files.parse(kind, world.texts[kind])["rows"]
+    return tables.parse(kind, world.texts[kind])["rows"]
 
 
 def groups_of(world, name):
@@ -175,9 +175,9 @@ def test_who_leaves_is_gone_and_nobody_else(world, users):
     assert planned["problems"] == []
     leaving = {leaver["name"] for leaver in planned["leavers"]}
     assert leaving == set(planned["changes"]) == names & set(rows(before, "passwd"))
-    for kind, edits in leavers.edits(world.current(), leaving).items():
-        world.texts[kind] = files.text(files.edited(files.parse(kind, world.texts[kind]), edits))
-    assert leavers.edits(world.current(), leaving) == {}
+    for kind, edits in leave.edits(world.current(), leaving).items():
+        world.texts[kind] = tables.text(tables.edited(tables.parse(kind, world.texts[kind]), edits))
+    assert leave.edits(world.current(), leaving) == {}
     for name in leaving:
         assert name not in rows(world, "passwd")
         assert name not in rows(world, "shadow")

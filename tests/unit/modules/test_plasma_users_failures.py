@@ -9,15 +9,14 @@ from unittest.mock import create_autospec
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_hub_api as hub_api
 import _modules.plasma_users as users
-import _modules.plasma_users_edit as edit
-import _modules.plasma_users_homes as homes
-import _modules.plasma_users_mounts as mounts
-import _modules.plasma_users_processes as processes
-import _modules.plasma_users_removal as removal
-import _modules.plasma_users_seen as seen
-import _modules.tljh_config as tljh_config
+import plasma_hub_accounts as hub_api
+import plasma_users_homes as homes
+import plasma_users_leave as leave
+import plasma_users_observe as observe
+import plasma_users_processes as processes
+import plasma_users_write as write
+import tljh_settings as tljh_config
 from tests.unit.modules.accounts_world import user
 from tests.unit.modules.stand_in_accounts import StandInServer
 
@@ -46,10 +45,10 @@ def config():
 
 @pytest.fixture
 def configure_loader_modules(server, hub, config, monkeypatch):
-    monkeypatch.setattr(removal, "protected", lambda root="/": {})
+    monkeypatch.setattr(leave, "protected", lambda root="/": {})
     monkeypatch.setattr(processes, "end", lambda people, timeout=60: {})
-    functions = {f"plasma_hub_api.{name}": function for name, function in hub.items()}
-    return server.loader_modules(**functions, **{"tljh_config.get": config})
+    functions = {f"plasma_hub_accounts.{name}": function for name, function in hub.items()}
+    return server.loader_modules(**functions, **{"tljh_settings.get": config})
 
 
 @pytest.fixture
@@ -75,14 +74,14 @@ def mounted(server, *lines):
 
 def hidden(monkeypatch, server, home):
     """Root sees nothing of a home while something is mounted there."""
-    real = seen.status
+    real = observe.status
 
     def status(path, root="/"):
         if path == home and home in server.path("proc/self/mountinfo").read_text():
             return {"kind": "unreadable", "uid": -1, "gid": -1}
         return real(path, root=root)
 
-    monkeypatch.setattr(seen, "status", status)
+    monkeypatch.setattr(observe, "status", status)
 
 
 # Mounts.
@@ -100,7 +99,7 @@ def test_a_mount_over_ones_own_home_keeps_nobody(server, monkeypatch, people):
         order.append(f"detach {point}")
         mounted(server)
 
-    monkeypatch.setattr(mounts, "_detach", detach)
+    monkeypatch.setattr(homes, "_detach", detach)
     done = apply(server, gone("anna"), gone("ben"))
     assert done["error"] is None
     assert order == ["end", "detach /home/anna"]
@@ -183,7 +182,7 @@ def test_slashes_at_the_end_of_a_home(server, people):
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_full_disk_is_told_with_what_was_done(server, monkeypatch, people, number):
-    real, calls = edit.remember, []
+    real, calls = write.remember, []
 
     def remember(*arguments, **options):
         calls.append(None)
@@ -191,7 +190,7 @@ def test_a_full_disk_is_told_with_what_was_done(server, monkeypatch, people, num
             raise OSError(errno.ENOSPC, "No space left on device", "/var/lib/plasma/users.json.new")
         return real(*arguments, **options)
 
-    monkeypatch.setattr(edit, "remember", remember)
+    monkeypatch.setattr(write, "remember", remember)
     done = apply(server, user("kim"), gone("ben"))
     assert "No space left on device (/var/lib/plasma/users.json.new): see to that, and apply again." in done["error"]
     assert set(done["changes"]) == ({"kim"} if number == 2 else set())
@@ -202,10 +201,10 @@ def test_a_disk_that_is_full_before_anything(server, monkeypatch):
     def recall(root="/"):
         raise OSError(errno.EROFS, "Read-only file system", "/run/plasma-users.lock")
 
-    monkeypatch.setattr(edit, "lock", lambda timeout=300, root="/": recall())
+    monkeypatch.setattr(write, "lock", lambda timeout=300, root="/": recall())
     with pytest.raises(CommandExecutionError, match="^Read-only file system .*users.lock.: see to that"):
         apply(server, user("kim"))
-    monkeypatch.setattr(edit, "recall", recall)
+    monkeypatch.setattr(write, "recall", recall)
     with pytest.raises(CommandExecutionError, match="^Read-only file system"):
         compare(server, user("kim"))
 
@@ -226,7 +225,7 @@ def test_the_number_of_a_group_of_somebody_who_left_is_not_given_to_others(serve
     for kind in ("group",):
         server.write(f"etc/{kind}", server.text(kind).replace(f"ben:x:{people['ben']}:", "ben:x:3002:"))
     apply(server, gone("ben"))
-    assert edit.recall(server.root)["gids"] == {"3002": "ben"}
+    assert write.recall(server.root)["gids"] == {"3002": "ben"}
     done = apply(server, user("kim", uid=3002))
     assert done["error"] is None
     assert server.rows("passwd")["kim"][2] == "3002"
@@ -281,7 +280,7 @@ def test_an_account_deleted_by_hand_is_forgotten_by_the_hub_once(server, hub, pe
 
 def test_a_new_account_gets_nothing_of_who_had_the_name(server, hub, people):
     hub["users"].return_value = {
-        "dora": {"admin": True, "servers": [], "seen": True},
+        "Dora": {"admin": True, "servers": [], "seen": True},
         "kim": {"admin": False, "servers": [], "seen": True},
     }
     without = []
@@ -294,7 +293,7 @@ def test_a_new_account_gets_nothing_of_who_had_the_name(server, hub, people):
         "kim": "forgotten",
         "lea": None,
     }
-    hub["forget"].assert_called_once_with(["dora", "kim"], prefix="/opt/tljh", timeout=60)
+    hub["forget"].assert_called_once_with(["Dora", "kim"], prefix="/opt/tljh", timeout=60)
     assert without == [True]  # before there is an account to log in with
 
 
@@ -305,8 +304,8 @@ def test_who_was_never_at_the_hub_leaves_nothing(server, hub, people):
     hub["forget"].assert_not_called()
 
 
-def test_two_accounts_that_are_one_for_the_hub(server, hub, people):
-    """What it knows is that of the other one."""
+def test_two_accounts_that_differ_in_capitals(server, hub, people):
+    """Two names that differ in capitals are two people there, too."""
     hub["users"].return_value = {"anna": known()}
     apply(server, user("anna"), user("ANNA"))
     hub["forget"].assert_not_called()

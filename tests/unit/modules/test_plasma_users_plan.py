@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-import _modules.plasma_groups as groups
-import _modules.plasma_users_plan as plan
+import plasma_groups_plan
+import plasma_users_plan as plan
 from tests.unit.modules.accounts_world import World, user
 from tests.unit.modules.stand_in_accounts import HASH, OTHER_HASH
 
@@ -208,7 +208,7 @@ def test_numbers_of_images_are_given_to_nobody(world):
         "zoe": {"uid": 20001, "gid": 20001},
         "old": {"uid": 1500, "gid": 1500},
     }
-    assert groups.plan(world.current(), [{"name": "course"}])["changes"]["course"]["new"] == {"gid": 20000}
+    assert plasma_groups_plan.plan(world.current(), [{"name": "course"}])["changes"]["course"]["new"] == {"gid": 20000}
 
 
 def test_at_the_end_of_the_range_gaps_are_used(world):
@@ -223,7 +223,7 @@ def test_at_the_end_of_the_range_gaps_are_used(world):
 
 def test_a_given_uid_whose_number_is_taken_as_gid(world):
     world.add("group", "course:x:1500:")
-    assert world.plan([user("anna", uid=1500)])["making"] == {"anna": {"uid": 1500, "gid": 1001}}
+    assert world.plan([user("anna", uid=1500)])["making"] == {"anna": {"uid": 1500, "gid": 1501}}
 
 
 def test_a_home_that_is_there_says_the_uid(world):

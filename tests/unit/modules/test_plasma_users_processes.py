@@ -12,7 +12,8 @@ from unittest.mock import create_autospec
 import pytest
 import salt.modules.cmdmod as cmdmod
 
-import _modules.plasma_users_processes as processes
+import plasma_users_processes as processes
+from tests.unit import needs_root
 
 STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(300)"
@@ -35,6 +36,7 @@ def harder(monkeypatch):
     killed = []
     monkeypatch.setattr(processes, "_kill_group", lambda uid: killed.append(("group", uid)))
     monkeypatch.setattr(processes, "_kill_all", lambda uid: killed.append(("all", uid)))
+    monkeypatch.setattr(processes, "_in_containers", lambda people: set())  # of this machine
     monkeypatch.setattr(processes, "_GRACE", 1)
     # Nor do the containers count that somebody runs on this machine, with people of the same uid.
     monkeypatch.setattr(processes, "_in_containers", lambda people: set())
@@ -112,7 +114,7 @@ def test_all_of_a_uid_is_not_killed_where_a_container_has_it(person, harder, mon
     assert ("all", 1002) in harder
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="becoming somebody else takes root")
+@needs_root
 def test_a_chain_of_forks_ends():
     """Each process starts the next one and ends; after some thousand the chain ends by itself."""
     uid = 54321

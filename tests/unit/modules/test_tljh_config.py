@@ -6,13 +6,15 @@ import json
 import logging
 
 import pytest
-import salt.modules.cmdmod as cmdmod
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-import _modules.tljh_config as tljh_config
-import _modules.tljh_service as tljh_service
+import plasma_run
+import tljh_service
+import tljh_settings as tljh_config
 from tests.unit.modules.conftest import loader_modules
 from tests.unit.modules.stand_in_hub import HUB, PROXY
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -176,13 +178,13 @@ def test_an_invalid_result_is_refused_by_a_comparison_too(hub):
 
 def test_secrets_reach_the_file_and_nothing_else(hub, caplog, monkeypatch):
     seen = []
-    real = cmdmod.run_all
+    real = plasma_run.run
 
     def recorded(cmd, **kwargs):
         seen.append(cmd)
         return real(cmd, **kwargs)
 
-    monkeypatch.setitem(tljh_config.__salt__, "cmd.run_all", recorded)
+    monkeypatch.setattr(plasma_run, "run", recorded)
     caplog.set_level(logging.DEBUG)
     settings = {
         "auth": {"GitHub": {"client_secret": "hunter2", "more": {"token": "hunter3"}}},
@@ -324,7 +326,7 @@ def test_a_restore_that_fails_is_said(hub, monkeypatch):
         hub.config_file.symlink_to(hub.config_file.with_suffix(".moved"))
         return outcome
 
-    monkeypatch.setitem(tljh_config.__salt__, "tljh_service.reload", reload)
+    monkeypatch.setattr(tljh_service, "reload", reload)
     with pytest.raises(CommandExecutionError, match="could not be restored: .*symbolic link"):
         tljh_config.apply({"limits.cpu": 7}, prefix=hub.prefix, timeout=3)
 

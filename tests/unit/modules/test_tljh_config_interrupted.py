@@ -7,9 +7,13 @@ import json
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.tljh_config as tljh_config
+import plasma_hub_secrets
+import tljh_service
+import tljh_settings as tljh_config
 from tests.unit.modules.conftest import loader_modules
 from tests.unit.modules.stand_in_hub import HUB
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -27,7 +31,7 @@ def test_a_run_killed_before_the_reload_is_finished_by_the_next(hub, monkeypatch
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setitem(tljh_config.__salt__, "tljh_service.reload", killed)
+        patch.setattr(tljh_service, "reload", killed)
         with pytest.raises(Killed):
             tljh_config.apply(settings, prefix=hub.prefix)
     assert tljh_config.compare(settings, hub.prefix) == {}
@@ -75,7 +79,7 @@ def test_a_due_reload_that_fails_restores_nothing(hub):
 )
 def test_what_a_reload_makes_anew_is_due_while_the_hub_runs(hub, monkeypatch, lost, component):
     files = [{"component": one} for one in lost]
-    monkeypatch.setitem(tljh_config.__salt__, "plasma_hub_secrets.lost", lambda prefix: files)
+    monkeypatch.setattr(plasma_hub_secrets, "lost", lambda prefix: files)
     assert tljh_config.due(hub.prefix) == component
     hub.unit(HUB, ActiveState="inactive")
     assert tljh_config.due(hub.prefix) is None

@@ -131,6 +131,13 @@ def test_a_header_alone_names_nobody(files):
     assert files.users(HEADER) == []
 
 
+def test_student_numbers_and_former_names(files):
+    found = files.users(f"username,was,password_hash\n20231234,anna,{HASH}\nben,,{HASH}\n")
+    assert [(user["name"], user.get("was")) for user in found] == [("20231234", "anna"), ("ben", None)]
+    (line,) = files.problems(f"username,was,password_hash\nben,,{HASH}\nkim,ben,{HASH}\n")
+    assert line.startswith("s.csv:3: was is the name of a user: s.csv:2: username.")
+
+
 def test_a_policy_for_one_person(files):
     users = files.users(f"username,password_hash,password_policy\nanna,{HASH},enforce\nbob,{HASH},\n")
     assert [user.get("password_policy") for user in users] == ["enforce", None]
@@ -187,7 +194,7 @@ ALLOWED = " Allowed: a first line with the names of the columns, of username, pa
             "name,password,groups",
             ["column 1: unknown column; did you mean 'username'?", "column 3: unknown column; did"],
         ),
-        ("username,password,uid", ["column 3: unknown column."]),
+        ("username,password,gid", ["column 3: unknown column; did you mean 'uid'?"]),
         ("username,password,,group", ["column 3: has no name."]),
         ("username,password,username", ["column 3 has the name of an earlier one."]),
         ("username,Password,password", ["column 3 has the name of an earlier one."]),
@@ -502,3 +509,32 @@ def test_what_was_written_is_read(files, rows, order, delimiter, quoting, mark):
     ] == [{"username": row["username"], "group": row["group"], "fullname": row["fullname"].strip()} for row in rows]
     limited = {name for entry in plasma["quotas"]["assigned"] for name in entry["users"]}
     assert limited == {row["username"] for row in rows if row["quota_hard"]}
+
+
+def test_columns_of_the_account_and_its_rights(files):
+    files.write(
+        "username,password_hash,uid,home,shell,admin\n"
+        f"anna,{HASH},1500,/srv/homes/anna,/bin/zsh,yes\n"
+        f"bob,{HASH},,,,No\n"
+    )
+    plasma = files.complete()
+    anna, bob = plasma["users"]
+    assert (anna["uid"], anna["home"], anna["shell"]) == (1500, "/srv/homes/anna", "/bin/zsh")
+    assert ("uid" in bob, "home" in bob, bob["shell"]) == (False, False, "/bin/bash")
+    assert plasma["admins"] == ["anna"]
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [("uid", "12x"), ("uid", "999"), ("uid", "9" * 30), ("home", "anna"), ("shell", "zsh"), ("admin", "1")],
+)
+def test_cells_of_the_account_that_are_refused(files, column, cell):
+    (line,) = files.problems(f"username,password_hash,{column}\nanna,{HASH},{cell}\n")
+    assert line.startswith(f"s.csv:2: {column} ")
+    assert "Allowed: " in line
+
+
+def test_a_uid_and_a_home_are_one_persons_in_files_too(files):
+    rows = "".join(f"{name},{HASH},1500,/srv/homes/x\n" for name in ("anna", "bob"))
+    lines = files.problems(f"username,password_hash,uid,home\n{rows}")
+    assert [line.split(" is ")[0] for line in lines] == ["s.csv:3: uid", "s.csv:3: home"]

@@ -33,14 +33,23 @@ def test_the_documented_defaults(complete):
     assert plasma["docker"]["log_driver"] == "journald"
     assert plasma["utils"]["packages"] == ["jq", "tree"]
     assert plasma["permissions"] == {"default": "open"}
-    assert plasma["builder"] == {
-        "image": "quay.io/jupyterhub/repo2docker:2025.12.0",
-        "parallel": 2,
-        "timeout": 7200,
-    }
+    builder = plasma["builder"]
+    assert (builder["parallel"], builder["timeout"]) == (2, 7200)
+    assert builder["image"] == "quay.io/jupyterhub/repo2docker:2025.12.0"
     assert plasma["monitoring_url"] == ""
     assert [plasma[name] for name in ("users", "groups", "admins", "environments")] == [[], [], [], []]
     assert not plasma["cockpit"]["enabled"] and not plasma["https"]["domains"] and not plasma["https"]["tls"]
+
+
+def test_provider_pypi_is_enough_for_a_closed_network(complete):
+    """By default it takes nothing from GitHub or Docker; what is named is taken all the same."""
+    found = {name: complete({"hub": {"provider": name}}) for name in ("tljh", "pypi")}
+    assert [found[name]["docker"]["source"] for name in found] == ["docker-ce", "distro"]
+    assert [found[name]["utils"]["monitor"] for name in found] == ["ctop", "none"]
+    named = {"docker": {"source": "docker-ce"}, "utils": {"monitor": "ctop"}}
+    plasma = complete({"hub": {"provider": "pypi"}, **named})
+    assert (plasma["docker"]["source"], plasma["utils"]["monitor"]) == ("docker-ce", "ctop")
+    assert complete(named) == complete({})
 
 
 def test_the_result_is_plain_data(complete):

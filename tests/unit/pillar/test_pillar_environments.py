@@ -79,14 +79,14 @@ def test_what_goes_together(complete, keys):
     assert found["name"] == "r"
 
 
-@pytest.mark.parametrize("group", ["biology", "video"])
-def test_a_group_that_the_hub_will_not_know_is_said(problem, group):
-    line = problem(course(repository=HTTPS, groups=[group]))
-    assert line == (f'plasma.environments[0].groups[0]: "{group}" is neither in plasma.groups nor a group of a user.')
-
-
-def test_groups_of_users_are_known(complete):
-    complete({**course(repository=HTTPS, groups=["biology"]), "users": [{"name": "anna", "groups": ["biology"]}]})
+def test_groups_that_pillar_does_not_make_are_for_the_server_to_know(complete):
+    groups = ["biology", "students of maths", "Maths@example.org", "EXAMPLE\\maths", "R&D (2026)", "mathsldap"]
+    users = [{"name": "anna", "groups": ["biology"]}]
+    found = complete({**course(repository=HTTPS, groups=groups), "users": users})
+    assert found["environments"][0]["groups"] == groups
+    assert found["external_groups"] == groups[1:]
+    # The page offers them, too.
+    assert found["hub_config"]["plasma"]["groups"] == groups
 
 
 @pytest.mark.parametrize(

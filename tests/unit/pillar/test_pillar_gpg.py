@@ -47,7 +47,7 @@ def encrypted(keyring: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     """The site in that repository."""
     site = Site.__new__(Site)
     site.root, site.pillar = keyring, keyring / "pillar"
-    for name in ("conf", "pillar", "_pillar"):
+    for name in ("conf", "pillar", "_pillar", "_renderers"):
         shutil.copytree(
             REPOSITORY / name,
             keyring / name,
@@ -94,7 +94,7 @@ def test_an_encrypted_value_that_is_wrong_is_not_shown(encrypted):
     write(encrypted, encrypt(encrypted.root, MARKER * 30))
     pillar = encrypted.compile()
     assert pillar["_errors"] == [
-        "plasma.users[0].password: ******** is longer than 256 characters. "
+        "pillar/plasma.sls:5: plasma.users[0].password: ******** is longer than 256 characters. "
         "Allowed: one line of text of at most 256 characters, or null."
     ]
 

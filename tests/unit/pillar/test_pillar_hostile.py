@@ -55,7 +55,6 @@ PLACES = [
     "users[].name",
     "groups[].name",
     "groups[]",
-    "admins[]",
     "hub.prefix",
     "hub.versions.tljh",
     "hub.sources.installer",
@@ -72,6 +71,9 @@ PLACES = [
     "limits.memory",
     "limits.cpu",
     "shared_data",
+    "servers.umask",
+    "servers.proxy.http",
+    "servers.volumes[].source",
     "quota.soft",
     "quotas.device",
     "https.name_server",
@@ -95,6 +97,72 @@ def test_nothing_that_means_something_to_a_shell_a_path_or_a_terminal(problems, 
         assert len(lines[0]) < 600
 
 
+@pytest.mark.parametrize("text", [text for text in INJECTIONS if text])
+def test_no_time_zone_and_no_place_in_a_server_means_something_to_a_shell(problems, text):
+    assert problems({"servers": {"timezone": text}})[0].startswith("plasma.servers.timezone: ")
+    volume = {"source": "/srv/a", "target": text}
+    assert problems({"servers": {"volumes": [volume]}})[0].startswith("plasma.servers.volumes[0].target: ")
+
+
+@pytest.mark.parametrize("place", ["admins[]", "environments[].groups[]", "groups[].name"])
+def test_names_of_directories_are_wide_and_no_trap(problems, place):
+    """Blanks are usual there; what a shell, a path or a reader would take for something else is not."""
+    key, text_of = (
+        place.split("[")[0],
+        {"admins[]": ("%", ""), "groups[].name": ("",), "environments[].groups[]": ("",)},
+    )
+    for text in (text for text in INJECTIONS if text != "a b"):
+        for sign in text_of[place]:
+            pillar = at(place, f"{sign}{text}")
+            if key == "environments":
+                pillar["environments"][0] |= {"name": "r", "repository": "https://example.org/r"}
+            if key == "groups":
+                pillar["groups"][0]["external"] = True
+            assert problems(pillar)[0].startswith(f"plasma.{place.replace('[]', '[0]')}"), text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fred@example.org",
+        "EXAMPLE\\fred",
+        "Fred Smith",
+        "20231234",
+        "Anna",
+        "Jörg",
+        "Conan O'Brien",
+        "ольга@example.org",
+    ],
+)
+def test_names_of_people_as_directories_write_them(complete, name):
+    assert complete({"admins": [name, "anna", "%Lehrer & Tutoren (Physik)"]})["admins"] == [name, "anna"]
+
+
+@pytest.mark.parametrize("name", ["Root", "DOCKER", "Jupyterhub"])
+def test_system_accounts_are_nobodys_names_in_capitals_either(problem, name):
+    assert "is the name of a system account" in problem({"admins": [name]})
+
+
+@pytest.mark.parametrize("group", ["docker", "Docker", "LXD"])
+def test_a_directory_brings_no_group_of_roots(problem, group):
+    assert "can take over the server" in problem({"groups": [{"name": group, "external": True}]})
+    course = {"name": "r", "repository": "https://example.org/r", "groups": [group]}
+    assert "can take over the server" in problem({"environments": [course]})
+
+
+@pytest.mark.parametrize(("key", "value"), [("gid", 2000), ("absent", True)])
+def test_a_group_of_a_directory_is_not_made_here(problem, key, value):
+    line = problem({"groups": [{"name": "Maths", "external": True, key: value}]})
+    assert line.startswith(f"plasma.groups[0].{key}: ")
+    assert "not made or removed here" in line
+
+
+def test_a_name_that_only_a_directory_can_have_says_how_to_write_that(problem):
+    assert "needs `external: true`" in problem({"groups": ["Students of Maths"]})
+    line = problem({"groups": [{"name": "Maths", "external": True}], "users": [{"name": "anna", "groups": ["Maths"]}]})
+    assert line.startswith("plasma.users[0].groups[0]: ")
+
+
 @pytest.mark.parametrize("place", ["users[].home", "users[].shell", "users[].groups[]", "users[].fullname"])
 @pytest.mark.parametrize("text", ["a\nroot::0:0::/:/bin/sh", "a:b", "a\x00", "/home/a\n", "\u202e"])
 def test_nothing_that_breaks_a_line_of_passwd(problems, place, text):
@@ -102,7 +170,9 @@ def test_nothing_that_breaks_a_line_of_passwd(problems, place, text):
     assert problems({"users": [{"name": "anna", **user}]})[0].startswith("plasma.users[0].")
 
 
-@pytest.mark.parametrize("place", ["hub.prefix", "shared_data", "users[].home", "home_path"])
+@pytest.mark.parametrize(
+    "place", ["hub.prefix", "shared_data", "users[].home", "home_path", "servers.volumes[].source"]
+)
 @pytest.mark.parametrize(
     "path",
     [
@@ -172,10 +242,12 @@ def test_system_accounts_are_nobodys_names(problem, place, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["Anna", "ANNA", "1anna", "_anna", "-anna", ".anna", "anna.", "an na", "anna@b", "anna$", "a" * 33, "änna", "007"],
+    ["Anna", "ANNA", "_anna", "-anna", ".anna", "anna.", "an na", "anna@b", "anna$", "a" * 33, "änna", "007"],
 )
 def test_names_linux_tools_would_not_take(problem, name):
-    assert problem({"users": [{"name": name}]}).startswith(f"plasma.users[0].name: {json.dumps(name)} ")
+    assert problem({"users": [{"name": name}]}).startswith(
+        f"plasma.users[0].name: {json.dumps(name, ensure_ascii=False)} "
+    )
 
 
 @pytest.mark.parametrize("group", ["docker", "root", "disk", "shadow", "lxd"])
@@ -388,6 +460,20 @@ def test_packages(problem, package):
 def test_secrets_are_never_shown(problems, plasma):
     # `problems` looks for the marker in every line.
     assert problems(plasma)
+
+
+@pytest.mark.parametrize(
+    ("entry", "line"),
+    [
+        (f"password:{MARKER}", "plasma.users[0]: a blank is missing after `password:`."),
+        (f"password{MARKER}", 'plasma.users[0]."********": unknown key'),
+        (MARKER, 'plasma.users[0]."********": unknown key'),
+        ("passwrod", "plasma.users[0].passwrod: unknown key; did you mean 'password'?"),
+    ],
+)
+def test_a_password_that_became_a_key_is_not_shown(problem, entry, line):
+    """`{name: ben, password:hunter-2}` is one key for YAML."""
+    assert problem(f"users: [{{name: ben, {entry}}}]").startswith(line)
 
 
 def test_a_number_as_a_password_is_not_shown(problem):

@@ -372,6 +372,22 @@ class TestPillar:
         assert verifies(MARKER, anna["password_hash"])
         assert gone == {"name": "gone", "absent": True}
 
+    def test_a_mark_goes_with_the_password_on_one_controller(self, module, tmp_path):
+        def mark(password: str, name: str = "anna") -> str:
+            pillar = {"plasma": {"users": [{"name": name, "password": password}]}}
+            return module.ext_pillar("s", pillar)["plasma"]["users"][0]["password_mark"]
+
+        first = mark(MARKER)
+        # It is the password's, not the hash's, which may be lost and made again.
+        (place(tmp_path / "cache") / "hashes.json").unlink()
+        assert mark(MARKER) == first
+        others = [mark(f"{MARKER}1"), mark(MARKER, "bea")]
+        assert len({first, *others}) == 3
+        assert {one.partition(".")[0] for one in others} == {first.partition(".")[0]}
+        # Another controller has another key, and says so.
+        module.__opts__ = {"cachedir": str(tmp_path / "elsewhere")}
+        assert not set(first.split(".")) & set(mark(MARKER).split("."))
+
     def test_the_cache_is_the_controllers(self, tmp_path, module):
         """Beside a pillar on the command line salt-ssh hands over the configuration of the server."""
         module.__opts__ = {
@@ -416,7 +432,7 @@ class TestPillar:
         assert sorted(left) == ["pillar/plasma.sls", "pillar/s.csv"]
         # Salt would log the pillar file itself, but for conf/master.
         said = {record.name for record in caplog.records if MARKER in record.getMessage()}
-        assert said == set() and site.options()["log_granular_levels"] == {"salt.template": "info"}
+        assert said == set() and site.options()["log_granular_levels"]["salt.template"] == "info"
 
     def test_no_password_in_an_argument_or_the_environment(self, tmp_path):
         """Looked for from outside, while many are hashed."""

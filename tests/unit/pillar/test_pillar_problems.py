@@ -94,7 +94,7 @@ def test_whole_lines(problem, written, line):
         ("yes: 1", "plasma: unknown key true, which is no text. Known: hub,"),
         ("7: 1", "plasma: unknown key 7, which is no text. Known: hub,"),
         ("~: 1", "plasma: unknown key null, which is no text. Known: hub,"),
-        ('"a b\\nc": 1', 'plasma."a b\\nc": unknown key. Known: hub,'),
+        ('"a b\\nc": 1', 'plasma."********": unknown key. Known: hub,'),
         (
             "environments: [{name: a, absent: true, build_args: {a b: x}}]",
             'plasma.environments[0].build_args."a b": the',
@@ -139,7 +139,7 @@ def test_wrong_shapes(problem, plasma, start):
     ("written", "value"),
     [
         ("users: [{name: 007}]", "users[0].name: 7 is not text (YAML reads it as a number: put the text in quotes)"),
-        ("users: [{name: 1e3}]", 'users[0].name: "1e3" is not a Linux user'),
+        ("users: [{name: 1e3}]", 'users[0].name: "1e3" could be taken for the id'),
         ("users: [{name: 12:30:45}]", "users[0].name: 45045 is not text (YAML reads it as a number"),
         ("users: [{name: yes}]", "users[0].name: true is not text (YAML reads yes, no, on, off, true and false"),
         ("users: [{name: No}]", "users[0].name: false is not text (YAML reads yes"),
@@ -170,6 +170,17 @@ def test_what_yaml_makes_of_values(problem, written, value):
             "users: [{name: a}, {name: b}, {name: a, absent: true}]",
             'users[2].name: "a" is already the value of plasma.u',
         ),
+        ("users: [{name: a, was: a}]", 'users[0].was: "a" is the name itself.'),
+        ("users: [{name: a}, {name: b, was: a}]", 'users[1].was: "a" is the name of a user: plasma.users[0].name.'),
+        (
+            "users: [{name: a, was: c}, {name: b, was: c}]",
+            'users[1].was: "c" is already the value of plasma.users[0].was.',
+        ),
+        (
+            "{users: [{name: a, was: c}], groups: [c]}",
+            'users[0].was: "c" is the name of a group: plasma.groups[0].name.',
+        ),
+        ("users: [{name: a, was: root}]", 'users[0].was: "root" is the name of a system account.'),
         ("groups: [a, {name: a}]", 'groups[1].name: "a" is already the value of plasma.groups[0].name'),
         ("groups: [{name: a, gid: 2000}, {name: b, gid: 2000}]", "groups[1].gid: 2000 is already the value of"),
         ("admins: [a, b, a]", 'admins[2]: "a" is already the value of plasma.admins[0]'),
@@ -230,6 +241,30 @@ def test_what_yaml_makes_of_values(problem, written, value):
         (
             "{groups: [{name: g, absent: true}], environments: [{name: a, repository: https://b.org/a, groups: [g]}]}",
             'environments[0].groups[0]: "g" is a group that is absent in plasma.groups.',
+        ),
+        (
+            "servers: {overrides: [{umask: '0002'}]}",
+            "servers.overrides[0].groups or environments is required",
+        ),
+        (
+            "servers: {volumes: [{source: /opt/tljh/state}]}",
+            'servers.volumes[0].source: "/opt/tljh/state" overlaps plasma.hub.prefix (/opt/tljh)',
+        ),
+        (
+            "{home_path: /srv/homes, servers: {volumes: [{source: /srv/homes/anna}]}}",
+            'servers.volumes[0].source: "/srv/homes/anna" overlaps plasma.home_path (/srv/homes)',
+        ),
+        (
+            "{users: [{name: a, home: /srv/staff/a}], servers: {volumes: [{source: /srv/staff}]}}",
+            'servers.volumes[0].source: "/srv/staff" overlaps the home of somebody in plasma.users',
+        ),
+        (
+            "servers: {overrides: [{groups: [g], volumes: [{source: /srv/x, target: /srv/data/x}]}]}",
+            'servers.overrides[0].volumes[0].target: "/srv/data/x" overlaps /srv/data, /opt/plasma or the homes',
+        ),
+        (
+            "{groups: [{name: g, absent: true}], servers: {overrides: [{groups: [g], volumes: [{source: /srv/x}]}]}}",
+            "servers.overrides[0].volumes[0]",
         ),
         ("shared_data: /opt/tljh/data", 'shared_data: "/opt/tljh/data" overlaps plasma.hub.prefix (/opt/tljh)'),
         ("hub: {prefix: /srv/data}", "shared_data overlaps plasma.hub.prefix (/srv/data)"),
@@ -344,3 +379,17 @@ def test_a_group_of_a_users_own_name_is_refused(problems):
         'plasma.groups[0].name: "anna" is the name of a user too: plasma.users[0].name.',
         'plasma.users[1].groups[0]: "anna" is the group of one user alone: plasma.users[0].name.',
     ]
+
+
+@pytest.mark.parametrize("name", ["20231234", "0100000", "2023-anna", "7a", "1801.a_b", "a", "x1"])
+def test_names_that_a_system_can_hold(complete, name):
+    """Student numbers, which were refused."""
+    assert complete(f"users: [{{name: '{name}', was: '{name}1'}}]")["users"][0]["name"] == name
+
+
+@pytest.mark.parametrize("name", ["1000", "20001", "99999", "000123", "0x1f", "1e5"])
+def test_names_that_are_ids(problem, name):
+    """chown, docker, setquota and loginctl take them for somebody else's."""
+    assert problem(f"users: [{{name: '{name}'}}]").startswith(
+        f'plasma.users[0].name: "{name}" could be taken for the id of somebody else. Allowed:'
+    )

@@ -31,6 +31,7 @@ def test_nothing_set_is_nothing_done(complete):
         "default": {},
         "assigned": [],
         "groups": [],
+        "members": [],
     }
 
 

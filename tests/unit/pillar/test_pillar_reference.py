@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -13,8 +14,9 @@ from tests.unit.pillar.conftest import REPOSITORY, load_external_pillar
 
 SITE = load_external_pillar().schema("site")
 BASE = load_external_pillar().schema("base")
-KEYS = list(BASE.walk(SITE.Plasma, "plasma"))
+KEYS = list(BASE.walk(SITE.Plasma, "plasma", described=True))
 IDS = [path for path, _, _ in KEYS]
+PAGE = REPOSITORY / "docs" / "reference" / "pillar.md"
 
 
 def validate(field: Any, value: Any) -> Any:
@@ -70,13 +72,18 @@ def test_what_must_never_be_printed_is_marked():
         "plasma.environments[].credentials.password",
         "plasma.environments[].deploy_key",
         "plasma.https.dns.environment",
+        "plasma.builder.http_proxy",
+        "plasma.builder.https_proxy",
+        "plasma.directory.bind_password",
+        "plasma.directory.join_password",
     }
 
 
 def test_the_examples_together_are_a_valid_pillar(complete):
     examples = {name: field.examples[0] for name, field in SITE.Plasma.model_fields.items()}
-    # The file does not exist here.
+    # The files do not exist here.
     assert examples.pop("users_csv") == ["students.csv"]
+    assert examples.pop("trust") == ["own-ca.pem"]
     complete(examples)
 
 
@@ -96,11 +103,14 @@ def test_the_page_matches_the_schema():
 
 
 def test_the_check_finds_a_page_that_does_not(tmp_path):
-    page = tmp_path / "reference" / "pillar.md"
+    page = tmp_path / "pillar.md"
+    parts = re.sub("(?s)(<!-- generated: .*? -->).*?(<!-- end of )", r"\1\2", PAGE.read_text(encoding="utf-8"))
+    page.write_text(parts, encoding="utf-8")
     assert reference("--check", "--page", str(page)).returncode == 1
-    assert not page.exists()
+    assert page.read_text(encoding="utf-8") == parts
     assert reference("--page", str(page)).returncode == 0
     text = page.read_text(encoding="utf-8")
+    assert text == PAGE.read_text(encoding="utf-8")
     assert all(
         f"`{path}`" in text for path in IDS if path not in {f"plasma.{name}" for name in SITE.Plasma.model_fields}
     )

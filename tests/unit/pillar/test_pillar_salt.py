@@ -48,8 +48,8 @@ def test_problems_reach_salt_as_lines_without_the_pillar(site):
     write(site, f"plasma:\n  cull: {{timeuot: 5}}\n  users: [{{name: anna, pasword: {MARKER}}}]\n")
     pillar = site.compile()
     assert pillar["_errors"] == [
-        "plasma.cull.timeuot: unknown key; did you mean 'timeout'?",
-        "plasma.users[0].pasword: unknown key; did you mean 'password'?",
+        "pillar/plasma.sls:2: plasma.cull.timeuot: unknown key; did you mean 'timeout'?",
+        "pillar/plasma.sls:3: plasma.users[0].pasword: unknown key; did you mean 'password'?",
     ]
     assert MARKER not in json.dumps(pillar)
     assert pillar["plasma"] is None
@@ -94,17 +94,20 @@ def test_other_pillar_is_left_alone(site):
 
 
 @pytest.mark.parametrize(
-    ("text", "line"),
+    ("text", "said"),
     [
-        ("plasm:\n  limits: {memory: 4G}\n", "plasm: unknown key; did you mean 'plasma'?"),
-        ("Plasma: {}\n", "Plasma: unknown key; did you mean 'plasma'?"),
-        ("plamsa: {}\nplasma: {}\n", "plamsa: unknown key; did you mean 'plasma'?"),
-        ("plasma:\nlimits: {memory: 4G}\n", "limits: stands beside 'plasma:', not below it; indent it by two spaces."),
+        ("plasm:\n  limits: {memory: 4G}\n", "1: plasm: unknown key; did you mean 'plasma'?"),
+        ("Plasma: {}\n", "1: Plasma: unknown key; did you mean 'plasma'?"),
+        ("plamsa: {}\nplasma: {}\n", "1: plamsa: unknown key; did you mean 'plasma'?"),
+        (
+            "plasma:\nlimits: {memory: 4G}\n",
+            "2: limits: stands beside 'plasma:', not below it; indent it by two spaces.",
+        ),
     ],
 )
-def test_a_misplaced_namespace(site, text, line):
+def test_a_misplaced_namespace(site, text, said):
     write(site, text)
-    assert site.compile()["_errors"] == [line]
+    assert site.compile()["_errors"] == [f"pillar/plasma.sls:{said}"]
 
 
 def test_names_that_only_resemble_are_nobodys_business(site):
@@ -132,7 +135,7 @@ class TestFailure:
         assert MARKER not in json.dumps(pillar)
 
     def test_a_mistake_in_the_schema_itself(self, secret_site, caplog):
-        check = secret_site.root / "_pillar" / "plasma_schema" / "check.py"
+        check = secret_site.own_schema() / "check.py"
         check.write_text(
             "def check(pillar, opts):\n    raise KeyError(pillar['plasma']['users'][0]['password'])\n", encoding="utf-8"
         )
@@ -147,8 +150,8 @@ class TestFailure:
 def test_two_clones_in_one_process_do_not_mix(site, complete):
     """A Salt master, or a test run, may load more than one copy."""
     before = complete({})
-    hub = site.root / "_pillar" / "plasma_schema" / "site.py"
-    hub.write_text(hub.read_text(encoding="utf-8").replace('"/srv/data"', '"/srv/other"'), encoding="utf-8")
+    keys = site.own_schema() / "hub_keys.py"
+    keys.write_text(keys.read_text(encoding="utf-8").replace('"/srv/data"', '"/srv/other"'), encoding="utf-8")
     assert site.compile()["plasma"]["shared_data"] == "/srv/other"
     assert complete({}) == before
     assert site.compile()["plasma"]["shared_data"] == "/srv/other"

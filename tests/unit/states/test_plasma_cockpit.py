@@ -8,8 +8,8 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 import _modules.plasma_cockpit as module
-import _modules.plasma_cockpit_socket as socket_module
 import _states.plasma_cockpit as plasma_cockpit
+import plasma_cockpit_socket as socket_module
 
 pytestmark = pytest.mark.usefixtures("test_mode")
 CHANGES = {"/etc/cockpit/cockpit.conf": {"old": None, "new": "content of Plasma"}}

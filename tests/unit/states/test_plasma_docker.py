@@ -18,7 +18,7 @@ def salt_functions():
     return {
         "plasma_docker.config_problem": create_autospec(docker_module.config_problem, return_value=None),
         "plasma_docker.compare": create_autospec(docker_module.compare, return_value={}),
-        "plasma_docker.engine": create_autospec(docker_module.engine, return_value="docker-ce"),
+        "plasma_engine.engine": create_autospec(docker_module.engine, return_value="docker-ce"),
         "plasma_docker.ensure_running": create_autospec(docker_module.ensure_running, return_value=CHANGES),
     }
 
@@ -69,7 +69,7 @@ def test_different(salt_functions, test_mode):
 def test_no_engine_yet(salt_functions, test_mode):
     """A dry run on a bare server: the package, which comes before, would bring and start the engine."""
     salt_functions["plasma_docker.compare"].return_value = {"engine": {"old": "stopped", "new": "running"}}
-    salt_functions["plasma_docker.engine"].return_value = None
+    salt_functions["plasma_engine.engine"].return_value = None
     salt_functions["plasma_docker.ensure_running"].side_effect = CommandExecutionError("Docker did not come up")
     ret = plasma_docker.running("docker")
     assert ret["changes"] == {}
@@ -104,11 +104,6 @@ def test_unusable_configuration(salt_functions):
     assert (ret["result"], ret["changes"], ret["comment"]) == (False, {}, "It is not valid JSON: mend it.")
 
 
-def _engine_is(salt_functions, here):
-    salt_functions["plasma_docker.engine"] = Mock(return_value=here)
-    salt_functions["plasma_docker.keeps_engine"] = Mock(side_effect=lambda source: here not in (None, source))
-
-
 REPOSITORY = {
     "repository": "deb https://example.org x stable",
     "key": "https://example.org/gpg",
@@ -118,7 +113,7 @@ REPOSITORY = {
 
 @pytest.mark.parametrize(("here", "source"), [("distro", "docker-ce"), ("docker-ce", "distro"), ("other", "distro")])
 def test_an_engine_from_elsewhere_is_kept(salt_functions, steps, here, source):
-    _engine_is(salt_functions, here)
+    salt_functions["plasma_engine.engine"].return_value = here
     ret = plasma_docker.installed("docker", source, ["docker.io"])
     assert (ret["result"], ret["changes"]) == (True, {})
     assert not any(step.called for step in steps.values())
@@ -126,7 +121,7 @@ def test_an_engine_from_elsewhere_is_kept(salt_functions, steps, here, source):
 
 @pytest.mark.parametrize("here", [None, "docker-ce"])
 def test_the_engine_of_docker_comes_from_its_repository(salt_functions, steps, test_mode, here):
-    _engine_is(salt_functions, here)
+    salt_functions["plasma_engine.engine"].return_value = here
     ret = plasma_docker.installed("docker", "docker-ce", ["docker-ce"], **REPOSITORY)
     assert list(ret["changes"]) == list(steps)
     assert (ret["name"], ret["comment"]) == ("docker", "pkg.installed is new")
@@ -136,7 +131,7 @@ def test_the_engine_of_docker_comes_from_its_repository(salt_functions, steps, t
 
 
 def test_a_key_that_is_another_one_ends_it(salt_functions, steps):
-    _engine_is(salt_functions, None)
+    salt_functions["plasma_engine.engine"].return_value = None
     steps["file.managed"].side_effect = lambda **_: {"result": False, "changes": {}, "comment": "the hash is another"}
     ret = plasma_docker.installed("docker", "docker-ce", ["docker-ce"], **REPOSITORY)
     assert (ret["result"], ret["changes"], ret["comment"]) == (False, {}, "the hash is another")
@@ -144,5 +139,5 @@ def test_a_key_that_is_another_one_ends_it(salt_functions, steps):
 
 
 def test_the_engine_of_the_distribution_needs_no_repository(salt_functions, steps):
-    _engine_is(salt_functions, None)
+    salt_functions["plasma_engine.engine"].return_value = None
     assert list(plasma_docker.installed("docker", "distro", ["docker.io"])["changes"]) == ["pkg.installed"]

@@ -7,8 +7,8 @@ from unittest.mock import create_autospec
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-import _modules.plasma_environment_run as module
 import _states.plasma_environment as plasma_environment
+import plasma_environment_run as module
 
 pytestmark = pytest.mark.usefixtures("test_mode")
 
@@ -83,7 +83,7 @@ def test_a_problem_alone(used):
     used.return_value = report(problems={"s": ["https://example.org/s cannot be read."]})
     ret = managed()
     assert ret["result"] is False
-    assert ret["comment"] == ("1 of 3 environments are not as wanted.\ns: https://example.org/s cannot be read.")
+    assert ret["comment"] == ("1 of 3 environments is not as wanted.\ns: https://example.org/s cannot be read.")
 
 
 def test_a_bare_server_in_a_dry_run(test_mode, used):

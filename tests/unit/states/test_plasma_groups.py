@@ -21,7 +21,7 @@ CHANGES = {
 
 @pytest.fixture
 def functions():
-    found = {name: create_autospec(getattr(module, name)) for name in ("compare", "apply")}
+    found = {name: create_autospec(getattr(module, name)) for name in ("compare", "apply", "unknown")}
     found["compare"].return_value = {"problems": [], "changes": CHANGES}
     found["apply"].return_value = CHANGES
     return found
@@ -55,3 +55,23 @@ def test_what_is_refused_is_said_line_by_line(functions):
     functions["apply"].side_effect = CommandExecutionError("\n".join(problems))
     ret = plasma_groups.managed("groups", GROUPS)
     assert ret == {"name": "groups", "changes": {}, "result": False, "comment": "\n".join(problems)}
+
+
+def test_groups_of_other_sources_that_are_known_change_nothing(functions):
+    functions["unknown"].return_value = []
+    ret = plasma_groups.known("known", ["students of maths"])
+    assert (ret["result"], ret["changes"]) == (True, {})
+    functions["unknown"].assert_called_once_with(["students of maths"])
+
+
+def test_a_group_that_nobody_knows_is_one_sentence_with_the_way_to_ask(test_mode, functions):
+    functions["unknown"].return_value = ["students of maths", "biolgy"]
+    ret = plasma_groups.known("known", ["students of maths", "biolgy"])
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert ret["comment"] == (
+        "The group 'students of maths' (and 1 more) of pillar is not known to this server: "
+        "declare it in plasma.groups, or write it as its directory does (`getent group 'students of maths'` on the "
+        "server has to show it)."
+    )
+    # A server that is joined by the same run knows it then.
+    assert plasma_groups.known("known", ["x"], joining=True)["result"] is test_mode

@@ -7,9 +7,9 @@ from unittest.mock import create_autospec
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-import _modules.plasma_hub as hub_module
-import _modules.plasma_hub_installer as installer_module
 import _states.plasma_hub as plasma_hub
+import plasma_hub_installed as hub_module
+import plasma_hub_installer as installer_module
 
 CHANGES = {"packages": {"old": {"jupyterhub": "5.4.0"}, "new": {"jupyterhub": "5.5.4"}}}
 SOURCES = {"pip_index_url": "https://pypi.example.org/simple"}
@@ -18,7 +18,7 @@ SOURCES = {"pip_index_url": "https://pypi.example.org/simple"}
 @pytest.fixture
 def salt_functions():
     return {
-        "plasma_hub.compare": create_autospec(hub_module.compare, return_value={}),
+        "plasma_hub_installed.compare": create_autospec(hub_module.compare, return_value={}),
         "plasma_hub_installer.install": create_autospec(installer_module.install, return_value=CHANGES),
     }
 
@@ -43,15 +43,15 @@ def test_equal_installs_nothing(salt_functions):
         "result": True,
         "comment": "The hub is installed as wanted.",
     }
-    salt_functions["plasma_hub.compare"].assert_called_once_with(
-        "tljh", prefix="/opt/tljh", version="2.0.0", source="/srv/tljh"
+    salt_functions["plasma_hub_installed.compare"].assert_called_once_with(
+        "tljh", prefix="/opt/tljh", version="2.0.0", source="/srv/tljh", traefik="tljh"
     )
     salt_functions["plasma_hub_installer.install"].assert_not_called()
 
 
 def test_different(salt_functions, test_mode):
-    salt_functions["plasma_hub.compare"].return_value = CHANGES
-    ret = plasma_hub.installed("/opt/tljh", "pypi", timeout=77)
+    salt_functions["plasma_hub_installed.compare"].return_value = CHANGES
+    ret = plasma_hub.installed("/opt/tljh", "pypi", http={"port": 81}, timeout=77)
     assert ret["changes"] == CHANGES
     assert "packages" in ret["comment"]
     if test_mode:
@@ -61,13 +61,13 @@ def test_different(salt_functions, test_mode):
     else:
         assert ret["result"] is True
         salt_functions["plasma_hub_installer.install"].assert_called_once_with(
-            "pypi", prefix="/opt/tljh", version="", source=None, sources=SOURCES, timeout=77
+            "pypi", prefix="/opt/tljh", version="", source=None, sources=SOURCES, http={"port": 81}, timeout=77
         )
 
 
 def test_restart_alone(salt_functions, test_mode):
     changes = {"restart": {"old": None, "new": "jupyterhub"}}
-    salt_functions["plasma_hub.compare"].return_value = changes
+    salt_functions["plasma_hub_installed.compare"].return_value = changes
     salt_functions["plasma_hub_installer.install"].return_value = changes
     ret = plasma_hub.installed("/opt/tljh", "pypi")
     assert (ret["result"], ret["changes"]) == (None if test_mode else True, changes)
@@ -75,7 +75,7 @@ def test_restart_alone(salt_functions, test_mode):
 
 
 def test_another_run_did_it_first(salt_functions, test_mode):
-    salt_functions["plasma_hub.compare"].return_value = CHANGES
+    salt_functions["plasma_hub_installed.compare"].return_value = CHANGES
     salt_functions["plasma_hub_installer.install"].return_value = {}
     ret = plasma_hub.installed("/opt/tljh", "pypi")
     if not test_mode:
@@ -84,13 +84,13 @@ def test_another_run_did_it_first(salt_functions, test_mode):
 
 @pytest.mark.parametrize("error", [CommandExecutionError, SaltInvocationError])
 def test_failed_comparison(salt_functions, error):
-    salt_functions["plasma_hub.compare"].side_effect = error("say why")
+    salt_functions["plasma_hub_installed.compare"].side_effect = error("say why")
     ret = plasma_hub.installed("/opt/tljh", "pypi")
     assert (ret["result"], ret["changes"], ret["comment"]) == (False, {}, "say why")
 
 
 def test_failed_installation(salt_functions, test_mode):
-    salt_functions["plasma_hub.compare"].return_value = CHANGES
+    salt_functions["plasma_hub_installed.compare"].return_value = CHANGES
     salt_functions["plasma_hub_installer.install"].side_effect = CommandExecutionError("pip failed. The end of ...")
     ret = plasma_hub.installed("/opt/tljh", "pypi")
     if test_mode:
@@ -100,7 +100,7 @@ def test_failed_installation(salt_functions, test_mode):
 
 
 def test_other_errors_are_not_swallowed(salt_functions):
-    salt_functions["plasma_hub.compare"].side_effect = ZeroDivisionError
+    salt_functions["plasma_hub_installed.compare"].side_effect = ZeroDivisionError
     with pytest.raises(ZeroDivisionError):
         plasma_hub.installed("/opt/tljh", "pypi")
 

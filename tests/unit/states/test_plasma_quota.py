@@ -7,27 +7,27 @@ from unittest.mock import create_autospec
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-import _modules.plasma_quota as module
-import _modules.plasma_quota_edit as edit
-import _modules.plasma_quota_limits as limits_module
 import _states.plasma_quota as plasma_quota
+import plasma_quota_fstab as fstab
+import plasma_quota_limits as limits_module
+import plasma_quota_setup as module
 
 pytestmark = pytest.mark.usefixtures("test_mode")
 
 ON = {"fstab": {"old": "a", "new": "b"}, "user": {"old": "off", "new": "on"}}
 ONE = {"user ada": {"old": {"hard": 0}, "new": {"hard": 1024}}}
 WANTED = {"assigned": [{"limits": {"hard": 1024}, "users": ["ada"]}], "grace": {"block": 60, "inode": None}}
-PASSED = {"groups": [], "default": None, "unmanaged": False, "device": None, **WANTED}
+PASSED = {"groups": [], "default": None, "unmanaged": False, "device": None, "members": [], **WANTED}
 
 
 @pytest.fixture
 def functions():
     """The execution functions, with the signatures of the real ones."""
     return {
-        "plasma_quota.compare": create_autospec(module.compare),
-        "plasma_quota.enable": create_autospec(module.enable),
-        "plasma_quota.disable": create_autospec(module.disable),
-        "plasma_quota_edit.noted": create_autospec(edit.noted),
+        "plasma_quota_setup.compare": create_autospec(module.compare),
+        "plasma_quota_setup.enable": create_autospec(module.enable),
+        "plasma_quota_setup.disable": create_autospec(module.disable),
+        "plasma_quota_fstab.noted": create_autospec(fstab.noted),
         "plasma_quota_limits.compare": create_autospec(limits_module.compare),
         "plasma_quota_limits.apply": create_autospec(limits_module.apply),
     }
@@ -43,24 +43,27 @@ def todo(changes=None, missing=(), on=True, notes=None):
 
 
 def test_quotas_that_are_on_change_nothing(functions):
-    functions["plasma_quota.compare"].return_value = {}
+    functions["plasma_quota_setup.compare"].return_value = {}
     ret = plasma_quota.enabled("quotas", home_path="/srv/homes", device="LABEL=homes")
     assert ret == {"name": "quotas", "changes": {}, "result": True, "comment": "Quotas are on where /srv/homes is."}
-    functions["plasma_quota.compare"].assert_called_once_with("/srv/homes", device="LABEL=homes")
-    functions["plasma_quota.enable"].assert_not_called()
+    functions["plasma_quota_setup.compare"].assert_called_once_with("/srv/homes", device="LABEL=homes")
+    functions["plasma_quota_setup.enable"].assert_not_called()
 
 
 def test_quotas_are_switched_on_or_predicted(test_mode, functions):
-    functions["plasma_quota.compare"].return_value = ON
-    functions["plasma_quota.enable"].return_value = {"changes": ON, "reboot": None}
+    functions["plasma_quota_setup.compare"].return_value = ON
+    functions["plasma_quota_setup.enable"].return_value = {"changes": ON, "reboot": None}
     ret = plasma_quota.enabled("quotas")
     assert (ret["result"], ret["changes"]) == (None if test_mode else True, ON)
-    assert functions["plasma_quota.enable"].called is not test_mode
+    assert functions["plasma_quota_setup.enable"].called is not test_mode
 
 
 def test_a_reboot_that_is_needed_is_no_success(test_mode, functions):
-    functions["plasma_quota.compare"].return_value = ON
-    functions["plasma_quota.enable"].return_value = {"changes": {"fstab": ON["fstab"]}, "reboot": "Reboot, then apply."}
+    functions["plasma_quota_setup.compare"].return_value = ON
+    functions["plasma_quota_setup.enable"].return_value = {
+        "changes": {"fstab": ON["fstab"]},
+        "reboot": "Reboot, then apply.",
+    }
     ret = plasma_quota.enabled("quotas")
     if not test_mode:
         assert (ret["result"], ret["comment"]) == (False, "Reboot, then apply.")
@@ -69,7 +72,7 @@ def test_a_reboot_that_is_needed_is_no_success(test_mode, functions):
 
 @pytest.mark.parametrize("error", [CommandExecutionError, SaltInvocationError])
 def test_what_cannot_be_fails_in_a_dry_run_too(functions, error):
-    functions["plasma_quota.compare"].side_effect = error("/home is on btrfs.")
+    functions["plasma_quota_setup.compare"].side_effect = error("/home is on btrfs.")
     functions["plasma_quota_limits.compare"].side_effect = error("/home is on btrfs.")
     for ret in (plasma_quota.enabled("quotas"), plasma_quota.limits("limits")):
         assert (ret["result"], ret["changes"], ret["comment"]) == (False, {}, "/home is on btrfs.")
@@ -125,18 +128,18 @@ def test_only_what_is_remembered_is_written_without_a_change(test_mode, function
 
 
 def test_quotas_of_others_are_not_switched_off(functions):
-    functions["plasma_quota_edit.noted"].return_value = {}
+    functions["plasma_quota_fstab.noted"].return_value = {}
     ret = plasma_quota.disabled("off")
     assert ret == {"name": "off", "changes": {}, "result": True, "comment": "No quotas were switched on here."}
-    functions["plasma_quota.disable"].assert_not_called()
+    functions["plasma_quota_setup.disable"].assert_not_called()
 
 
 def test_quotas_are_switched_off_or_that_is_predicted(test_mode, functions):
-    functions["plasma_quota_edit.noted"].return_value = {"/": {}}
-    functions["plasma_quota.disable"].return_value = {"changes": ON, "notes": ["The limits are kept."]}
+    functions["plasma_quota_fstab.noted"].return_value = {"/": {}}
+    functions["plasma_quota_setup.disable"].return_value = {"changes": ON, "notes": ["The limits are kept."]}
     ret = plasma_quota.disabled("off")
     assert ret["result"] is (None if test_mode else True)
     assert ret["changes"] == ({"/": {"old": "on", "new": "off"}} if test_mode else ON)
-    assert functions["plasma_quota.disable"].called is not test_mode
+    assert functions["plasma_quota_setup.disable"].called is not test_mode
     if not test_mode:
         assert ret["comment"].endswith("The limits are kept.")

@@ -7,11 +7,13 @@ from unittest.mock import create_autospec
 import pytest
 import salt.utils.immutabletypes as immutabletypes
 
-import _modules.plasma_site as module
 import _states.plasma_site as plasma_site
+import plasma_salt_directory as directory
+import plasma_site_record as module
 
 pytestmark = pytest.mark.usefixtures("test_mode")
 
+MODULES = {"left_behind": "plasma_salt_directory", "remove": "plasma_salt_directory"}
 CHANGES = {"limits": {"old": "1", "new": "2"}}
 
 
@@ -23,8 +25,8 @@ def functions():
         "write": create_autospec(module.write, return_value=True),
         "record": create_autospec(module.record, return_value={}),
         "forget": create_autospec(module.forget, return_value=True),
-        "left_behind": create_autospec(module.left_behind, return_value=None),
-        "tidy": create_autospec(module.tidy),
+        "left_behind": create_autospec(directory.left_behind, return_value=None),
+        "remove": create_autospec(directory.remove),
     }
 
 
@@ -39,8 +41,10 @@ def configure_loader_modules(functions, running, test_mode, monkeypatch):
     monkeypatch.setattr(plasma_site, "__running__", immutabletypes.freeze(running), raising=False)
     return {
         plasma_site: {
-            "__salt__": {f"plasma_site.{name}": function for name, function in functions.items()},
-            "__opts__": {"test": test_mode},
+            "__salt__": {
+                f"{MODULES.get(name, 'plasma_site_record')}.{name}": function for name, function in functions.items()
+            },
+            "__opts__": {"test": test_mode, "conf_file": "/var/lib/.ubuntu_98f42a_salt/minion"},
             "__pillar__": {"plasma": {"limits": {}}},
         }
     }
@@ -109,7 +113,7 @@ def test_forgetting(functions, test_mode):
 def test_nothing_of_an_earlier_release(functions):
     ret = plasma_site.tidied("tidied")
     assert (ret["result"], ret["changes"]) == (True, {})
-    functions["tidy"].assert_not_called()
+    functions["remove"].assert_not_called()
 
 
 def test_what_an_earlier_release_left(functions, test_mode):
@@ -117,12 +121,12 @@ def test_what_an_earlier_release_left(functions, test_mode):
     ret = plasma_site.tidied("tidied")
     assert ret["changes"] == {"/var/tmp/.x_000000_salt": {"old": "Salt, of an earlier release", "new": None}}
     assert ret["result"] is (None if test_mode else True)
-    assert functions["tidy"].called is not test_mode
+    assert functions["remove"].called is not test_mode
 
 
 def test_what_cannot_be_removed(functions, test_mode):
     functions["left_behind"].return_value = "/var/tmp/.x_000000_salt"
-    functions["tidy"].side_effect = OSError(30, "Read-only file system", "/var/tmp/.x_000000_salt")
+    functions["remove"].side_effect = OSError(30, "Read-only file system", "/var/tmp/.x_000000_salt")
     ret = plasma_site.tidied("tidied")
     if not test_mode:
         assert (ret["result"], ret["changes"]) == (False, {})

@@ -8,11 +8,11 @@ from unittest.mock import create_autospec
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import _modules.plasma_docker_undo as undo
-import _modules.plasma_prune as prune
 import _modules.plasma_uninstall as uninstall
 import _states.plasma_prune as prune_state
 import _states.plasma_uninstall as state
+import plasma_docker_undo as undo
+import plasma_timer
 
 FOUND = {
     "removed": {"units": ["/etc/systemd/system/jupyterhub.service"]},
@@ -28,8 +28,8 @@ def functions(test_mode):
         "plasma_uninstall.apply": create_autospec(uninstall.apply, return_value={**FOUND, "backup": "/b/one.tar.gz"}),
         "plasma_docker_undo.compare": create_autospec(undo.compare, return_value={}),
         "plasma_docker_undo.restore": create_autospec(undo.restore, return_value={}),
-        "plasma_prune.compare": create_autospec(prune.compare, return_value={}),
-        "plasma_prune.schedule": create_autospec(prune.schedule, return_value={}),
+        "plasma_timer.compare": create_autospec(plasma_timer.compare, return_value={}),
+        "plasma_timer.apply": create_autospec(plasma_timer.apply, return_value={}),
     }
 
 
@@ -97,14 +97,14 @@ def test_a_link_is_not_followed(test_mode, tmp_path):
 @pytest.mark.parametrize("schedule", ["daily", None])
 def test_the_timer_is_made_or_predicted(test_mode, functions, schedule):
     changes = {"plasma-prune.timer": {"old": None, "new": "OnCalendar=daily"}}
-    for function in ("compare", "schedule"):
-        functions[f"plasma_prune.{function}"].return_value = changes
+    for function in ("compare", "apply"):
+        functions[f"plasma_timer.{function}"].return_value = changes
     ret = prune_state.scheduled("timer", schedule, 3) if schedule else prune_state.unscheduled("timer")
     assert (ret["result"], ret["changes"]) == (None if test_mode else True, changes)
-    assert functions["plasma_prune.schedule"].called is not test_mode
+    assert functions["plasma_timer.apply"].called is not test_mode
 
 
 def test_a_timer_that_is_there_is_left_alone(functions):
     ret = prune_state.scheduled("timer", "daily")
     assert (ret["result"], ret["changes"]) == (True, {})
-    functions["plasma_prune.schedule"].assert_not_called()
+    functions["plasma_timer.apply"].assert_not_called()

@@ -8,8 +8,8 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 import _modules.plasma_upgrade as module
-import _modules.plasma_upgrade_plan as plan_module
 import _states.plasma_upgrade as plasma_upgrade
+import plasma_upgrade_plan as plan_module
 
 pytestmark = pytest.mark.usefixtures("test_mode")
 
@@ -27,6 +27,7 @@ OPEN = {"status": "open", "begun": "2026-11-25T08:00:00+00:00"}
 def functions():
     """The execution functions, with the signatures of the real ones."""
     return {
+        "cp.cache_dir": None,
         "plasma_upgrade_plan.plan": create_autospec(plan_module.plan, return_value=NOTHING),
         "plasma_upgrade.open_upgrade": create_autospec(module.open_upgrade, return_value={}),
         "plasma_upgrade.prepare": create_autospec(
@@ -94,7 +95,7 @@ def test_an_upgrade_is_prepared_or_predicted(functions, test_mode):
             install_timeout=1800,
         )
     functions["plasma_upgrade_plan.plan"].assert_called_once_with(
-        "tljh", prefix="/opt/tljh", version="2.0.0", source="/srv", tree="salt://tljh/plugin", saltenv="base"
+        None, "tljh", prefix="/opt/tljh", version="2.0.0", source="/srv", saltenv="base"
     )
 
 

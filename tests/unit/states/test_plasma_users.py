@@ -9,6 +9,7 @@ from salt.exceptions import CommandExecutionError
 
 import _modules.plasma_users as module
 import _states.plasma_users as plasma_users
+import plasma_hub_installed
 
 pytestmark = pytest.mark.usefixtures("test_mode")
 
@@ -135,3 +136,26 @@ def test_who_stays_locked_is_told(functions):
     for function in functions.values():
         function.return_value = {**function.return_value, "pending": ["ben", "carl"]}
     assert "Locked since a removal was begun: ben, carl. Name them in pillar" in managed()["comment"]
+
+
+def test_an_edited_password_that_is_not_set_is_a_warning(functions):
+    assert "warnings" not in managed()
+    for function in functions.values():
+        function.return_value["ignored"] = [f"s{number:02}" for number in range(20)]
+    ret = managed()
+    assert (ret["result"], ret["changes"]) == (True, {})
+    (warning,) = ret["warnings"]
+    assert "edited and is not set: s00, s01" in warning and "and 10 more" in warning
+    assert "`password_policy: enforce`" in warning
+
+
+def test_a_hub_below_another_prefix_is_not_passed_over(functions, monkeypatch):
+    monkeypatch.setattr(plasma_hub_installed, "misplaced", {"/srv/new": "It is in /opt/tljh."}.get)
+    assert managed(prefix="/srv/new") | {"name": ""} == {
+        "name": "",
+        "changes": {},
+        "result": False,
+        "comment": "It is in /opt/tljh.",
+    }
+    functions["compare"].assert_not_called()
+    functions["apply"].assert_not_called()

@@ -7,8 +7,8 @@ from unittest.mock import create_autospec
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-import _modules.tljh_config as module
 import _states.tljh_config as tljh_config
+import tljh_settings as module
 
 pytestmark = pytest.mark.usefixtures("test_mode")
 
@@ -37,7 +37,7 @@ def running(monkeypatch):
 
 @pytest.fixture
 def configure_loader_modules(functions, test_mode):
-    functions = {f"tljh_config.{name}": function for name, function in functions.items()}
+    functions = {f"tljh_settings.{name}": function for name, function in functions.items()}
     return {tljh_config: {"__salt__": functions, "__opts__": {"test": test_mode}}}
 
 

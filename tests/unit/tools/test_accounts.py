@@ -366,7 +366,7 @@ words = st.text(st.characters(codec="utf-8"), max_size=40)
 def test_any_list_is_refused_or_makes_a_valid_file(desk, people):
     desk.out.unlink(missing_ok=True)
     if desk.run("\n".join(people)) == 0:
-        found, problems = accounts.schema("csv_people").load(str(desk.out), None)
+        found, problems = accounts.csv_people.load(str(desk.out), None)
         assert found and not problems
     else:
         assert not desk.out.exists()

@@ -107,7 +107,7 @@ def test_what_does_not_arrive_whole_is_not_kept(tool, server, tmp_path):
         (["push", "hub", "roster"], "is not named as archives are"),
         (["push", "hub", NEW], "No such file"),
         (["push", "hub"], "push needs"),
-        (["fetch", "other"], "has no server 'other'"),
+        (["fetch", "other"], "has no server other: name one of "),
     ],
 )
 def test_what_is_in_the_way_is_said(tool, words, said):

@@ -87,6 +87,7 @@ def test_ssh_command_with_the_keys_that_ssh_finds_itself(priv, flags):
         ("hub:\n", "hub has no `host`"),
         ("hub:\n  user: ubuntu\n", "hub has no `host`"),
         ("hub: [\n", "is not valid YAML"),
+        ("hub:\n  passwd: Marker-7: x\n", "roster:2 is not valid YAML in UTF-8$"),
     ],
 )
 def test_read_roster_that_names_no_server(roster, text, words):
@@ -95,7 +96,7 @@ def test_read_roster_that_names_no_server(roster, text, words):
 
 
 def test_read_roster_that_is_not_there(tmp_path):
-    with pytest.raises(SystemExit, match="cannot be read .*: copy roster.example to it"):
+    with pytest.raises(SystemExit, match="cannot be read .*: copy roster.example"):
         plasma_follow.read_roster(str(tmp_path / "roster"), None)
 
 
@@ -109,10 +110,16 @@ def test_read_roster_of_a_bare_address(roster):
     assert plasma_follow.read_roster(roster("hub: 203.0.113.10\n"), None) == ("hub", {"host": "203.0.113.10"})
 
 
-@pytest.mark.parametrize("name", ["web", None])
-def test_read_roster_of_several_servers(roster, name):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("web", "has no server web: name one of alpha, beta"),
+        (None, "has 2 servers: say which one, with ID=NAME. They are alpha, beta."),
+    ],
+)
+def test_read_roster_of_several_servers(roster, name, said):
     path = roster("beta: 203.0.113.11\nalpha: 203.0.113.10\n")
-    with pytest.raises(SystemExit, match="has no server .*: name one of alpha, beta"):
+    with pytest.raises(SystemExit, match=said):
         plasma_follow.read_roster(path, name)
     assert plasma_follow.read_roster(path, "beta")[1] == {"host": "203.0.113.11"}
 

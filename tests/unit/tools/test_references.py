@@ -11,7 +11,10 @@ import pytest
 
 from tests.support.paths import REPOSITORY
 from tools import module_reference, state_reference
+from tools.generated_page import filled
 from tools.module_reference import KINDS, modules
+
+PAGE = REPOSITORY / "docs" / "reference" / "states.md"
 
 MODULES = [
     pytest.param(kind, stem, module, id=f"{kind.name}/{stem}")
@@ -43,17 +46,23 @@ def test_the_page_of_states_matches_their_files():
 
 def test_the_check_finds_a_page_that_does_not(tmp_path):
     page = tmp_path / "states.md"
-    assert states("--check", "--page", str(page)).returncode == 1
-    assert states("--page", str(page)).returncode == 0
-    page.write_text(page.read_text(encoding="utf-8").replace("| `utils` |", "| `tools` |"), encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
+    page.write_text(text.replace("| `utils` |", "| `tools` |"), encoding="utf-8")
     result = states("--check", "--page", str(page))
     assert result.returncode == 1
     assert "tools" in result.stdout
+    assert states("--page", str(page)).returncode == 0
+    assert page.read_text(encoding="utf-8") == text
+
+
+def test_a_part_needs_its_place():
+    with pytest.raises(ValueError, match="0 places for the part 'keys'"):
+        filled("<!-- generated: other -->", {"keys": "x"})
 
 
 def test_every_state_is_on_its_page():
     files = list((REPOSITORY / "salt").glob("*/*.sls"))
-    named = re.findall(r"^\| `([a-z_.]+)` \|", state_reference.page(), re.MULTILINE)
+    named = re.findall(r"^\| `([a-z_.]+)` \|", "\n".join(state_reference.parts().values()), re.MULTILINE)
     assert len(named) == len(set(named)) == len(files)
     assert named[: len(state_reference.site())] == state_reference.site()
 

@@ -10,6 +10,7 @@ Prints one line of JSON, with "error" in it when something went wrong.
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import datetime
 import fcntl
@@ -28,7 +29,7 @@ from typing import Any
 
 import contents
 import extract
-from archive import ABOUT, DEEPEST, FORMAT, NAME, TOOL, ArchiveError, Room, Writer, about, read
+from archive import ABOUT, DEEPEST, FORMAT, NAME, TOOL, ArchiveError, Room, Writer, about_of, read
 
 REASONS = ("manual", "scheduled", "upgrade", "uninstall", "restore")
 SPARE = 64 * 1024 * 1024  # what a disk must have free after an archive
@@ -44,7 +45,7 @@ def directory(path: Path) -> Iterator[None]:
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
             raise ArchiveError(f"{path} is not a directory of root's: name another one in plasma.backup.directory.")
         if stat.S_IMODE(status.st_mode) != 0o700:
-            if any(not _is_ours(name) for name in os.listdir(path)):
+            if any(name != ".lock" and not name.startswith((".plasma-", "plasma-")) for name in os.listdir(path)):
                 raise ArchiveError(
                     f"{path} has other files in it, and others may enter it: name a directory in "
                     "plasma.backup.directory that is for archives alone."
@@ -59,16 +60,10 @@ def directory(path: Path) -> Iterator[None]:
         except OSError as error:
             raise ArchiveError(f"Another backup is being made in {path}: let it finish, and try again.") from error
         # Nobody else is at it, so this is what an interrupted one left.
-        for leftover in [*path.glob(f"plasma-*{PARTIAL}"), *path.glob(".plasma-*")]:
+        alone = [found for found in path.glob("plasma-*.tar.gz.sha256") if not found.with_suffix("").exists()]
+        for leftover in [*path.glob(f"plasma-*{PARTIAL}"), *path.glob(".plasma-*"), *alone]:
             shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
-        for leftover in path.glob("plasma-*.tar.gz.sha256"):
-            if not leftover.with_suffix("").exists():
-                leftover.unlink()
         yield
-
-
-def _is_ours(name: str) -> bool:
-    return name == ".lock" or name.startswith((".plasma-", "plasma-"))
 
 
 def machine_id() -> str:
@@ -101,19 +96,17 @@ def provider(prefix: Path) -> str | None:
 def create(options: argparse.Namespace) -> dict[str, Any]:
     """Make an archive; see the execution function ``plasma_backup.create``."""
     begun = time.monotonic()
-    prefix, place = Path(options.prefix), Path(options.directory)
+    prefix, folder = Path(options.prefix), Path(options.directory)
     host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname()) or "server"
-    with directory(place):
-        stamp = datetime.datetime.now(datetime.timezone.utc)
-        path = place / f"plasma-{host}-{stamp:%Y%m%dT%H%M%SZ}-{options.reason}.tar.gz"
-        while path.exists():
-            time.sleep(0.2)
+    with directory(folder):
+        path = None
+        while path is None or path.exists():
             stamp = datetime.datetime.now(datetime.timezone.utc)
-            path = place / f"plasma-{host}-{stamp:%Y%m%dT%H%M%SZ}-{options.reason}.tar.gz"
-        _check_room(options, prefix, place)
-        partial = Path(f"{path}{PARTIAL}")
+            path = folder / f"plasma-{host}-{stamp:%Y%m%dT%H%M%SZ}-{options.reason}.tar.gz"
+            time.sleep(0.2 if path.exists() else 0)
+        _check_room(options)
         parts = ["hub", "accounts", "environments", *(name for name in ("images", "homes") if getattr(options, name))]
-        said = {
+        about = {
             "tool": TOOL,
             "format": FORMAT,
             "created": stamp.isoformat(timespec="seconds"),
@@ -127,14 +120,15 @@ def create(options: argparse.Namespace) -> dict[str, Any]:
             "tls": contents.tls_files(prefix),
             "parts": parts,
         }
+        partial = Path(f"{path}{PARTIAL}")
         try:
-            _write(options, prefix, place, partial, said)
+            _write(options, partial, about)
             digest = _finish(partial, path)
         except OSError as error:
             raise ArchiveError(f"{path} cannot be written: {error.strerror or error}.") from error
         finally:
             partial.unlink(missing_ok=True)
-        removed = rotate(place, options.keep) if options.keep and options.reason == "scheduled" else []
+        removed = rotate(folder, options.keep) if options.keep and options.reason == "scheduled" else []
     return {
         "path": str(path),
         "bytes": path.stat().st_size,
@@ -145,20 +139,21 @@ def create(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _write(options: argparse.Namespace, prefix: Path, place: Path, partial: Path, said: dict[str, Any]) -> None:
+def _write(options: argparse.Namespace, partial: Path, about: dict[str, Any]) -> None:
+    prefix, spool = Path(options.prefix), partial.parent
     with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
         writer = Writer(file)
-        writer.text(ABOUT, json.dumps(said))
-        contents.hub(writer, prefix, place)
-        contents.tls(writer, said["tls"])
+        writer.text(ABOUT, json.dumps(about))
+        contents.hub(writer, prefix, spool)
+        contents.tls(writer, about["tls"])
         contents.accounts(writer)
         known = contents.environments() or []
         writer.text("environments.json", json.dumps(known, indent=1))
         if options.images:
-            contents.images(writer, known, place)
+            contents.images(writer, known, spool)
         if options.homes:
             contents.homes(writer, Path(options.home_path))
-        writer.finish(said)
+        writer.finish(about)
         file.flush()
         os.fsync(file.fileno())
 
@@ -179,11 +174,11 @@ def _finish(partial: Path, path: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_room(options: argparse.Namespace, prefix: Path, place: Path) -> None:
+def _check_room(options: argparse.Namespace) -> None:
     """Refuse to begin what cannot fit: an archive that fills the disk would stop the hub."""
-    needed = SPARE
-    for folder in (prefix / "config", prefix / "state", *([Path(options.home_path)] if options.homes else [])):
-        needed += _size(folder)
+    prefix = Path(options.prefix)
+    folders = [prefix / "config", prefix / "state", *([Path(options.home_path)] if options.homes else [])]
+    needed = SPARE + sum(map(_size, folders))
     if options.images:
         known = contents.environments()
         if known is None:
@@ -192,12 +187,11 @@ def _check_room(options: argparse.Namespace, prefix: Path, place: Path) -> None:
                 "plasma.backup.images to false."
             )
         needed += 2 * sum(image["bytes"] or 0 for image in known)
-    stats = os.statvfs(place)
-    free = stats.f_bavail * stats.f_frsize
+    free = shutil.disk_usage(options.directory).free
     if free < needed:
         raise ArchiveError(
-            f"{free // 2**20} MB are free on the disk of {place}, and up to {needed // 2**20} MB are needed: remove "
-            "old archives or other files, or name another place in plasma.backup.directory."
+            f"{free // 2**20} MB are free on the disk of {options.directory}, and up to {needed // 2**20} MB are "
+            "needed: remove old archives or other files, or name another place in plasma.backup.directory."
         )
 
 
@@ -218,20 +212,20 @@ def _size(folder: Path) -> int:
     return total + room.there + room.copies
 
 
-def listed(place: Path) -> list[dict[str, Any]]:
+def listed(folder: Path) -> list[dict[str, Any]]:
     """The archives of a directory, newest first: by their names, with what they say of themselves."""
-    found = []
-    for path in place.glob("plasma-*.tar.gz") if place.is_dir() else []:
+    archives = []
+    for path in folder.glob("plasma-*.tar.gz"):
         match = NAME.fullmatch(path.name)
         if match and path.is_file() and not path.is_symlink():
             made = datetime.datetime.strptime(match["time"], "%Y%m%dT%H%M%SZ").replace(tzinfo=datetime.timezone.utc)
             entry = {"path": str(path), "host": match["host"], "reason": match["reason"], "created": made.isoformat()}
             with contextlib.suppress(ArchiveError):  # `verify` says what is wrong with it
-                said = about(path)
-                entry.update({key: said[key] for key in ("versions", "provider", "parts") if key in said})
-                entry["this_machine"] = said.get("machine") == machine_id()
-            found.append({**entry, "bytes": path.stat().st_size})
-    return sorted(found, key=lambda entry: (entry["created"], entry["path"]), reverse=True)
+                about = about_of(path)
+                entry.update({key: about[key] for key in ("versions", "provider", "parts") if key in about})
+                entry["this_machine"] = about.get("machine") == machine_id()
+            archives.append({**entry, "bytes": path.stat().st_size})
+    return sorted(archives, key=lambda entry: (entry["created"], entry["path"]), reverse=True)
 
 
 def rotate(place: Path, keep: int) -> list[str]:
@@ -254,13 +248,11 @@ def verify(path: Path) -> dict[str, Any]:
     sum_file = Path(f"{path}.sha256")
     if sum_file.is_file() and sum_file.read_text(encoding="ascii", errors="replace").split()[:1] != [digest]:
         raise ArchiveError(f"{path} is not the file that {sum_file.name} is about: fetch it again.")
-    said = {key: value for key, value in manifest.items() if key not in ("members", "homes")}
-    sizes: dict[str, int] = {}
+    sizes: collections.Counter[str] = collections.Counter()
     for name, entry in manifest["members"].items():
-        top = name.split("/")[0]
-        sizes[top] = sizes.get(top, 0) + entry.get("size", 0)
+        sizes[name.split("/")[0]] += entry.get("size", 0)
     return {
-        **said,
+        **manifest,
         "sha256": digest,
         "members": len(manifest["members"]) + manifest["homes"]["members"],
         "sizes": sizes,
@@ -273,58 +265,59 @@ def verify(path: Path) -> dict[str, Any]:
 def seen(path: Path) -> str:
     """A word for this very file as it is now: what was verified need not be verified again."""
     status = path.stat()
-    return "-".join(
-        str(part) for part in (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    )
+    return "-".join(map(str, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="plasma-backup", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("create", "list", "verify", "extract", "load"):
+        command = commands.add_parser(name)
+        if name in ("create", "list"):
+            command.add_argument("--directory", required=True)
+        else:
+            command.add_argument("path", type=Path)
+            command.add_argument("--seen", default="")
+        if name == "create":
+            command.add_argument("--prefix", default="/opt/tljh")
+            command.add_argument("--reason", choices=REASONS, default="manual")
+            command.add_argument("--keep", type=int, default=0)
+            command.add_argument("--home-path", default="/home")
+            command.add_argument("--homes", action="store_true")
+            command.add_argument("--images", action="store_true")
+        elif name == "extract":
+            command.add_argument("--into", type=Path, required=True)
+            command.add_argument("--part", action="append", required=True)
+            command.add_argument("--room", type=int, default=0)
+    return parser
+
+
+def answer(options: argparse.Namespace) -> Any:
+    """Do what the command line says, and return what is to be printed."""
+    if options.command == "create":
+        return create(options)
+    if options.command == "list":
+        return listed(Path(options.directory))
+    if options.command == "verify":
+        return verify(options.path)
+    if not options.path.is_file() or options.seen != seen(options.path):
+        verify(options.path)
+    if options.command == "load":
+        return contents.load(options.path)
+    return extract.parts(options.path, options.into, options.part, options.room)
 
 
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="plasma-backup", allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True)
-    making = commands.add_parser("create")
-    making.add_argument("--prefix", default="/opt/tljh")
-    making.add_argument("--directory", required=True)
-    making.add_argument("--reason", choices=REASONS, default="manual")
-    making.add_argument("--keep", type=int, default=0)
-    making.add_argument("--home-path", default="/home")
-    making.add_argument("--homes", action="store_true")
-    making.add_argument("--images", action="store_true")
-    listing = commands.add_parser("list")
-    listing.add_argument("--directory", required=True)
-    for name in ("verify", "extract", "load"):
-        looking = commands.add_parser(name)
-        looking.add_argument("path")
-        looking.add_argument("--seen", default="")
-        if name == "extract":
-            looking.add_argument("--into", required=True)
-            looking.add_argument("--part", action="append", required=True)
-            looking.add_argument("--room", type=int, default=0)
-    options = parser.parse_args()
+    options = _parser().parse_args()
     os.umask(0o077)
     try:
-        answer: Any
-        if options.command == "create":
-            answer = create(options)
-        elif options.command == "list":
-            answer = listed(Path(options.directory))
-        elif options.command == "verify":
-            answer = verify(Path(options.path))
-        else:
-            path = Path(options.path)
-            if not path.is_file() or options.seen != seen(path):
-                verify(path)
-            if options.command == "load":
-                answer = contents.load(path)
-            else:
-                answer = extract.parts(path, Path(options.into), options.part, options.room)
+        print(json.dumps(answer(options)))
     except ArchiveError as error:
-        answer = {"error": str(error)}
-    print(json.dumps(answer))
-    failed = isinstance(answer, dict) and "error" in answer
-    if failed:
-        print(answer["error"], file=sys.stderr)
-    return int(failed)
+        print(json.dumps({"error": str(error)}))
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

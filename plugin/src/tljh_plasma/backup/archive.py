@@ -43,40 +43,55 @@ class ArchiveError(Exception):
     """An archive cannot be made or used; the text is one sentence."""
 
 
-class _Exactly:
-    """A file that has as many bytes as it had when it was looked at, whatever happens to it meanwhile; hashes them."""
+class _Hashed:
+    """A file that is read and hashed; with a size it has so many bytes, whatever happens to it meanwhile."""
 
-    def __init__(self, file: BinaryIO, size: int):
+    def __init__(self, file: BinaryIO, size: int | None = None):
         self.file, self.left, self.digest = file, size, hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
-        wanted = self.left if size < 0 else min(size, self.left)
+        if self.left is not None:
+            size = self.left if size < 0 else min(size, self.left)
         try:
-            found = self.file.read(wanted)
+            data = self.file.read(size)
         except OSError as error:
+            if self.left is None:
+                raise
             raise ArchiveError(f"{self.file.name} cannot be read ({error.strerror}): is the disk all right?") from error
-        # It has become shorter: zeros stand for what is gone.
-        found += bytes(wanted - len(found))
-        self.left -= wanted
-        self.digest.update(found)
-        return found
+        if self.left is not None:
+            # It has become shorter: zeros stand for what is gone.
+            data += bytes(size - len(data))
+            self.left -= size
+        self.digest.update(data)
+        return data
 
 
-class _Homes:
-    """What is in the homes, as one checksum over all members in their order: there may be millions of them."""
+class _Manifest:
+    """What is in an archive, with checksums. Homes have one over all members in their order: there may be millions."""
 
     def __init__(self) -> None:
-        self.digest, self.members = hashlib.sha256(), 0
-        self.bytes: dict[str, int] = {}
+        self.members: dict[str, dict[str, Any]] = {}
+        self._digest, self._count = hashlib.sha256(), 0
+        self._bytes: dict[str, int] = {}
 
-    def add(self, name: str, entry: dict[str, Any]) -> None:
-        self.digest.update(json.dumps([name, entry], sort_keys=True).encode("ascii") + b"\n")
-        self.members += 1
-        home = name.split("/", 2)[1]
-        self.bytes[home] = self.bytes.get(home, 0) + entry.get("size", 0)
+    def add(self, info: tarfile.TarInfo, sha256: str | None = None) -> None:
+        """Take a member; of a file also the checksum of its content."""
+        entry: dict[str, Any] = {"type": info.type.decode("ascii", "replace"), "mode": info.mode}
+        entry.update(uid=info.uid, gid=info.gid)
+        if sha256 is not None:
+            entry.update(size=info.size, sha256=sha256)
+        elif info.issym():
+            entry["target"] = info.linkname
+        if not info.name.startswith("homes/"):
+            self.members[info.name] = entry
+            return
+        self._digest.update(json.dumps([info.name, entry], sort_keys=True).encode("ascii") + b"\n")
+        self._count += 1
+        home = info.name.split("/", 2)[1]
+        self._bytes[home] = self._bytes.get(home, 0) + entry.get("size", 0)
 
-    def summary(self) -> dict[str, Any]:
-        return {"members": self.members, "sha256": self.digest.hexdigest(), "bytes": self.bytes}
+    def homes(self) -> dict[str, Any]:
+        return {"members": self._count, "sha256": self._digest.hexdigest(), "bytes": self._bytes}
 
 
 class Room:
@@ -129,33 +144,23 @@ class Writer:
 
     def __init__(self, file: BinaryIO):
         # Closed by finish(); one that is not finished is thrown away by the caller.
-        self.tar = tarfile.open(  # noqa: SIM115
-            fileobj=file, mode="w:gz", compresslevel=3, format=tarfile.PAX_FORMAT
-        )
-        self.members: dict[str, dict[str, Any]] = {}
-        self.homes = _Homes()
+        self.tar = tarfile.TarFile.gzopen("", "w", file, compresslevel=3, format=tarfile.PAX_FORMAT)
+        self.manifest = _Manifest()
         # What is nested too deeply, nearly nothing but holes, one name too many of a file, or held by a lease.
         self.left_out = 0
         self._room = Room("")
 
     def _add(self, info: tarfile.TarInfo, file: BinaryIO | None = None) -> None:
-        if file is not None:
-            exactly = _Exactly(file, info.size)
-            self.tar.addfile(info, exactly)
-            entry = _entry(info, exactly.digest.hexdigest())
-        else:
-            self.tar.addfile(info)
-            entry = _entry(info)
+        hashed = file and _Hashed(file, info.size)
+        self.tar.addfile(info, hashed)
         self.tar.members.clear()  # a tarfile remembers all that it wrote
-        if info.name.startswith("homes/"):
-            self.homes.add(info.name, entry)
-        else:
-            self.members[info.name] = entry
+        self.manifest.add(info, hashed.digest.hexdigest() if hashed else None)
 
-    def text(self, name: str, content: str | bytes, mode: int = 0o600) -> None:
+    def text(self, name: str, content: str | bytes) -> None:
+        """Add a file of root's with this content."""
         data = content.encode() if isinstance(content, str) else content
         info = tarfile.TarInfo(name)
-        info.size, info.mode = len(data), mode
+        info.size, info.mode = len(data), 0o600
         self._add(info, io.BytesIO(data))
 
     def folder(self, name: str) -> None:
@@ -208,71 +213,46 @@ class Writer:
             self._one(handle, entry, inner, device, skip)
 
     def _one(self, handle: int, entry: str, name: str, device: int, skip: Callable[[str], bool]) -> None:
-        opened = None
         home = "/".join(name.split("/")[:2])
         if home != self._room.home:
             self._room = Room(home)
+        status = link = opened = None
         try:
-            try:
-                status = os.stat(entry, dir_fd=handle, follow_symlinks=False)
-            except OSError as error:
-                if error.errno not in _FOREIGN:
-                    raise
-                self.left_out += 1
-                return
+            status = os.stat(entry, dir_fd=handle, follow_symlinks=False)
             if stat.S_ISLNK(status.st_mode):
-                info = self._info(name, status, tarfile.SYMTYPE)
-                info.linkname = os.readlink(entry, dir_fd=handle)
+                link = self._info(name, status, tarfile.SYMTYPE)
+                link.linkname = os.readlink(entry, dir_fd=handle)
             elif stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode):
                 opened = self._room.open(entry, handle)
-                status = os.fstat(opened)
-            else:
-                return
-        except BlockingIOError:
-            self.left_out += 1
-            return
         except OSError as error:
-            if error.errno in _GONE:  # it went, or became something else, in this moment
-                return
-            raise ArchiveError(f"{name} cannot be read ({error.strerror}).") from error
-        if opened is None:
-            self._add(info)
+            if isinstance(error, BlockingIOError) or (status is None and error.errno in _FOREIGN):
+                self.left_out += 1
+            elif error.errno not in _GONE:  # else it went, or became something else, in this moment
+                raise ArchiveError(f"{name} cannot be read ({error.strerror}).") from error
             return
-        with open(opened, "rb", closefd=True) if stat.S_ISREG(status.st_mode) else _closing(opened) as file:
-            if stat.S_ISREG(status.st_mode):
+        if link:
+            self._add(link)
+        if opened is None:
+            return
+        try:
+            status = os.fstat(opened)
+            if stat.S_ISDIR(status.st_mode):
+                if status.st_dev == device:
+                    self._directory(opened, name, device, skip)
+            elif stat.S_ISREG(status.st_mode):
                 if self._room.takes(status):
-                    self.opened(name, file)
+                    with open(opened, "rb", closefd=False) as file:
+                        self.opened(name, file)
                 else:
                     self.left_out += 1
-            elif stat.S_ISDIR(status.st_mode) and status.st_dev == device:
-                self._directory(opened, name, device, skip)
+        finally:
+            os.close(opened)
 
     def finish(self, about: dict[str, Any]) -> None:
         """Write the manifest and close the archive."""
-        manifest = {**about, "members": self.members, "homes": self.homes.summary(), "left_out": self.left_out}
-        data = json.dumps(manifest, ensure_ascii=True).encode("ascii")
-        info = tarfile.TarInfo(MANIFEST)
-        info.size, info.mode = len(data), 0o600
-        self.tar.addfile(info, io.BytesIO(data))
+        manifest = {**about, "members": self.manifest.members, "homes": self.manifest.homes()}
+        self.text(MANIFEST, json.dumps({**manifest, "left_out": self.left_out}))
         self.tar.close()
-
-
-@contextlib.contextmanager
-def _closing(handle: int) -> Iterator[int]:
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
-def _entry(info: tarfile.TarInfo, sha256: str | None = None) -> dict[str, Any]:
-    entry: dict[str, Any] = {"type": info.type.decode("ascii", "replace"), "mode": info.mode}
-    entry.update(uid=info.uid, gid=info.gid)
-    if sha256 is not None:
-        entry.update(size=info.size, sha256=sha256)
-    elif info.issym():
-        entry["target"] = info.linkname
-    return entry
 
 
 class _Order:
@@ -315,16 +295,6 @@ class _Order:
         return True
 
 
-class _Hashing:
-    def __init__(self, file: BinaryIO, digest: Any):
-        self.file, self.digest = file, digest
-
-    def read(self, size: int = -1) -> bytes:
-        found = self.file.read(size)
-        self.digest.update(found)
-        return found
-
-
 @contextlib.contextmanager
 def _reading() -> Iterator[None]:
     """Turns what reading something else than an archive ends with into one error."""
@@ -352,74 +322,62 @@ def read(path: str | Path) -> tuple[dict[str, Any], str]:
     Raises:
         ArchiveError: it is not one of ours, not whole, was changed, or is of a newer release.
     """
-    whole, homes, order = hashlib.sha256(), _Homes(), _Order()
-    found: dict[str, dict[str, Any]] = {}
+    found, order = _Manifest(), _Order()
     manifest = None
     with _reading(), open(path, "rb") as file:
-        for tar, info in _each(_Hashing(file, whole)):
+        whole = _Hashed(file)
+        for tar, info in _each(whole):
             if manifest is not None:
                 raise ArchiveError("has something after its end, so it is none of ours or was changed")
             if info.name == MANIFEST and info.isreg() and info.size <= LARGEST_MANIFEST:
                 manifest = json.loads(tar.extractfile(info).read())
                 continue
             order.check(info)
-            if info.isreg():
-                digest, content = hashlib.sha256(), tar.extractfile(info)
-                while block := content.read(BLOCK):
-                    digest.update(block)
-                entry = _entry(info, digest.hexdigest())
-            else:
-                entry = _entry(info)
-            if info.name.startswith("homes/"):
-                homes.add(info.name, entry)
-            else:
-                found[info.name] = entry
-    _compare(manifest, found, homes.summary())
-    return manifest, whole.hexdigest()
-
-
-def _compare(manifest: Any, found: dict[str, Any], homes: dict[str, Any]) -> None:
-    _ours(manifest, "has no manifest of ours: it is not whole, or was made by something else")
-    if manifest.get("members") != found:
+            content = _Hashed(tar.extractfile(info)) if info.isreg() else None
+            while content and content.read(BLOCK):
+                pass
+            found.add(info, content.digest.hexdigest() if content else None)
+    _check_ours(manifest, "has no manifest of ours: it is not whole, or was made by something else")
+    if manifest.get("members") != found.members:
         wanted = manifest.get("members") if isinstance(manifest.get("members"), dict) else {}
-        unlike = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
+        unlike = sorted(name for name in {*wanted, *found.members} if wanted.get(name) != found.members.get(name))
         raise ArchiveError(f"was changed: {', '.join(unlike[:3])} is not what its manifest says")
-    if manifest.get("homes") != homes:
+    if manifest.get("homes") != found.homes():
         raise ArchiveError("was changed: the homes are not what its manifest says")
+    return manifest, whole.digest.hexdigest()
 
 
-def _ours(about: Any, otherwise: str) -> None:
+def _check_ours(about: Any, otherwise: str) -> None:
     if not isinstance(about, dict) or about.get("tool") != TOOL:
         raise ArchiveError(otherwise)
     if not isinstance(about.get("format"), int) or about["format"] > FORMAT:
         raise ArchiveError(f"is of a newer release (format {about.get('format')}, known is {FORMAT}): update first")
 
 
-def about(path: str | Path) -> dict[str, Any]:
+def about_of(path: str | Path) -> dict[str, Any]:
     """What an archive says of itself at its beginning, without reading on; nothing of that is verified."""
     with _reading(), open(path, "rb") as file:
-        for tar, info in _each(file):
-            if info.name == ABOUT and info.isreg() and info.size <= BLOCK:
-                said = json.loads(tar.extractfile(info).read())
-                _ours(said, "is none of ours")
-                return said
-            break
-    raise ArchiveError("is none of ours")
+        archive = _each(file)
+        tar, info = next(archive, (None, tarfile.TarInfo()))
+        if info.name != ABOUT or not info.isreg() or info.size > BLOCK:
+            raise ArchiveError("is none of ours")
+        said = json.loads(tar.extractfile(info).read())
+    _check_ours(said, "is none of ours")
+    return said
 
 
 def members(path: str | Path, wanted: list[str]) -> Iterator[tuple[str, tarfile.TarInfo, BinaryIO | None]]:
     """The members of some parts of an archive that was verified, in order, each with the name of its part and, for
     files, the content. Reads the archive once, and no further than the last of the parts may be."""
-    left = {name.split("/")[0] for name in wanted}
-    names, entered = set(wanted), None
+    wanted_tops, entered = {name.split("/")[0] for name in wanted}, None
     with open(path, "rb") as file:
         for tar, info in _each(file):
             parts = info.name.split("/")
             if parts[0] != entered:
-                left.discard(entered)
-                if not left:
+                wanted_tops.discard(entered)
+                if not wanted_tops:
                     return
                 entered = parts[0]
-            name = next((part for part in ("/".join(parts[:1]), "/".join(parts[:2])) if part in names), None)
+            name = next((part for part in (parts[0], "/".join(parts[:2])) if part in wanted), None)
             if name:
                 yield name, info, tar.extractfile(info) if info.isreg() else None

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import socket
 import sqlite3
 import tempfile
@@ -117,59 +118,59 @@ def homes(writer: Writer, home_path: Path) -> None:
 
 
 class _Engine(http.client.HTTPConnection):
-    def __init__(self, timeout: int = 3600) -> None:
-        super().__init__("localhost", timeout=timeout)
+    """A connection to the Docker engine, which is closed at the end of a ``with``."""
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(DOCKER)
 
+    def ask(self, method: str, path: str, body: Any = None, size: int = 0) -> http.client.HTTPResponse:
+        headers = {"Content-Type": "application/x-tar", "Content-Length": str(size)} if body else {}
+        self.request(method, path, body=body, headers=headers)
+        return self.getresponse()
+
+
+def _engine(timeout: int = 3600) -> contextlib.closing[_Engine]:
+    return contextlib.closing(_Engine("localhost", timeout=timeout))
+
 
 def environments() -> list[dict[str, Any]] | None:
     """How the environments on this server were made: what is needed to build them again. None without an engine."""
-    engine = _Engine(timeout=60)
     try:
-        engine.request("GET", "/images/json")
-        answer = engine.getresponse()
-        images = json.loads(answer.read())
-        if answer.status != 200:
-            return None
+        with _engine(60) as engine:
+            answer = engine.ask("GET", "/images/json")
+            images = json.loads(answer.read())
     except (OSError, http.client.HTTPException, ValueError):
         return None
-    finally:
-        engine.close()
-    found = []
+    if answer.status != 200:
+        return None
+    recipes = []
     for image in images:
         labels = image.get("Labels") or {}
         tags = [tag for tag in image.get("RepoTags") or [] if tag != "<none>:<none>"]
         if tags and any(label.startswith(("tljh_repo2docker.", "repo2docker.")) for label in labels):
-            kept = {key: value for key, value in labels.items() if key.startswith(("tljh_", "repo2docker.", "plasma"))}
-            found.append({"tags": tags, "id": image.get("Id"), "bytes": image.get("Size"), "labels": kept})
-    return sorted(found, key=lambda entry: entry["tags"])
+            ours = {key: value for key, value in labels.items() if key.startswith(("tljh_", "repo2docker.", "plasma"))}
+            recipes.append({"tags": tags, "id": image.get("Id"), "bytes": image.get("Size"), "labels": ours})
+    return sorted(recipes, key=lambda recipe: recipe["tags"])
 
 
 def images(writer: Writer, known: list[dict[str, Any]], spool: Path) -> None:
     """The images of the environments, by way of a file beside the archive: a tar says sizes before contents."""
     writer.folder("images")
     for number, image in enumerate(known):
-        engine = _Engine()
+        names = "&".join(f"names={urllib.parse.quote(tag, safe='')}" for tag in image["tags"])
         try:
-            names = "&".join(f"names={urllib.parse.quote(tag, safe='')}" for tag in image["tags"])
-            engine.request("GET", f"/images/get?{names}")
-            answer = engine.getresponse()
-            if answer.status != 200:
-                raise ArchiveError(f"The engine does not export {image['tags'][0]} (HTTP status {answer.status}).")
-            with tempfile.TemporaryFile(dir=spool) as file:
-                while block := answer.read(1024 * 1024):
-                    file.write(block)
+            with _engine() as engine, tempfile.TemporaryFile(dir=spool) as file:
+                answer = engine.ask("GET", f"/images/get?{names}")
+                if answer.status != 200:
+                    raise ArchiveError(f"The engine does not export {image['tags'][0]} (HTTP status {answer.status}).")
+                shutil.copyfileobj(answer, file, 1024 * 1024)
                 file.flush()
                 file.seek(0)
                 writer.opened(f"images/{number}.tar", file)
         except (OSError, http.client.HTTPException) as error:
             raise ArchiveError(f"{image['tags'][0]} cannot be exported: {error}.") from error
-        finally:
-            engine.close()
 
 
 def load(path: Path) -> list[str]:
@@ -182,17 +183,13 @@ def load(path: Path) -> list[str]:
         image = wanted.get(info.name)
         if not file or not image or image["id"] in here:
             continue
-        engine = _Engine()
         try:
-            headers = {"Content-Type": "application/x-tar", "Content-Length": str(info.size)}
-            engine.request("POST", "/images/load?quiet=1", body=file, headers=headers)
-            answer = engine.getresponse()
-            said = answer.read().decode("utf-8", "replace")
+            with _engine() as engine:
+                answer = engine.ask("POST", "/images/load?quiet=1", file, info.size)
+                text = answer.read().decode("utf-8", "replace")
         except (OSError, http.client.HTTPException) as error:
             raise ArchiveError(f"{image['tags'][0]} cannot be given to the engine: {error}.") from error
-        finally:
-            engine.close()
-        if answer.status != 200 or '"error"' in said:
-            raise ArchiveError(f"The engine does not take {image['tags'][0]}: {said.strip()[:300]}")
+        if answer.status != 200 or '"error"' in text:
+            raise ArchiveError(f"The engine does not take {image['tags'][0]}: {text.strip()[:300]}")
         loaded += image["tags"]
     return loaded

@@ -3,41 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import os
-import signal
 import sys
 
-from .. import settings
-from ..service.__main__ import ADDRESS, PR_SET_PDEATHSIG
+from ..service.__main__ import run
 from ..service.waiting import Waiting
-from ..settings import SettingsError
+from ..settings import Settings
+
+
+def serve(values: Settings, waiting: Waiting) -> None:
+    """Load what takes seconds, and serve."""
+    from . import app
+
+    app.set_up_log()
+    asyncio.run(app.serve(values, waiting))
 
 
 def main() -> int:
-    """Run the service."""
-    os.umask(0o077)
-    # A hub that was killed could not end us, and its successor's service needs the port.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    try:
-        values = settings.load()
-    except SettingsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    try:
-        waiting = Waiting(ADDRESS, values.cockpit_port, os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/"))
-    except OSError as error:
-        print(
-            f"error: port {values.cockpit_port} of {ADDRESS} cannot be had: set plasma.cockpit.port ({error})",
-            file=sys.stderr,
-        )
-        return 1
-    # Takes seconds, and somebody listens already.
-    from .app import serve, set_up_log
-
-    set_up_log()
-    asyncio.run(serve(values, waiting))
-    return 0
+    """Run the service "cockpit"."""
+    return run("cockpit_port", serve)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from jupyterhub.log import CoroutineLogFormatter, log_request
 from jupyterhub.utils import url_path_join
 from tornado import web
 
-from .. import theme
+from .. import front, theme
 from ..limits import SMALL_BODY, LimitedServer
 from ..secret_files import kept_secret
 from ..service.waiting import Waiting
@@ -54,10 +54,7 @@ def application(values: Settings, prefix: str, cockpit: aiohttp.ClientSession, r
     """
     base_url = os.environ.get("JUPYTERHUB_BASE_URL", "/")
     return web.Application(
-        [
-            (url_path_join(prefix, "oauth_callback"), CockpitCallback),
-            (f"{prefix}.*", CockpitHandler),
-        ],
+        [(url_path_join(prefix, "oauth_callback"), CockpitCallback), (f"{prefix}.*", CockpitHandler)],
         log=LOG,
         log_function=log_request,
         cookie_secret=kept_secret(values.state_dir / "plasma-cockpit-cookie.secret"),
@@ -99,6 +96,7 @@ async def serve(values: Settings, waiting: Waiting) -> None:
         values: the settings.
         waiting: what listens already.
     """
+    front.believe(values.behind)
     cockpit = client(values.cockpit_socket)
     made = application(values, os.environ["JUPYTERHUB_SERVICE_PREFIX"], cockpit)
     server = server_of(made)

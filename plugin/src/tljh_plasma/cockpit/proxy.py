@@ -61,29 +61,19 @@ class Administrators(PageHandler):
 
         JupyterHub asks this of scripts that read. Nothing else than reading and WebSockets is let through.
         """
-        self._check_from_here()
+        self._check_origin(links=True)
 
     async def prepare(self) -> None:
         """Refuse what did not come through TLS, then who is no administrator."""
         if not headers.is_secure(self.request.headers):
             raise Refused(403, NO_HTTPS)
-        self._check_from_here()
+        self._check_origin(links=True)
         try:
             await super().prepare()
         except Refused as error:
             if self._visitor is not None and not self.is_administrator:
                 raise Refused(403, NOT_ADMINISTRATOR) from error
             raise
-
-    def _check_from_here(self) -> None:
-        """Refuse what a page of another site makes a browser ask for, links to follow aside."""
-        sent = self.request.headers
-        link = sent.get("Sec-Fetch-Mode") == "navigate" and sent.get("Sec-Fetch-Dest", "document") == "document"
-        if sent.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none") and not link:
-            raise Refused(403, NOT_SAME_ORIGIN)
-        for origin in sent.get_list("Origin"):
-            if urlsplit(origin).netloc.lower() != self.request.host.lower():
-                raise Refused(403, NOT_SAME_ORIGIN)
 
     def page_values(self, page: str) -> dict[str, Any]:
         """Return what the error page is rendered with, which is a page of the service "plasma"."""
@@ -111,7 +101,7 @@ class CockpitHandler(Administrators, WebSocketHandler):
     @property
     def _address(self) -> URL:
         # As it was written. The name in it is nobody's: the connection is to a Unix socket.
-        path = self.request.uri.removeprefix(self._root).removeprefix(self.settings["service_prefix"])
+        path = (self.request.uri or "").removeprefix(self._root).removeprefix(self.settings["service_prefix"])
         return URL(f"http://cockpit{self.settings['service_prefix']}{path}", encoded=True)
 
     def _sent(self) -> dict[str, str]:
@@ -139,13 +129,13 @@ class CockpitHandler(Administrators, WebSocketHandler):
         frames. So all of Cockpit is at a path that the visitor alone knows. It is told to documents that a person goes
         to, which no other page can look into.
         """
-        prefix = self.settings["service_prefix"]
-        if not self.request.uri.startswith(prefix):
+        prefix, uri = self.settings["service_prefix"], self.request.uri or ""
+        if not uri.startswith(prefix):
             raise Refused(404)
         await super().prepare()
         if self._finished or getattr(self, "_token_authenticated", False):
             return
-        path = self.request.uri.removeprefix(prefix)
+        path = uri.removeprefix(prefix)
         if path.startswith(self._own):
             return
         if not guard.for_a_person(self.request.headers) or self.request.method != "GET" or self._is_websocket:
@@ -190,7 +180,7 @@ class CockpitHandler(Administrators, WebSocketHandler):
     async def _hand_on(self) -> None:
         try:
             async with self._client.request(
-                self.request.method, self._address, headers=self._sent(), allow_redirects=False
+                self.request.method or "GET", self._address, headers=self._sent(), allow_redirects=False
             ) as answer:
                 self._begin(answer)
                 if self._is_page(answer):
@@ -208,7 +198,7 @@ class CockpitHandler(Administrators, WebSocketHandler):
             if self._headers_written:
                 # The length that was announced does not come: browsers must not take it for the whole.
                 self.log.warning("Cockpit broke off its answer to %s: %s", self.request.path, error)
-                self.request.connection.stream.close()
+                self.request.connection.stream.close()  # ty: ignore[missing-attribute] # one of HTTP/1
                 return
             raise self._silent(error) from error
 
@@ -287,7 +277,7 @@ class CockpitHandler(Administrators, WebSocketHandler):
                 protocols=[name.strip() for name in wanted.split(",") if name.strip()],
                 max_msg_size=MAX_MESSAGE,
                 autoclose=True,
-                timeout=aiohttp.ClientWSTimeout(ws_close=5),
+                timeout=aiohttp.ClientWSTimeout(ws_close=5),  # ty: ignore[unknown-argument] # made by attrs
             )
         except aiohttp.WSServerHandshakeError as error:
             raise Refused(error.status if 400 <= error.status < 500 else 503, SILENT_COCKPIT) from error
@@ -309,6 +299,7 @@ class CockpitHandler(Administrators, WebSocketHandler):
 
     async def _to_browser(self) -> None:
         """Pass on what Cockpit says until it ends."""
+        assert self._cockpit
         async for message in self._cockpit:
             if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
                 break
@@ -318,6 +309,7 @@ class CockpitHandler(Administrators, WebSocketHandler):
 
     async def on_message(self, message: str | bytes) -> None:
         """Pass on what the browser says; it is not read on until Cockpit has taken it."""
+        assert self._cockpit
         with contextlib.suppress(aiohttp.ClientError, ConnectionError):
             if isinstance(message, bytes):
                 await self._cockpit.send_bytes(message)

@@ -20,20 +20,20 @@ from tljh_repo2docker.app import TljhRepo2Docker
 from tornado import web
 from traitlets import Instance, default
 
-from .. import guard, theme
+from .. import front, guard, theme
 from .. import settings as plasma_settings
 from ..access import Store
 from ..builds import Builder, BuildRefused
 from ..limits import SMALL_BODY, LimitedServer
 from ..secret_files import kept_secret
-from .base import MAX_BODY, CallbackHandler, Guarded, NotFoundHandler, RootHandler, StaticHandler
+from .base import MAX_BODY, CallbackHandler, Guarded, NotFoundHandler, Page, RootHandler, StaticHandler
 from .catalog import Catalog
 from .engine import Engine
-from .environments import BuildApi, EnvironmentApi, EnvironmentsApi, EnvironmentsPage, LogApi, TailApi
+from .environments import BuildApi, EnvironmentApi, EnvironmentsApi, LogApi, TailApi
 from .hub import HubClient
 from .operations import Operations
-from .permissions import PermissionsApi, PermissionsPage
-from .servers import ServerApi, ServersApi, ServersPage
+from .permissions import PermissionsApi
+from .servers import ServerApi, ServersApi
 from .waiting import Waiting
 
 # JupyterHub tells "tornado.application" of every login, with the ids of sessions.
@@ -44,7 +44,7 @@ class PlasmaService(TljhRepo2Docker):
     """The service "plasma"."""
 
     name = "tljh-plasma"
-    description = __doc__
+    description = __doc__ or ""
     # Everything is in config.yaml.
     aliases = {}
     flags = {}
@@ -107,16 +107,7 @@ class PlasmaService(TljhRepo2Docker):
         inherited = super().init_settings()
         engine = Engine()
         store = Store(self.plasma.database)
-        builder = Builder(
-            self.db_context,
-            self.image_db_manager,
-            image=self.plasma.builder_image,
-            parallel=self.plasma.builder_parallel,
-            timeout=self.plasma.builder_timeout,
-            network=self.plasma.network_name,
-            reach=self.plasma.build_reach,
-            log=self.log,
-        )
+        builder = Builder(self.db_context, self.image_db_manager, self.plasma, self.log)
         catalog = Catalog(engine, store, builder, self.db_context, self.plasma)
         return {
             "log": self.log,
@@ -153,9 +144,9 @@ class PlasmaService(TljhRepo2Docker):
             ("", RootHandler),
             ("oauth_callback", CallbackHandler),
             ("static/(.*)", StaticHandler, {"path": str(theme.STATIC)}),
-            ("environments", EnvironmentsPage),
-            ("permissions", PermissionsPage),
-            ("servers", ServersPage),
+            ("environments", Page, {"name": "environments"}),
+            ("permissions", Page, {"name": "permissions"}),
+            ("servers", Page, {"name": "servers", "administrators": False}),
             ("api/environments", EnvironmentsApi),
             (f"api/environments/{one}", EnvironmentApi),
             (f"api/environments/{one}/build", BuildApi),
@@ -179,6 +170,7 @@ class PlasmaService(TljhRepo2Docker):
     async def serve(self) -> None:
         """Answer requests until a signal comes."""
         settings = self.init_settings()
+        front.believe(self.plasma.behind)
         application = web.Application(self.init_handlers(), **settings)
         # A little more, so that a body a little too large is answered with our own sentence.
         server = LimitedServer(application, body=lambda path: MAX_BODY + SMALL_BODY, xheaders=True)

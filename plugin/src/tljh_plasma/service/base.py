@@ -17,7 +17,7 @@ from traitlets import default
 from .. import announcement, operators
 from ..domains import SESSION_COOKIE
 from .errors import HUB_SILENT, Refused, sentence_for
-from .requests import Body, Invalid, parse
+from .requests import Body, parse
 
 READ_ONLY = frozenset({"GET", "HEAD", "OPTIONS"})
 # A page on which a thousand environments are given to fifty groups each is smaller.
@@ -140,17 +140,19 @@ class Guarded(HubOAuthenticated, web.RequestHandler):
         if self.administrators and not self.is_administrator:
             raise Refused(403, NOT_ADMINISTRATOR)
 
-    def _check_origin(self) -> None:
-        """Refuse what another site makes a browser send.
+    def _check_origin(self, links: bool = False) -> None:
+        """Refuse what another site makes a browser send; links to follow are left out where they may come from there.
 
         The host is compared and not the scheme: a proxy in front of ours may end TLS without our knowing. A browser
         says where a request comes from in at least one of the two headers whenever the request changes something.
         """
         headers = self.request.headers
-        if headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+        mode = headers.get("Sec-Fetch-Mode")
+        link = links and mode == "navigate" and headers.get("Sec-Fetch-Dest", "document") == "document"
+        if headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none") and not link:
             raise Refused(403, NOT_SAME_ORIGIN)
-        # JupyterHub asks no token of WebSockets, which this service does not have.
-        if headers.get("Sec-Fetch-Mode") == "websocket":
+        # JupyterHub asks no token of WebSockets, which the service "plasma" does not have.
+        if mode == "websocket" and not links:
             raise Refused(403, NOT_SAME_ORIGIN)
         for origin in headers.get_list("Origin"):
             if urlsplit(origin).netloc.lower() != self.request.host.lower():
@@ -198,12 +200,12 @@ class Guarded(HubOAuthenticated, web.RequestHandler):
 
     # Errors.
 
-    def log_exception(self, kind: Any, error: Any, traceback: Any) -> None:
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         """Log refusals in a line, failures with their traceback."""
-        if isinstance(error, web.HTTPError):
-            self.log.warning("%s %s: %s", self.request.method, self.request.path, error)
+        if isinstance(value, web.HTTPError):
+            self.log.warning("%s %s: %s", self.request.method, self.request.path, value)
         else:
-            self.log.error("%s %s failed", self.request.method, self.request.path, exc_info=(kind, error, traceback))
+            self.log.error("%s %s failed", self.request.method, self.request.path, exc_info=(typ, value, tb))
 
     def error_answer(self, status: int, **options: Any) -> tuple[str, dict[str, Any]]:
         """Return the sentence and further keys with which an error is answered.
@@ -245,10 +247,7 @@ class ApiHandler(Guarded):
         kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise Refused(415)
-        try:
-            return parse(model, self.request.body)
-        except Invalid as error:
-            raise Refused(400, str(error)) from error
+        return parse(model, self.request.body)
 
 
 class PageHandler(Guarded):
@@ -260,7 +259,7 @@ class PageHandler(Guarded):
         if self.request.method != "GET" or mode != "navigate":
             super().ask_to_log_in()
         # A request line may hold anything: after the login people come back to a page of ours and nowhere else.
-        if not self.request.uri.startswith(self.settings["service_prefix"]):
+        if not (self.request.uri or "").startswith(self.settings["service_prefix"]):
             raise Refused(404)
         self.redirect(self.get_login_url())
 
@@ -305,6 +304,23 @@ class PageHandler(Guarded):
         """Answer with an error, as a page."""
         sentence, _ = self.error_answer(status, **options)
         self.render_page("service/error.html", "error", status=status, message=sentence)
+
+
+class Page(PageHandler):
+    """A page of the navigation.
+
+    Args:
+        name: of the page, which is that of its template.
+        administrators: whether it is for them alone.
+    """
+
+    def initialize(self, name: str, administrators: bool = True) -> None:
+        """Say which page it is; Tornado calls it."""
+        self.name, self.administrators = name, administrators
+
+    def get(self) -> None:
+        """Show the page."""
+        self.render_page(f"service/{self.name}.html", self.name)
 
 
 class NotFoundHandler(PageHandler):

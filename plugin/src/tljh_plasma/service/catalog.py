@@ -17,16 +17,19 @@ from tljh_repo2docker.database.schemas import BuildStatusType
 from .. import environments as envs
 from .. import policy
 from ..access import Entry, Store
-from ..build_container import LABEL_CREATED, LABEL_OWNER
-from ..build_rows import READY
-from ..builds import Builder, BuildRefused
+from ..builds import Builder
+from ..builds.images import LABEL_CREATED, LABEL_OWNER
+from ..builds.rows import READY
 from ..operators import PILLAR
 from ..settings import Settings
 from .engine import Engine
-from .errors import Refused
+from .errors import Refused, refusals
 from .requests import shown
 
 LOG_END = 600
+# What the API says of an environment as it is.
+OF_ENVIRONMENT = ("name", "repo", "ref", "commit", "reference", "base", "source_url")
+OF_ITEM = ("image", "status", "has_image", "created", "owner", "buildargs", "message", "size")
 IMAGE_GONE = "The image is gone from Docker: build the environment again, or remove it."
 
 Session = Callable[[], AbstractAsyncContextManager[AsyncSession]]
@@ -126,10 +129,8 @@ class Catalog:
 
     async def items(self) -> list[Item]:
         """Return all environments, by name."""
-        try:
+        with refusals():
             await self.builder.resume()
-        except BuildRefused as error:
-            raise Refused(error.status, error.message) from error
         # Before and after: of what ends or begins meanwhile, images and rows may say one thing or the other.
         states = self.builder.states()
         images, rows = await asyncio.gather(self.engine.images(), self.rows())
@@ -210,28 +211,15 @@ class Catalog:
             names = users.get(item.image, set()) | users.get(environment.image_id, set())
             listed.append(
                 {
-                    "image": item.image,
-                    "name": environment.name,
-                    "repo": environment.repo,
-                    "ref": environment.ref,
-                    "commit": environment.commit,
-                    "reference": environment.reference,
-                    "base": environment.base,
-                    "source_url": environment.source_url,
+                    **{name: getattr(environment, name) for name in OF_ENVIRONMENT},
+                    **{name: getattr(item, name) for name in OF_ITEM},
                     "memory": limits.memory,
                     "cpu": limits.cpu,
                     "limits": {"memory": environment.memory, "cpu": environment.cpu},
                     "description": entry.description,
                     "groups": list(entry.groups),
                     "source": PILLAR if entry.pillar else "browser",
-                    "status": item.status,
-                    "has_image": item.has_image,
-                    "created": item.created,
-                    "owner": item.owner,
                     "users": sorted(names),
-                    "buildargs": item.buildargs,
-                    "message": item.message,
-                    "size": item.size,
                 }
             )
         return listed

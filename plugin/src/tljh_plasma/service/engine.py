@@ -84,7 +84,8 @@ class Engine:
     async def images(self) -> list[dict[str, Any]]:
         """Return the images built by repo2docker, as ``environments.from_images`` takes them."""
         filters = {"dangling": ["false"], "label": [LABEL_REF]}
-        return await self._ask(self.docker.images.list(filters=json.dumps(filters)))
+        images: Any = await self._ask(self.docker.images.list(filters=json.dumps(filters)))
+        return images
 
     async def has(self, image: str) -> bool:
         """Whether there is an image of this name, whatever it is."""

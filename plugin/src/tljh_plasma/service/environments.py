@@ -10,22 +10,12 @@ from tornado.iostream import StreamClosedError
 
 from ..builds import BuildRefused
 from ..operators import PILLAR
-from .base import ApiHandler, PageHandler
-from .errors import Refused
-from .requests import Change, Invalid, NewEnvironment, Rebuild, tail
+from .base import ApiHandler
+from .errors import Refused, refusals
+from .requests import Change, NewEnvironment, Rebuild, tail
 
 # Proxies close connections on which nothing happens.
 HEARTBEAT = 15
-
-
-class EnvironmentsPage(PageHandler):
-    """``GET environments``"""
-
-    administrators = True
-
-    def get(self) -> None:
-        """Show the page."""
-        self.render_page("service/environments.html", "environments")
 
 
 class AdministratorsApi(ApiHandler):
@@ -95,18 +85,11 @@ class TailApi(AdministratorsApi):
 
     async def get(self, image: str) -> None:
         """Answer with the last lines."""
-        try:
-            number = tail(self.get_query_argument("lines", "20"))
-        except Invalid as error:
-            raise Refused(400, str(error)) from error
+        number = tail(self.get_query_argument("lines", "20"))
         item = await self.catalog.find(image)
-        try:
+        with refusals():
             lines = (await self.catalog.builder.text(image)).splitlines()
-        except BuildRefused as error:
-            raise Refused(error.status, error.message) from error
-        self.write_json(
-            {"image": image, "status": item.status, "message": item.message, "lines": lines[-number:]},
-        )
+        self.write_json({"image": image, "status": item.status, "message": item.message, "lines": lines[-number:]})
 
 
 class LogApi(AdministratorsApi):

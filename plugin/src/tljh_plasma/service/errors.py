@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 from tornado import web
+
+from ..builds import BuildRefused
 
 # Where nobody had anything better to say. The details of failures are in the log, never in an answer.
 SENTENCES = {
@@ -39,6 +43,22 @@ class Refused(web.HTTPError):
 
     def __str__(self) -> str:
         return f"{self.status_code}: {self.sentence}"
+
+
+class Invalid(Refused):
+    """A request cannot be used; the sentence says why."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(400, sentence)
+
+
+@contextmanager
+def refusals() -> Generator[None]:
+    """Answer with what builds say of a request that they do not do."""
+    try:
+        yield
+    except BuildRefused as error:
+        raise Refused(error.status, error.message) from error
 
 
 def sentence_for(status: int) -> str:

@@ -9,20 +9,18 @@ from typing import Any
 import sqlalchemy as sa
 from tljh_repo2docker.database.model import DockerImageSQL
 
-from .. import build_request
-from .. import build_sources as sources
 from ..access import Entry
-from ..build_request import BuildRefused, BuildRequest
-from ..build_sources import Unusable
+from ..builds import BuildRequest, image_name, sources
+from ..builds.request import checked
 from ..environments import Environment
 from ..settings import Settings
 from . import groups as unix_groups
 from . import requests
 from .catalog import Catalog, Item
 from .engine import Conflict
-from .errors import Refused
+from .errors import Invalid, Refused, refusals
 from .groups import Group
-from .requests import Invalid, shown
+from .requests import shown
 
 MOST_NAMES = 10
 
@@ -116,13 +114,13 @@ class Operations:
             Refused: something of it cannot be, or there is such an environment.
         """
         most_memory, most_cpus = await self.engine.capacity()
-        try:
+        with refusals():
             repo, reference = body.repo.strip(), body.reference.strip()
             ref = sources.ready_tag(reference) if reference else body.ref.strip()
             name = requests.environment_name(body.name, repo)
-            request = build_request.checked(
+            request = checked(
                 BuildRequest(
-                    image=build_request.image_name(repo, ref, name),
+                    image=image_name(repo, ref, name),
                     repo=repo,
                     ref=ref,
                     name=name,
@@ -135,10 +133,6 @@ class Operations:
                 )
             )
             description = requests.description(body.description)
-        except (Invalid, Unusable) as error:
-            raise Refused(400, str(error)) from error
-        except BuildRefused as error:
-            raise Refused(error.status, error.message) from error
         groups = await self._check_groups(body.groups, ())
         async with self._lock:
             await self._check_absent(request.image)
@@ -176,10 +170,8 @@ class Operations:
             await asyncio.to_thread(self.store.set_pillar, image)
 
     async def _submit(self, request: BuildRequest) -> None:
-        try:
+        with refusals():
             await self.builder.submit(request)
-        except BuildRefused as error:
-            raise Refused(error.status, error.message) from error
 
     async def _forget(self, image: str) -> None:
         """Remove what is known of an environment beside its image."""
@@ -214,13 +206,13 @@ class Operations:
     ) -> BuildRequest:
         before = item.environment
         given = body.model_fields_set
-        try:
+        with refusals():
             repo, ref, reference = _source(before, body)
             if (repo, ref, reference) != (before.repo, before.ref, before.reference):
-                made = build_request.image_name(repo, ref, before.name)
+                made = image_name(repo, ref, before.name)
                 if made != before.image:
                     raise Invalid(f"That is another environment, {made}: add it, and remove this one.")
-            return build_request.checked(
+            return checked(
                 BuildRequest(
                     image=before.image,
                     repo=repo,
@@ -236,10 +228,6 @@ class Operations:
                     **_means(body),
                 )
             )
-        except (Invalid, Unusable) as error:
-            raise Refused(400, str(error)) from error
-        except BuildRefused as error:
-            raise Refused(error.status, error.message) from error
 
     async def change(self, image: str, body: requests.Change, pillar: bool = False) -> None:
         """Change an environment's description, groups or limits, whichever are given.
@@ -253,11 +241,8 @@ class Operations:
             Refused: there is no such environment, or something of it cannot be.
         """
         most_memory, most_cpus = await self.engine.capacity()
-        try:
-            description = requests.description(body.description)
-            memory, cpu = requests.memory(body.memory, most_memory), requests.cpus(body.cpu, most_cpus)
-        except Invalid as error:
-            raise Refused(400, str(error)) from error
+        description = requests.description(body.description)
+        memory, cpu = requests.memory(body.memory, most_memory), requests.cpus(body.cpu, most_cpus)
         async with self._lock:
             item = await self.catalog.find(image)
             before = item.environment
@@ -268,10 +253,8 @@ class Operations:
             if limits != (before.memory, before.cpu):
                 if not item.has_image:
                     raise Refused(409, f"The environment '{image}' has no image yet, whose limits could be changed.")
-                try:
+                with refusals():
                     await self.builder.change_limits(before, *limits)
-                except BuildRefused as error:
-                    raise Refused(error.status, error.message) from error
             await self._note_pillar(image, pillar)
             if "groups" in body.model_fields_set:
                 await self._set_groups({image: body.groups})
@@ -315,10 +298,8 @@ class Operations:
             users = await self.engine.users_of(image)
             if users:
                 raise in_use(users)
-            try:
+            with refusals():
                 await self.builder.cancel(image)
-            except BuildRefused as error:
-                raise Refused(error.status, error.message) from error
             try:
                 await self.engine.remove(image)
             except Conflict as error:

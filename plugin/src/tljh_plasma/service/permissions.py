@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from .base import PageHandler
 from .environments import AdministratorsApi
 from .requests import Permissions
-
-
-class PermissionsPage(PageHandler):
-    """``GET permissions``"""
-
-    administrators = True
-
-    def get(self) -> None:
-        """Show the page."""
-        self.render_page("service/permissions.html", "permissions")
 
 
 class PermissionsApi(AdministratorsApi):

@@ -1,22 +1,23 @@
 """Bodies of requests: their shape, and what may be in them.
 
-What a build makes of repository, reference, build arguments and credentials is checked by ``build_request``. Each
+What a build makes of repository, reference, build arguments and credentials is checked by ``builds.request``. Each
 refusal is one sentence that says what to write instead.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from .. import build_sources as sources
+from .. import bodies
+from ..builds import sources
 from ..environments import UNITS
+from .errors import Invalid
 
 MIN_GIGABYTES = 0.25
 MIN_CPUS = 0.1
@@ -25,10 +26,6 @@ MAX_DESCRIPTION = 200
 MAX_TAIL = 1000
 NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,20})?")
-
-
-class Invalid(ValueError):
-    """A request cannot be used; the text is one sentence that says why."""
 
 
 class Body(BaseModel):
@@ -117,18 +114,10 @@ def parse(model: type[AnyBody], body: bytes) -> AnyBody:
         Invalid: it is no JSON, or does not look like it.
     """
 
-    def refuse(word: str) -> NoReturn:
-        raise ValueError(word)
-
     try:
-        # RecursionError: a few kilobytes of opening brackets.
-        value = json.loads(body, parse_constant=refuse)
-        # Half a character, which JSON can hold and no file.
-        json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise Invalid("The request's body is not valid JSON.") from error
-    if not isinstance(value, dict):
-        raise Invalid("The request's body must be a JSON object.")
+        value = bodies.read_object(body)
+    except bodies.Unusable as error:
+        raise Invalid(str(error)) from error
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -262,5 +251,5 @@ def description(text: str) -> str:
 
 
 def build_arguments(text: str) -> tuple[str, ...]:
-    """Return build arguments from one a line; what is in them is for ``build_request.checked`` to say."""
+    """Return build arguments from one a line; what is in them is for ``builds.request.checked`` to say."""
     return tuple(line.strip() for line in text.splitlines() if line.strip())

@@ -6,15 +6,7 @@ from typing import Any
 
 from jupyterhub.services.auth import check_scopes
 
-from .base import ApiHandler, PageHandler
-
-
-class ServersPage(PageHandler):
-    """``GET servers``"""
-
-    def get(self) -> None:
-        """Show the page."""
-        self.render_page("service/servers.html", "servers")
+from .base import ApiHandler
 
 
 def state_of(server: dict[str, Any]) -> str:

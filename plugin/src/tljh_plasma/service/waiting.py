@@ -18,6 +18,7 @@ PAGE = b"""<!DOCTYPE html>
 
 
 class _Handler(BaseHTTPRequestHandler):
+    server: _Server  # ty: ignore[incompatible-mutable-override]
     timeout = 5
 
     def do_GET(self) -> None:

@@ -1,4 +1,5 @@
-// Shows a notice of the server in JupyterLab: that the person's disk quota is used up.
+// Shows notices of the server in JupyterLab: that the disk quota is used up, that memory was, that it runs in safe mode.
+// And tells the server that somebody is there, for which JupyterLab's own requests are no sign (see plasma_server.py).
 //
 // A federated extension as JupyterLab loads them: an object at window._JUPYTERLAB[name] with init and get. It is
 // written by hand and takes nothing of JupyterLab's, so that it works in every release that has such extensions. What
@@ -8,7 +9,7 @@
   "use strict";
 
   const NAME = "plasma-notice";
-  const EVERY = 2 * 60 * 1000;
+  const EVERY = 30 * 1000;
 
   // JupyterLab's own notifications are in the lower corner. The colours are those of its theme, or of the light one.
   const STYLE = `
@@ -36,16 +37,23 @@
     return found ? found[1] : "";
   }
 
-  /** Returns { level, title, text } as the server has it at this moment; {} when there is nothing to tell. */
+  // Whether mouse or keyboard were used since the server was last told.
+  let present = false;
+
+  /** Returns what there is to tell at this moment, the most important first: { level, title, text }. */
   async function read() {
     const config = JSON.parse(document.getElementById("jupyter-config-data").textContent);
-    const answer = await fetch(`${config.baseUrl}api/config/plasma_notice?${Date.now()}`, {
+    const sign = present ? "&plasma_present=1" : "";
+    present = false;
+    const answer = await fetch(`${config.baseUrl}api/config/plasma_notice?${Date.now()}${sign}`, {
       headers: { Accept: "application/json", "X-XSRFToken": cookie("_xsrf") },
       credentials: "same-origin",
       cache: "no-store",
       redirect: "error",
     });
-    return answer.ok ? answer.json() : {};
+    if (!answer.ok) return [];
+    const told = await answer.json();
+    return [...((told.servers || {})[config.baseUrl] || []), told].filter((notice) => notice.title);
   }
 
   /** Returns the element of the notice, which is made on the first call: screen readers tell changes of what is there. */
@@ -64,16 +72,26 @@
 
   const keyOf = (notice) => `${notice.level}: ${notice.title}`;
 
-  function show(notice) {
+  /** Returns the keys of the notices that were dismissed in this tab. */
+  function dismissed() {
+    try {
+      return JSON.parse(sessionStorage.getItem(NAME)) || [];
+    } catch {
+      return [];
+    }
+  }
+
+  function show(notices) {
     const element = place();
-    if (!notice.title) {
+    // Dismissed ones come back when they become worse, after they were gone, and in another tab.
+    const keys = dismissed().filter((key) => notices.some((notice) => keyOf(notice) === key));
+    sessionStorage.setItem(NAME, JSON.stringify(keys));
+    const notice = notices.find((notice) => !keys.includes(keyOf(notice)));
+    if (!notice) {
       element.replaceChildren();
       delete element.dataset.text;
-      sessionStorage.removeItem(NAME);
       return;
     }
-    // Dismissed ones come back when they become worse, and in another tab.
-    if (sessionStorage.getItem(NAME) === keyOf(notice)) return;
     if (element.dataset.text === notice.text) return;
     element.dataset.text = notice.text;
     element.dataset.level = notice.level;
@@ -88,16 +106,15 @@
     button.setAttribute("aria-label", "Dismiss this notice");
     button.title = "Dismiss this notice";
     button.addEventListener("click", () => {
-      sessionStorage.setItem(NAME, keyOf(notice));
-      element.replaceChildren();
-      delete element.dataset.text;
+      sessionStorage.setItem(NAME, JSON.stringify([...dismissed(), keyOf(notice)]));
+      show(notices);
     });
     element.replaceChildren(title, text, button);
   }
 
   async function look() {
     try {
-      if (!document.hidden) show(await read());
+      if (!document.hidden || present) show(await read());
     } catch {
       // The server stops, or is of another kind.
     }
@@ -108,6 +125,9 @@
     description: "Shows what the server has to tell.",
     autoStart: true,
     activate: () => {
+      for (const kind of ["keydown", "pointerdown", "wheel"]) {
+        document.addEventListener(kind, () => (present = true), { capture: true, passive: true });
+      }
       look();
       setInterval(look, EVERY);
       document.addEventListener("visibilitychange", look);

@@ -1,0 +1,1 @@
+../../plugin/src/tljh_plasma/hub_rules.py

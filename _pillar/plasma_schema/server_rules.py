@@ -1,0 +1,1 @@
+../../plugin/src/tljh_plasma/server_rules.py

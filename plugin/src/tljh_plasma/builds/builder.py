@@ -1,0 +1,412 @@
+"""Builds environments: a few at a time, the others in a queue, each in a container that outlives the service.
+
+Everything that a restart of the service must not lose is with the engine and in tljh-repo2docker's database: a build is
+a container with labels, made when the build is asked for and started when its turn comes, and a row of the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+import time
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from typing import Any
+from uuid import UUID
+
+from aiodocker import Docker, DockerError
+from aiodocker.containers import DockerContainer
+from sqlalchemy.exc import SQLAlchemyError
+from tljh_repo2docker.database.manager import ImagesDatabaseManager
+from tljh_repo2docker.database.schemas import BuildStatusType, DockerImageOutSchema
+
+from .. import environments as envs
+from ..settings import Settings
+from . import container as builders
+from . import images, ssh
+from .container import ENGINE_ERRORS
+from .images import BuildFailed
+from .log import BuildLog, Redactor
+from .network import BuildNetwork
+from .outside import outside
+from .request import BuildRefused, BuildRequest, checked
+from .rows import BuildRows, SessionFactory, is_building
+
+NO_ANSWER = "The Docker engine does not answer, so nothing can be built now. Please try again later."
+INTERRUPTED = "The service was restarted, and the build is lost. Please build the environment again."
+# Seconds between two times that a log goes to the database.
+SAVE_INTERVAL = 3
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Build:
+    """A build that waits or runs.
+
+    Attributes:
+        request: what is built.
+        created: when it was asked for, ISO 8601.
+        log: its log.
+        uid: id of its row.
+        container: the builder, once it is made; a ready image needs none.
+        turn: set when its turn has come.
+        task: what works on it.
+        saved: when its log was last written to the database, by the monotonic clock.
+    """
+
+    request: BuildRequest
+    created: str
+    log: BuildLog
+    uid: UUID
+    container: DockerContainer | None = None
+    turn: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+    saved: float = 0
+
+
+class Builder:
+    """Builds the images of environments with repo2docker.
+
+    All methods belong to one event loop. The first call of any asks the engine what was going on before.
+
+    Args:
+        db_context: makes sessions of tljh-repo2docker's database.
+        manager: reads and writes its rows.
+        settings: the builder's image, which is downloaded when it is missing, how many builds run at a time and for how
+            long, and what they reach.
+        log: where problems that are not a build's own go.
+    """
+
+    def __init__(
+        self, db_context: SessionFactory, manager: ImagesDatabaseManager, settings: Settings, log: logging.Logger = LOG
+    ):
+        self._rows = BuildRows(db_context, manager)
+        self._image = settings.builder_image
+        self._parallel = settings.builder_parallel
+        self._timeout = settings.builder_timeout
+        self._prefix = settings.prefix
+        self._network = BuildNetwork(settings.network_name, settings.build_reach, lambda: bool(self._builds))
+        self._log = log
+        self._docker: Docker | None = None
+        # By image, in the order of the queue: the first few run.
+        self._builds: dict[str, Build] = {}
+        self._changing = asyncio.Lock()
+        self._pulling = asyncio.Lock()
+        self._fetching = asyncio.Semaphore(self._parallel)
+        self._resumed = False
+
+    # What the service calls.
+
+    def states(self) -> dict[str, str]:
+        """Return "queued" or "building" by image, for those that are being built."""
+        return {image: "building" if build.turn.is_set() else "queued" for image, build in self._builds.items()}
+
+    async def submit(self, request: BuildRequest) -> UUID:
+        """Put a build in the queue. An environment that is there already is built again, and replaced if that succeeds.
+
+        Returns:
+            The id of the environment's row in the database.
+
+        Raises:
+            BuildRefused: the request is not valid (400), the image is being built already (409) or the engine is
+                away (503).
+        """
+        request = checked(request)
+        async with self._changing:
+            await self._resume()
+            if request.image in self._builds:
+                raise BuildRefused(
+                    f"{request.image} is being built already: wait until it is done, or remove it first.", 409
+                )
+            log = BuildLog(Redactor(request.username, request.password, self._logins()))
+            created = datetime.now(timezone.utc).isoformat()
+            build = Build(request, created, log, await self._rows.record(request, created))
+            self._begin(build)
+        return build.uid
+
+    async def cancel(self, image: str) -> None:
+        """End a build if there is one, and remove its container, its row of the database and what it has made so far.
+
+        Raises:
+            BuildRefused: the engine is away (503).
+        """
+        async with self._changing:
+            await self._resume()
+            build = self._builds.get(image)
+            if build is None:
+                return
+            build.task.cancel()
+            await asyncio.wait([build.task])
+            try:
+                for container in await builders.containers(self._engine, build.uid):
+                    await builders.remove(container)
+                await images.discard(self._engine, image)
+                await self._rows.delete(build.uid)
+            except ENGINE_ERRORS as error:
+                raise BuildRefused(NO_ANSWER, 503) from error
+            finally:
+                build.log.say("The build was cancelled.")
+                self._leave(build)
+
+    async def change_limits(self, environment: envs.Environment, memory: int | None, cpu: float | None) -> None:
+        """Give an environment other limits, for the servers that start from now on.
+
+        Args:
+            environment: the environment, which has an image.
+            memory: memory limit in bytes, None for the hub's default.
+            cpu: number of CPUs, None for the hub's default.
+
+        Raises:
+            BuildRefused: it is being built (409) or the engine refuses or is away (503).
+        """
+        image = environment.image
+        wanted = BuildRequest(image, environment.repo, environment.ref, memory=memory, cpu=cpu)
+        limits = {"mem_limit": wanted.memory_label, "cpu_limit": wanted.cpu_label}
+        async with self._changing:
+            await self._resume()
+            if image in self._builds:
+                raise BuildRefused(f"{image} is being built: its limits can be changed when that is done.", 409)
+            try:
+                await images.change_limits(self._engine, environment, *limits.values())
+            except (BuildFailed, *ENGINE_ERRORS) as error:
+                self._log.error("The limits of %s cannot be changed: %s", image, error)
+                raise BuildRefused(NO_ANSWER, 503) from error
+            if row := await self._rows.find(image):
+                await self._rows.update(row.uid, image_meta=row.image_meta.model_copy(update=limits))
+
+    async def text(self, image: str) -> str:
+        """Return the log of the latest build as far as it is there; empty when there is none.
+
+        Raises:
+            BuildRefused: the engine is away (503).
+        """
+        await self.resume()
+        if build := self._builds.get(image):
+            return build.log.text()
+        row = await self._rows.find(image)
+        return (row.log or "") if row else ""
+
+    async def follow(self, image: str) -> AsyncIterator[str]:
+        """Yield the log of a build from its first line, then each line as it comes; of a finished build what was kept.
+
+        The row of the database says how the build ended when this is over.
+
+        Raises:
+            BuildRefused: the environment is not known (404) or the engine is away (503).
+        """
+        await self.resume()
+        if build := self._builds.get(image):
+            async for piece in build.log.follow():
+                yield piece
+        elif row := await self._rows.find(image):
+            if row.log:
+                yield row.log
+        else:
+            raise BuildRefused(f"There is no log of {image}.", 404)
+
+    async def resume(self) -> None:
+        """Take up the builds that were there before this process. Calls after the first that succeeded do nothing.
+
+        Raises:
+            BuildRefused: the engine is away (503).
+        """
+        if not self._resumed:
+            async with self._changing:
+                await self._resume()
+
+    async def close(self) -> None:
+        """Let go of all builds without ending them: another process can take them up."""
+        tasks = [build.task for build in self._builds.values()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await asyncio.to_thread(self._network.upkeep.stop)
+        if self._docker:
+            await self._docker.close()
+
+    # Beginning and ending.
+
+    @property
+    def _engine(self) -> Docker:
+        self._docker = self._docker or Docker()
+        return self._docker
+
+    def _begin(self, build: Build) -> None:
+        self._builds[build.request.image] = build
+        build.task = asyncio.create_task(self._run(build))
+        self._advance()
+
+    def _advance(self) -> None:
+        for build in list(self._builds.values())[: self._parallel]:
+            build.turn.set()
+
+    def _leave(self, build: Build) -> None:
+        """Give up the place of a build, for the next one."""
+        build.log.end()
+        self._builds.pop(build.request.image, None)
+        self._advance()
+
+    async def _resume(self) -> None:
+        if self._resumed:
+            return
+        try:
+            containers = await builders.containers(self._engine)
+            rows = await self._rows.all()
+            # Those that run come first: they have their place already.
+            for container in sorted(containers, key=_is_waiting):
+                await self._take_up(container, rows)
+            for row in rows.values():
+                if row.name in self._builds:
+                    continue
+                if is_building(row):
+                    log = f"{row.log or ''}{INTERRUPTED}\n"
+                    await self._rows.update(row.uid, log=log, status=BuildStatusType.FAILED)
+                await images.discard(self._engine, row.name)
+        except (*ENGINE_ERRORS, ValueError) as error:  # ValueError: there is no socket of an engine at all
+            self._log.error("Builds cannot be taken up: %s", error)
+            raise BuildRefused(NO_ANSWER, 503) from error
+        ssh.sweep()
+        self._network.upkeep.start()
+        self._resumed = True
+
+    async def _take_up(self, container: DockerContainer, rows: dict[UUID, DockerImageOutSchema]) -> None:
+        """Go on with the build of a container; one whose build has been written down as ended is removed."""
+        labels = container["Labels"]
+        row = next((row for uid, row in rows.items() if str(uid) == labels[builders.LABEL_UID]), None)
+        if row is None or row.name in self._builds:
+            return  # of another hub on this engine, or taken up by a call before that the engine broke off
+        if not is_building(row):
+            await builders.remove(container)
+            return
+        username, password = await builders.read_secrets(container)
+        meta = row.image_meta
+        request = BuildRequest(row.name, meta.repo, meta.ref, username=username, password=password)
+        log = BuildLog(Redactor(username, password, self._logins()))
+        build = Build(request, labels[images.LABEL_CREATED], log, row.uid, container)
+        if not _is_waiting(container):
+            build.turn.set()
+        self._begin(build)
+
+    # Running.
+
+    async def _run(self, build: Build) -> None:
+        """Everything from the queue to the end. Cancelled, it leaves the container and the row as they are."""
+        image = build.request.image
+        try:
+            status = await self._build(build)
+        except Exception:
+            # Whatever it is, the next build gets its turn.
+            self._log.exception("The build of %s ended unexpectedly", image)
+            build.log.say("Something unexpected ended the build: the log of the service says what.")
+            status = BuildStatusType.FAILED
+        try:
+            build.log.flush()
+            await self._rows.update(build.uid, log=build.log.text(), status=status)
+            if build.container:
+                await builders.remove(build.container)
+        except (SQLAlchemyError, *ENGINE_ERRORS) as error:
+            self._log.warning("The end of the build of %s cannot be written down: %s", image, error)
+        self._leave(build)
+
+    async def _save(self, build: Build) -> None:
+        """Write the log to the database, every few seconds."""
+        if time.monotonic() - build.saved > SAVE_INTERVAL:
+            build.saved = time.monotonic()
+            try:
+                await self._rows.update(build.uid, log=build.log.text())
+            except SQLAlchemyError as error:
+                self._log.warning("The log of %s cannot be saved: %s", build.request.image, error)
+
+    async def _build(self, build: Build) -> BuildStatusType:
+        request, image, say = build.request, build.request.image, build.log.say
+        try:
+            if request.reference:
+                await build.turn.wait()
+                making = images.make_from_ready(self._engine, request, build.created, say)
+                await self._in_time(making, f"The image {request.reference}")
+            else:
+                if build.container is None:
+                    # From now on a restart does not lose the build.
+                    build.container = await self._make_container(build)
+                await build.turn.wait()
+                await self._network.protect()
+                await builders.attend(
+                    self._engine, build.container, image, build.log, self._timeout, lambda: self._save(build)
+                )
+            await images.publish(self._engine, image, build.created)
+            say(f"The image {image} is ready.")
+            return BuildStatusType.BUILT
+        except BuildFailed as error:
+            say(str(error))
+        except ENGINE_ERRORS as error:
+            reason = error.message if isinstance(error, DockerError) else str(error)
+            say(f"The Docker engine refused or went away: {' '.join(reason.split())}")
+        try:
+            await images.discard(self._engine, image)
+            if await images.image_id(self._engine, image):
+                say("The environment stays as it was before this build.")
+        except ENGINE_ERRORS as error:
+            self._log.warning("What the failed build of %s left cannot be removed: %s", image, error)
+        return BuildStatusType.FAILED
+
+    async def _make_container(self, build: Build) -> DockerContainer:
+        """Get the builder's image and a repository that it cannot fetch itself, and make the builder."""
+        request = build.request
+        async with self._pulling:
+            pulling = images.download(
+                self._engine,
+                self._image,
+                build.log.say,
+                f"The image of the builder, {self._image}, is not on this server yet. It is downloaded now.",
+                f"The image of the builder cannot be downloaded ({{reason}}). Run 'docker pull {self._image}' on "
+                "the server to see why, or set plasma.builder.image to an image that is there.",
+            )
+            await self._in_time(pulling, "The image of the builder")
+        with tempfile.TemporaryFile(dir=builders.LARGE_FILES) as bundle:
+            if request.deploy_key:
+                async with self._fetching:
+                    commit = await self._in_time(ssh.fetch(request, bundle, build.log), "The repository")
+                request = replace(request, commit=commit)
+            await self._network.protect()
+            source = bundle if request.deploy_key else None
+            making = asyncio.ensure_future(
+                builders.create(
+                    self._engine,
+                    request,
+                    build.uid,
+                    build.created,
+                    self._image,
+                    self._network.name,
+                    source,
+                    outside(self._prefix),
+                )
+            )
+            try:
+                return await asyncio.shield(making)
+            except asyncio.CancelledError:
+                # The engine may have made it already: let nobody go on before that is known.
+                await asyncio.wait([making])
+                raise
+
+    def _logins(self) -> list[tuple[str, str]]:
+        """User names and passwords of the proxies that builds go through."""
+        try:
+            return outside(self._prefix).logins
+        except BuildFailed:
+            return []  # said by the build that wants them
+
+    async def _in_time(self, work: Coroutine[Any, Any, Any], what: str) -> Any:
+        """Return what a coroutine returns, or raise BuildFailed when it takes too long."""
+        try:
+            return await asyncio.wait_for(work, self._timeout)
+        except asyncio.TimeoutError:
+            raise BuildFailed(f"{what} was not there after {self._timeout / 60:g} minutes.") from None
+
+
+def _is_waiting(container: DockerContainer) -> bool:
+    """Whether a builder, as the engine lists it, was made and not started."""
+    return container["State"] == "created"

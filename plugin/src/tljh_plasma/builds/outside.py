@@ -1,0 +1,141 @@
+"""How builds reach the outside: the proxy they go through, and the authorities they trust.
+
+The builder gets both as files that root alone can read in it. The proxy reaches the steps of a build as the build
+arguments that Docker knows, which neither an image nor a log keeps; authorities as steps at the beginning of the recipe
+that repo2docker writes. A repository with a Dockerfile of its own brings them itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from .. import trust
+from .images import BuildFailed
+
+# In the builder, below its directory of secrets.
+BUNDLE = "trust.pem"
+CONFIG = "repo2docker_config.py"
+CLIENT = "docker/config.json"
+GIT = "gitconfig"
+_CLIENT_KEYS = {"http_proxy": "httpProxy", "https_proxy": "httpsProxy", "no_proxy": "noProxy"}
+_SYSTEM = "/etc/ssl/certs/ca-certificates.crt"
+# Read by repo2docker, in place of a file of its image that it goes on to read.
+_CONFIG = """import os
+
+if os.path.exists("repo2docker_config.py"):
+    with open("repo2docker_config.py") as file:
+        exec(compile(file.read(), "repo2docker_config.py", "exec"))
+
+from repo2docker.buildpacks.base import BuildPack
+
+STEPS = {steps!r}
+_render = BuildPack.render
+
+
+def render(self, *arguments, **options):
+    lines = _render(self, *arguments, **options).splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("FROM "))
+    return "\\n".join([*lines[: first + 1], *STEPS, *lines[first + 1 :]]) + "\\n"
+
+
+BuildPack.render = render
+"""
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What a build is given to reach the outside.
+
+    Attributes:
+        proxy: "http_proxy", "https_proxy" and "no_proxy", those that there are.
+        own: certificates of the operator's authorities, in PEM.
+        bundle: all that is trusted, in PEM; empty where the builder's own list will do.
+    """
+
+    proxy: Mapping[str, str]
+    own: tuple[bytes, ...] = ()
+    bundle: bytes = b""
+
+    @property
+    def logins(self) -> list[tuple[str, str]]:
+        """User names and passwords of the proxies, which no log may show."""
+        parts = [urlsplit(url) for key, url in self.proxy.items() if key != "no_proxy"]
+        return [(unquote(part.username or ""), unquote(part.password or "")) for part in parts if part.username]
+
+    def files(self, secrets: str, repo: str) -> dict[str, bytes]:
+        """Return the files of the builder, by their names below its directory of secrets.
+
+        Args:
+            secrets: that directory.
+            repo: what is fetched.
+        """
+        found = {}
+        if self.bundle:
+            found |= {BUNDLE: self.bundle, CONFIG: _CONFIG.format(steps=steps(self.own)).encode()}
+        if self.proxy:
+            proxies = {_CLIENT_KEYS[key]: value for key, value in self.proxy.items()}
+            found[CLIENT] = json.dumps({"proxies": {"default": proxies}}).encode()
+        proxy = self.proxy.get("https_proxy" if repo.startswith("https://") else "http_proxy")
+        lines = [f"sslCAInfo = {secrets}/{BUNDLE}"] if self.bundle else []
+        # Quoted as Git reads it; no URL that pillar takes has a character that would end that.
+        lines += [f'proxy = "{proxy}"'] if proxy else []
+        if self.bundle or self.proxy:
+            found[GIT] = "\n\t".join(["[http]", *lines, ""]).rstrip("\t").encode()
+        return found
+
+    def variables(self, secrets: str) -> list[str]:
+        """Return the builder's variables that lead to the files. Nothing secret is in them."""
+        found = []
+        if self.bundle:
+            found += [f"{name}={value}" for name, value in trust.variables(f"{secrets}/{BUNDLE}").items()]
+        if self.proxy:
+            found.append(f"DOCKER_CONFIG={secrets}/{Path(CLIENT).parent}")
+        if self.proxy.get("no_proxy"):
+            found.append(f"no_proxy={self.proxy['no_proxy']}")
+        if self.bundle or self.proxy:
+            found.append(f"GIT_CONFIG_GLOBAL={secrets}/{GIT}")
+        return found
+
+
+NOTHING = Outside({})
+
+
+def outside(prefix: Path) -> Outside:
+    """Return what builds of this hub are given now.
+
+    Args:
+        prefix: where the hub is installed.
+
+    Raises:
+        BuildFailed: the file with the proxy cannot be read.
+    """
+    path = prefix / "plasma" / "builds.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        proxy = {key: str(found[key]) for key in _CLIENT_KEYS if found.get(key)}
+    except FileNotFoundError:
+        proxy = {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise BuildFailed(f"{path} is damaged: remove it, and apply the state tljh.") from error
+    bundle = trust.bundle()
+    return Outside(proxy, tuple(trust.own()) if bundle else (), bundle or b"")
+
+
+def steps(own: tuple[bytes, ...]) -> list[str]:
+    """Return the lines of a Dockerfile that have an image trust these certificates."""
+    folder = trust.FOLDER
+    put = [
+        f"echo {base64.b64encode(pem).decode()} | base64 -d > {folder}/plasma-{number}.crt"
+        for number, pem in enumerate(own)
+    ]
+    # Without the program there is just one list, which the variables lead to.
+    update = "{ ! command -v update-ca-certificates || update-ca-certificates; }"
+    append = f"{{ command -v update-ca-certificates || cat {folder}/plasma-*.crt >> {_SYSTEM}; }}"
+    run = " && ".join([f"mkdir -p {folder} /etc/ssl/certs", *put, update, append])
+    variables = " ".join(f"{name}={value}" for name, value in trust.variables(_SYSTEM).items())
+    return [f"RUN {run}", f"ENV {variables}"]

@@ -1,1 +1,0 @@
-"""Migrations of the permissions' file (see ``tljh_plasma.access``), run by alembic."""

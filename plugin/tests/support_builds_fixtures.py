@@ -7,6 +7,7 @@ import inspect
 
 import pytest
 from support_builds import Bench
+from tljh_plasma import firewall, network
 
 from tests.support import git_repository
 from tests.support.builder_image import builder_image
@@ -35,3 +36,6 @@ def bench(docker_host, environment, served, tmp_path):
     made = Bench(tmp_path, *served, docker_host, builder_image(), environment)
     yield made
     made.clean()
+    # Of builders that were killed: the throwaway servers of other tests are on that network.
+    shared = network.connect().inspect_network(network.SHARED)
+    firewall.release(shared)

@@ -128,7 +128,9 @@ async def build(bench, *wanted: str) -> dict[str, str]:
 
 
 async def test_a16_a_step_reaches_the_internet_alone(bench, outside, monkeypatch):
-    """The engine's older builder, through the real repo2docker."""
+    """The engine's older builder, through the real repo2docker. Nothing is left for containers of others."""
+    shared = network.connect().inspect_network(network.SHARED)
+    chain = firewall_rules.chain_names(network.bridge_of(shared))[0]
     with targets(outside) as (forbidden, world):
         with monkeypatch.context() as patched:
             # Builds as they were before: nothing is written.
@@ -140,6 +142,7 @@ async def test_a16_a_step_reaches_the_internet_alone(bench, outside, monkeypatch
         seen = await build(bench, *forbidden, world)
         assert_open({world: seen.pop(world)})
         assert_closed(seen)
+        assert chain not in firewall.tables("iptables").rules()
 
 
 @contextmanager

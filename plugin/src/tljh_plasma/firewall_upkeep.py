@@ -37,14 +37,16 @@ class Upkeep:
             self._thread.start()
 
     def stop(self) -> None:
-        """End, once a call that is under way has ended."""
+        """End with one more call."""
         self._stopped.set()
         if self._thread:
             self._thread.join()
 
     def _run(self) -> None:
         client = None
-        while not self._stopped.is_set():
+        last = False
+        while not last:
+            last = self._stopped.is_set()
             try:
                 client = client or network.connect(timeout=0)
                 self._work(client)

@@ -86,9 +86,11 @@ def parts() -> list[Part]:
     """All parts, from the files that there are."""
     made = [Part(name, ["make", "--no-print-directory", name]) for name in ("lint", "docs")]
     made += [Part(name, [*PYTEST, f"tests/{name}"]) for name in ("unit", "render")]
-    for name in ("plugin", "next"):
-        # Each has a network of its own on the engine, with a firewall of its own.
-        made.append(Part(name, ["make", "--no-print-directory", f"test-{name}"], {"PLASMA_TEST_NETWORK": f"p-{name}"}))
+    # Each has a network of its own on the engine, with a firewall of its own. Not at the same time: the environments of
+    # a hub are all those of its engine.
+    for name, after in (("plugin", ""), ("next", "plugin")):
+        command = ["make", "--no-print-directory", f"test-{name}"]
+        made.append(Part(name, command, {"PLASMA_TEST_NETWORK": f"p-{name}"}, after))
     for file in sorted(E2E.glob("test_*.py")):
         subject = file.stem.removeprefix("test_")
         after = "" if subject in BARE else DEPLOYS

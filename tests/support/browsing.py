@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Error, Page, TimeoutError, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.support.paths import REPOSITORY
 from tests.support.shell import ensure_packages
 
-CHROMIUM = "/usr/bin/chromium-headless-shell"
+CHROMIUM = Path(__file__).parent / "files" / "chromium"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 TIMEOUT = 60_000
 DESKTOP = {"width": 1280, "height": 900}
@@ -26,7 +24,7 @@ SERIOUS = ("serious", "critical")
 @contextmanager
 def browser() -> Iterator[Browser]:
     """Debian's chromium without a window. Playwright runs once in a process: see ``another``."""
-    ensure_packages(["chromium-headless-shell"])
+    ensure_packages(["chromium-headless-shell", "python3-seccomp"])
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield started
@@ -46,24 +44,10 @@ def new_page(started: Browser, **options) -> Iterator[Page]:
     """A page of a visitor of their own; ``options`` as for Playwright's new_context."""
     context = started.new_context(**{"viewport": DESKTOP, **options})
     page = context.new_page()
-    page.goto = partial(_goto, page.goto)
     page.set_default_timeout(TIMEOUT)
     expect.set_options(timeout=TIMEOUT)
     yield page
     context.close()
-
-
-def _goto(goto: Callable, address: str, **options):
-    """Chromium ends its requests when an interface of this machine comes or goes, as those of containers do: again."""
-    for _ in range(4):
-        try:
-            return goto(address, **options)
-        except Error as error:
-            # The second one: the page that says so comes only now.
-            if "ERR_NETWORK_CHANGED" not in str(error) and "chrome-error://" not in str(error):
-                raise
-            time.sleep(1)
-    return goto(address, **options)
 
 
 def sign_in(page: Page, url: str, name: str, password: str) -> None:
@@ -85,16 +69,8 @@ def start_server(page: Page, url: str, environment: str) -> None:
 
 
 def wait_for_lab(page: Page) -> None:
-    """
-    Wait for JupyterLab's launcher. A script of it that Chromium dropped, as in ``_goto``, leaves the page without one,
-    and people reload it.
-    """
-    card = page.locator(".jp-LauncherCard").first
-    try:
-        card.wait_for()
-    except TimeoutError:
-        page.reload()
-        card.wait_for()
+    """Wait for JupyterLab's launcher."""
+    page.locator(".jp-LauncherCard").first.wait_for()
 
 
 def open_notebook(page: Page) -> None:

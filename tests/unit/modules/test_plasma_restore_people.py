@@ -25,7 +25,8 @@ def world(tmp_path):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A fresh server: nobody but its first account, ubuntu (1000)."""
+    """A fresh server: nobody but its first account, ubuntu (1000). A directory has a group 1002."""
+    monkeypatch.setattr(people, "_elsewhere", lambda number: number == 1002)
     return StandInServer(tmp_path, monkeypatch)
 
 
@@ -130,7 +131,7 @@ def test_an_archive_without_accounts(looked, about):
     [
         ("jupyterhub-admins:x:1004:bea\n", "jupyterhub-admins:x:1001:\n", "1004"),
         # The archive is of a hub that had no such group, and the number that it has here is that of bea.
-        ("", "jupyterhub-admins:x:1001:\n", "1002"),
+        ("", "jupyterhub-admins:x:1001:\n", "1003"),
         # Its number of then is somebody's here: that of here is nobody's then, and stays.
         ("jupyterhub-admins:x:1004:bea\n", "jupyterhub-admins:x:1007:\nother:x:1004:\n", "1007"),
         ("jupyterhub-admins:x:1004:bea\n", "jupyterhub-admins:x:1004:\n", "1004"),

@@ -32,7 +32,7 @@ class _Older(CommandExecutionError):
 def items(prefix: str = "/opt/tljh", timeout: float = 60) -> list[dict[str, Any]] | None:
     """
     Return the environments that the hub has, as its service lists them; None where there is no hub. Each is a dict with
-    ``image``, ``name``, ``repo``, ``ref``, ``commit``, ``reference``, ``base``, ``limits``, ``description``,
+    ``image``, ``name``, ``repo``, ``ref``, ``commit``, ``reference``, ``base``, ``limits``, ``opens``, ``description``,
     ``groups``, ``status``, ``has_image``, ``source``, ``users``, ``buildargs``, ``message``, ``size`` and more.
 
     prefix

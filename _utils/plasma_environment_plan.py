@@ -12,7 +12,8 @@ UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 UNDER_WAY = ("queued", "building")
 # What an image is made of; the other keys are changed without a build.
 MADE_OF = ("repository", "ref", "commit", "image", "id", "build_args", "status")
-DEFAULTED = ("memory", "cpu")  # None is the hub's default, and not "as it is"
+LIMITS = ("memory", "cpu")  # a build is given them anyway
+DEFAULTED = (*LIMITS, "opens")  # None is the hub's default, and not "as it is"
 _NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 
 
@@ -115,8 +116,7 @@ def _compare(plan, item, wanted):
     if adopted:
         plan["changed"] = plan["changed"] or {"old": {}, "new": {}}
         plan["changed"]["old"]["source"], plan["changed"]["new"]["source"] = item["source"], "pillar"
-    # A build is given the limits anyway.
-    names = [name for name in simple if not (plan["change"] and name in DEFAULTED)]
+    names = [name for name in simple if not (plan["change"] and name in LIMITS)]
     if names or adopted:
         plan["settings"] = {name: _service_value(name, wanted[name]) for name in names}
 
@@ -161,6 +161,7 @@ def _entry(name, item):
         "ref": None if item["reference"] or item["ref"] == "HEAD" else item["ref"] or None,
         "memory": size_text(item["limits"]["memory"]),
         "cpu": item["limits"]["cpu"],
+        "opens": item["opens"] or None,
         "groups": list(item["groups"]),
         "description": item["description"] or None,
         "build_args": _arguments(item["buildargs"]) or None,
@@ -182,6 +183,7 @@ def _wanted(environment, build_args, commit, ready):
         "memory": None if memory is None else int(float(memory[:-1]) * UNITS[memory[-1]]),
         # The service keeps it as a label of that many digits.
         "cpu": None if cpu is None else float(f"{cpu:.12g}"),
+        "opens": environment.get("opens"),
         "description": environment.get("description"),
         "groups": None if groups is None else sorted(groups),
     }
@@ -199,6 +201,7 @@ def _had(item, wanted):
         "status": "failed" if item["status"] == "failed" else "built",
         "memory": item["limits"]["memory"],
         "cpu": item["limits"]["cpu"],
+        "opens": item["opens"] or None,
         "description": item["description"],
         "groups": sorted(item["groups"]),
     }
@@ -239,13 +242,16 @@ def _body(environment, wanted, add):
             body["commit"] = wanted["commit"]
     if add:
         body["name"] = environment["name"]
+        body["opens"] = wanted["opens"] or ""
         body["description"] = wanted["description"] or ""
         body["groups"] = wanted["groups"] or []
     return body
 
 
 def _service_value(name, value):
-    """A setting as the service takes it: memory in GB."""
+    """A setting as the service takes it: memory in GB, and a text for what it opens with."""
+    if name == "opens":
+        return value or ""
     return value / UNITS["G"] if name == "memory" and value is not None else value
 
 

@@ -42,7 +42,7 @@ def compare(
 
     environments
         Entries of the completed pillar: ``name``, ``repository`` and ``ref`` or ``image`` and ``image_file``,
-        ``memory``, ``cpu``, ``groups``, ``description``, ``replace``; ``absent`` and ``wait``.
+        ``memory``, ``cpu``, ``opens``, ``groups``, ``description``, ``replace``; ``absent`` and ``wait``.
 
     secrets
         ``{name: {"build_args", "credentials", "deploy_key", "known_hosts"}}``. Never give them on a command line.

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from .base import Found, Section, checked, option
-from .hub_rules import NotAllowed
+from .base import Found, Section, checked, option, ruled
+from .hub_rules import OPENS, NotAllowed
 from .names import GroupAnywhere
 from .people import repeated
 from .rules import (
@@ -99,6 +99,9 @@ def _known_hosts(text: str) -> str:
 KnownHosts = checked(_known_hosts, "lines such as `ssh-keyscan HOST` prints: HOST KIND KEY")
 
 
+Opens = ruled(OPENS)
+
+
 class Credentials(Section):
     username: Credential = option("git", example="deploy")
     """User name. Services that take a token do not mind which one comes with it."""
@@ -125,6 +128,9 @@ class Environment(Section):
     """Memory of each server of this environment."""
     cpu: EnvironmentCpu | None = option(None, shown_default="`plasma.limits.cpu`", example=4, unit="CPUs")
     """Processor time of each server."""
+    opens: Opens | None = option(None, shown_default="`lab`", example="rstudio")
+    """What servers of this environment open with: `lab`, `notebook`, `rstudio`, `vscode`, `desktop`, or a path inside
+    the server, such as `/voila/render/course.ipynb` or `/lab/tree/course.ipynb`."""
     groups: list[GroupAnywhere] | None = option(
         None, shown_default="as the page Permissions has it", example=["biology"]
     )

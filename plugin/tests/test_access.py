@@ -57,7 +57,15 @@ def test_15_a_removed_environment_takes_everything_along(store):
     store.set_description("a:1", "Statistics")
     store.set_pillar("a:1")
     store.set_pillar("a:1")
-    assert store.get("a:1") == Entry(("maths",), "Statistics", True)
+    store.set_opens("a:1", "notebook")
+    assert store.get("a:1") == Entry(("maths",), "Statistics", True, "notebook")
+    store.set_opens("a:1", "")
+    store.set_opens("b:1", "/lab/tree/a.ipynb")
+    assert store.all() == {
+        "a:1": Entry(("maths",), "Statistics", True),
+        "b:1": Entry(opens="/lab/tree/a.ipynb"),
+    }
+    store.set_opens("a:1", "vscode")
     store.remove("a:1")
     assert store.get("a:1") == Entry()
 
@@ -114,9 +122,9 @@ def test_an_older_file_is_copied_before_it_is_migrated(store, tmp_path, monkeypa
     """With a further migration beside those there are."""
     store.set_groups({"a:1": ["maths"]})
     later = ("ALTER TABLE descriptions ADD COLUMN note VARCHAR(10)",)
-    monkeypatch.setattr(access, "MIGRATIONS", {**access.MIGRATIONS, "3": later})
+    monkeypatch.setattr(access, "MIGRATIONS", {**access.MIGRATIONS, "4": later})
     store.upgrade()
-    copy = tmp_path / "plasma.sqlite.2.bak"
+    copy = tmp_path / "plasma.sqlite.3.bak"
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     columns = "PRAGMA table_info(descriptions)"
     assert "note" in {row[1] for row in sqlite3.connect(store.path).execute(columns)}
@@ -124,8 +132,8 @@ def test_an_older_file_is_copied_before_it_is_migrated(store, tmp_path, monkeypa
     assert Store(copy).get("a:1") == store.get("a:1") == Entry(("maths",))
 
 
-def test_a_file_of_the_former_release_is_taken_as_it_is(store):
-    """Its tables were made by Alembic."""
+def test_a_file_of_a_former_release_loses_nothing(store, tmp_path):
+    """Its tables were made by Alembic, and nobody could say yet what an environment opens with."""
     store.path.unlink()
     with sqlite3.connect(store.path) as connection:
         connection.executescript(
@@ -139,9 +147,10 @@ def test_a_file_of_the_former_release_is_taken_as_it_is(store):
         )
     before = store.path.read_bytes()
     store.upgrade()
-    assert store.path.read_bytes() == before
+    assert (tmp_path / "plasma.sqlite.2.bak").read_bytes() == before
     store.set_description("a:1", "Statistics")
-    assert store.get("a:1") == Entry(("maths",), "Statistics")
+    store.set_opens("a:1", "rstudio")
+    assert store.get("a:1") == Entry(("maths",), "Statistics", opens="rstudio")
 
 
 def test_a_file_of_a_newer_release_is_refused(store):

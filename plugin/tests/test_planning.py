@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from dockerspawner import SwarmSpawner
 from jupyterhub.objects import Hub
 from tljh_plasma.access import Store
 from tljh_plasma.environments import Environment
-from tljh_plasma.planning import PlannedSpawner, StartFailure
+from tljh_plasma.planning import PlannedSpawner, StartByLink, StartFailure
 from tornado import web
 
 
@@ -63,6 +64,33 @@ def test_a_cluster_runs_the_plan(make):
     assert spawner.extra_container_spec["user"] == spawner.plan.user
     assert spawner.extra_container_spec["env"]["PLASMA_ENVIRONMENT"] == "maths"
     assert spawner.extra_resources_spec == {"mem_limit": 3 * 1024**3, "cpu_limit": 2 * 10**9}
+
+
+def test_a_server_opens_with_what_its_environment_says(make):
+    for opens, address in (("rstudio", "/rstudio/"), ("/voila/render/a%20b.ipynb", "/voila/render/a%20b.ipynb")):
+        make.store.set_opens("maths:1", opens)
+        spawner = make({"image": "maths:1"})
+        asyncio.run(spawner.start())
+        assert spawner.get_env()["JUPYTERHUB_DEFAULT_URL"] == address
+        # The next one of the same spawner is another environment.
+        spawner.user_options = {"image": "biology:1"}
+        asyncio.run(spawner.start())
+        assert spawner.default_url == "/lab"
+    make.store.set_opens("maths:1", "")
+    configured = make({"image": "maths:1"}, default_url="/tree/{username}")
+    asyncio.run(configured.start())
+    assert configured.default_url == "/tree/{username}"
+
+
+def test_a_link_to_what_is_not_open_says_so(make):
+    make.store.set_groups({"maths:1": ["plasmat-nobodys"]})
+    refusals = (("maths:1", 403, "is not open to you"), ("gone:1", 400, "does not exist (any more)"))
+    for image, status, words in refusals:
+        with pytest.raises(web.HTTPError, match=re.escape(words)) as caught:
+            asyncio.run(make({}).options_from_query({"image": [image]}))
+        assert caught.value.status_code == status
+    with pytest.raises(StartByLink):
+        asyncio.run(make({}).options_from_query({"image": ["biology:1"]}))
 
 
 def test_permissions_hold_there_too(make):

@@ -199,9 +199,10 @@ def environments(*names):
     return envs.from_images([image(tag=f"{name}:1", name=name) for name in names])
 
 
-def test_only_what_is_permitted_is_offered_and_carries_its_description():
+def test_only_what_is_permitted_is_offered_and_carries_what_was_said_of_it():
     permissions = policy.Permissions(
-        {"maths:1": Entry(("maths", "staff"), "Sums"), "biology:1": Entry(("biology",))}, open_by_default=False
+        {"maths:1": Entry(("maths", "staff"), "Sums", opens="rstudio"), "biology:1": Entry(("biology",))},
+        open_by_default=False,
     )
     found = environments("biology", "free", "maths")
 
@@ -209,6 +210,7 @@ def test_only_what_is_permitted_is_offered_and_carries_its_description():
         return {one.name: one.description for one in policy.permitted(found, permissions, groups, admin)}
 
     assert offered(["maths", "other"]) == {"maths": "Sums"}
+    assert [one.opens for one in policy.permitted(found, permissions, ["maths"], False)] == ["rstudio"]
     assert offered([]) == {}
     assert offered([], admin=True) == {"biology": "", "free": "", "maths": "Sums"}
     assert offered(["biology"], permissions=policy.Permissions(permissions.entries, True)) == {

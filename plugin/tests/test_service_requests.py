@@ -10,7 +10,7 @@ from tljh_plasma.environments import UNITS, source_url
 from tljh_plasma.service import requests
 from tljh_plasma.service.errors import Invalid, Refused
 from tljh_plasma.service.groups import Group, check, look_up
-from tljh_plasma.service.requests import Change, NewEnvironment, Permissions, Rebuild, parse
+from tljh_plasma.service.requests import Change, NewEnvironment, NewLink, Permissions, Rebuild, parse
 
 GB = UNITS["G"]
 REPO = "https://example.org/teacher/course"
@@ -60,6 +60,9 @@ def test_bodies_that_are_something_else_are_refused_with_a_sentence(body):
         (NewEnvironment, {"repo": "x", "colour": 1}, "unknown key, 'colour'"),
         (NewEnvironment, {"ref": "x"}, "lacks 'repo'"),
         (NewEnvironment, {"repo": "x", "memory": []}, "'memory' must be a number of GB"),
+        (NewEnvironment, {"repo": "x", "opens": ["lab"]}, "'opens' must be text"),
+        (NewLink, {"repo": "x"}, "lacks 'image'"),
+        (NewLink, {"image": "x:1", "next": "/hub/home"}, "unknown key, 'next'"),
         (Change, {"groups": [1]}, "'groups' must be a list of names of groups"),
         (Permissions, {"environments": {"x:1": "all"}}, "'environments' must be an object that maps images to lists"),
         (Permissions, {"environments": [["x:1", ["a"]]]}, "'environments' must be an object"),
@@ -78,6 +81,17 @@ def test_refusals_name_the_key(model, body, words):
     assert words in caught.value.sentence
     assert len(caught.value.sentence) < 300
     assert caught.value.sentence.isprintable()
+
+
+def test_what_an_environment_opens_with():
+    """The rule itself is in ``test_links.py``."""
+    assert requests.opens("  ") == ""
+    assert requests.opens(" /voila/render/a.ipynb ") == "/voila/render/a.ipynb"
+    with pytest.raises(Invalid) as caught:
+        requests.opens("https://evil.example.org/\n" + "x" * 500)
+    sentence = caught.value.sentence
+    assert "is neither one of these names nor a path" in sentence and "Give lab, notebook, rstudio" in sentence
+    assert sentence.isprintable() and len(sentence) < 500
 
 
 def test_what_was_not_given_is_known():

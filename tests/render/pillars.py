@@ -94,6 +94,7 @@ _PEOPLE = {
             "ref": "v1.2",
             "memory": "4G",
             "cpu": 1.5,
+            "opens": "/lab/tree/first.ipynb?reset=1",
             "groups": ["Maths (2026)"],
             "description": "First steps in Python",
             "build_args": {"PYTHON_VERSION": "3.12"},

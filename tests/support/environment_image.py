@@ -9,7 +9,8 @@ from tests.support import debian, images, paths
 from tests.support.engine import docker
 from tests.support.target import Target
 
-PACKAGES = ("python3", "python3-venv", "ca-certificates", "bash")
+# Git for nbgitpuller.
+PACKAGES = ("python3", "python3-venv", "ca-certificates", "bash", "git")
 FILES = images.FILES / "environment"
 KEY_LABEL = "plasma.throwaway.key"
 STAGE_LABEL = "plasma.throwaway.stage"

@@ -48,7 +48,7 @@ def test_the_environment_of_python_has_what_a_hub_starts():
     conda = [entry for entry in found["dependencies"] if isinstance(entry, str)]
     (pip,) = [entry["pip"] for entry in found["dependencies"] if isinstance(entry, dict)]
     assert {"jupyterhub-singleuser=5.*", "jupyterlab=4.*", "pip"} <= set(conda)
-    assert {*conda, *pip} >= TOP_BAR
+    assert {*conda, *pip} >= {*TOP_BAR, "nbgitpuller"}
     assert "defaults" not in found["channels"]
 
 

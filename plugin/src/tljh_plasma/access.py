@@ -26,8 +26,9 @@ MIGRATIONS = {
         "CREATE TABLE descriptions (image VARCHAR(512) NOT NULL PRIMARY KEY, text VARCHAR(1024) NOT NULL)",
     ),
     "2": ("CREATE TABLE pillar (image VARCHAR(512) NOT NULL PRIMARY KEY)",),
+    "3": ("CREATE TABLE opens (image VARCHAR(512) NOT NULL PRIMARY KEY, text VARCHAR(512) NOT NULL)",),
 }
-TABLES = ("permissions", "descriptions", "pillar")
+TABLES = ("permissions", "descriptions", "pillar", "opens")
 
 
 class AccessError(Exception):
@@ -42,11 +43,13 @@ class Entry:
         groups: UNIX groups whose members may start it, sorted; empty when nobody said.
         description: what people read about it.
         pillar: whether it is among the environments of pillar.
+        opens: what its servers open with (see ``hub_rules.OPENS``); empty for the hub's default.
     """
 
     groups: tuple[str, ...] = ()
     description: str = ""
     pillar: bool = False
+    opens: str = ""
 
 
 def may_start(entry: Entry, groups: Iterable[str], *, admin: bool, open_by_default: bool) -> bool:
@@ -158,14 +161,17 @@ class Store:
             AccessError: the file cannot be read.
         """
         with self._transaction() as database:
-            permitted, described, declared = (database.execute(f"SELECT * FROM {name}").fetchall() for name in TABLES)
+            rows = [database.execute(f"SELECT * FROM {name}").fetchall() for name in TABLES]
+        permitted, described, declared, opening = rows
         groups: dict[str, list[str]] = {}
         for image, group in permitted:
             groups.setdefault(image, []).append(group)
-        texts, in_pillar = dict(described), {image for (image,) in declared}
+        texts, in_pillar, opens = dict(described), {image for (image,) in declared}, dict(opening)
         return {
-            image: Entry(tuple(sorted(groups.get(image, []))), texts.get(image, ""), image in in_pillar)
-            for image in sorted({*groups, *texts, *in_pillar})
+            image: Entry(
+                tuple(sorted(groups.get(image, []))), texts.get(image, ""), image in in_pillar, opens.get(image, "")
+            )
+            for image in sorted({*groups, *texts, *in_pillar, *opens})
         }
 
     def get(self, image: str) -> Entry:
@@ -195,6 +201,10 @@ class Store:
     def set_description(self, image: str, text: str) -> None:
         """Replace the description of an image; an empty one removes it."""
         self._replace("descriptions", [image], [(image, text)] if text else [])
+
+    def set_opens(self, image: str, text: str) -> None:
+        """Replace what servers of an image open with; an empty text leaves it to the hub."""
+        self._replace("opens", [image], [(image, text)] if text else [])
 
     def set_pillar(self, image: str) -> None:
         """Note that an image's environment is among those of pillar, until it is removed."""

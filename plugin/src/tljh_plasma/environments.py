@@ -62,6 +62,7 @@ class Environment:
         memory: memory limit in bytes, or None for the hub's default.
         cpu: CPU limit in CPUs, or None for the hub's default.
         description: what an administrator wrote about it; not part of the image.
+        opens: what its servers open with, as administrators said; not part of the image. Empty for the hub's default.
         commit: the commit it was built from; empty when nobody knows.
         reference: the ready image it was made from, in place of a repository.
         base: id of that image.
@@ -77,6 +78,7 @@ class Environment:
     memory: int | None = None
     cpu: float | None = None
     description: str = ""
+    opens: str = ""
     commit: str = ""
     reference: str = ""
     base: str = ""

@@ -23,6 +23,7 @@ from jupyterhub.scopes import ScopeNotFound, _check_scopes_exist, needs_scope
 from tornado import web
 
 from . import bodies, sessions
+from .links import FIELDS, Link, NoLink
 from .planning import NEVER_STARTED, http_error
 
 # What works in addresses, in names of containers and on all pages.
@@ -32,6 +33,7 @@ SERVER_NAME_WORDS = (
     "with a letter or a digit. Please choose another name."
 )
 NO_RENAMING = "People are accounts of this server, so they are not renamed here: the hub's name is the account's."
+OTHERS_LINK = "A link opens something in one's own server: leave out the name of somebody else."
 ONLY_ADMIN = "Of a person, only whether they administer the hub can be changed here (admin)."
 
 
@@ -196,11 +198,36 @@ class Spawn(SpawnHandler):
         """Start what the form says."""
         await self._with_place(super().post, user_name, server_name)
 
+    def _follow_link(self, user: Any, name: str) -> None:
+        """Lead somebody who came by a link (see ``links``) on to what it opens, when their server runs.
+
+        Raises:
+            web.HTTPError: 400, with a sentence: it cannot be followed, or leads to another environment than the one
+                that runs.
+        """
+        link = Link(**{field: self.get_query_argument(field, "") for field in ("image", *FIELDS)})
+        spawner = user.spawners.get(name)
+        if link.image and spawner is not None and spawner.active and spawner.user_options.get("image") != link.image:
+            running = spawner.summary.get("name") or spawner.user_options.get("image")
+            words = f"The server runs the environment {running!r}, and this link is for {link.image[:80]!r}."
+            raise http_error(400, f"{words} Stop the server at Home, and then follow the link again.")
+        try:
+            target = link.checked().target
+        except NoLink as error:
+            raise http_error(400, str(error)) from error
+        if not target:
+            return
+        if user.name != self.current_user.name:
+            raise http_error(400, OTHERS_LINK)
+        # Where JupyterHub goes when the server runs, now or after the start.
+        self.request.arguments["next"] = [f"{user.server_url(name).rstrip('/')}{target}".encode()]
+
     async def _with_place(self, answer: Any, user_name: str | None, server_name: str | None) -> None:
         name = server_name or ""
         user = self.current_user and self.find_user(user_name or self.current_user.name)
         if user and self.has_scope(f"servers!server={user.name}/{name}"):
             await check_place(self, user, name)
+            self._follow_link(user, name)
         answering = answer(user_name, server_name)
         try:
             if answering is not None:

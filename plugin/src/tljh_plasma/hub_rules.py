@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 
 class NotAllowed(ValueError):
@@ -176,6 +176,43 @@ def _check_link(text: str) -> None:
         check_url(text, ("https", "http"))
 
 
+# What an environment may open with by a name, and where a server that has it has it. That of RStudio is
+# jupyter-rsession-proxy's, that of code-server jupyter-vscode-proxy's, that of desktops jupyter-remote-desktop-proxy's.
+APPLICATIONS = {
+    "lab": "/lab",
+    "notebook": "/tree",
+    "rstudio": "/rstudio/",
+    "vscode": "/vscode/",
+    "desktop": "/desktop/",
+}
+_INSIDE = re.compile(r"(?:[A-Za-z0-9._~/!*+,=&@:-]|%[0-9A-Fa-f]{2})+")
+
+
+def _check_opens(text: str) -> None:
+    """Check what an environment opens with: whatever it is, it is inside the person's own server."""
+    if text in APPLICATIONS:
+        return
+    if not text.startswith("/"):
+        raise NotAllowed("is neither one of these names nor a path that starts with /")
+    if len(text) > 500:
+        raise NotAllowed("is longer than 500 characters")
+    path, mark, query = text.partition("?")
+    if not _INSIDE.fullmatch(path) or (mark and not _INSIDE.fullmatch(query)):
+        raise NotAllowed("has a character that is not allowed in a path (write it in its % form)")
+    try:
+        path, query = unquote(path, errors="strict"), unquote(query, errors="strict")
+    except UnicodeDecodeError:
+        raise NotAllowed("has a % form that is no UTF-8") from None
+    if not f"{path}{query}".isprintable() or "\\" in f"{path}{query}":
+        raise NotAllowed("has a backslash or a control character")
+    if "//" in path or {".", ".."} & set(path.split("/")):
+        raise NotAllowed("has . or .. or // in it, and so could lead out of the server")
+    if "//" in query or ":" in query:
+        raise NotAllowed("has an address in its query, and so could lead out of the server")
+    if path == "/":
+        raise NotAllowed("says nothing: it is where servers look up what they open with")
+
+
 _PATH = re.compile(r"(?:/[A-Za-z0-9._+@=,~-]+)+", re.ASCII)
 
 
@@ -281,6 +318,11 @@ LINK = text(
     "an https:// or http:// URL, a path on this server that starts with one /, or '' for no link",
     _check_link,
     shown=False,
+)
+OPENS = text(
+    f"{', '.join(APPLICATIONS)}, or a path inside the server such as /voila/render/course.ipynb, of at most 500 "
+    "letters, digits and . _ ~ / ! * + , = & @ : - % with one ? before a query",
+    _check_opens,
 )
 PORT = number(1, 65535, "a port")
 # Where the hub, its services and the proxy's API listen.

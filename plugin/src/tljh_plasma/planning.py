@@ -25,6 +25,7 @@ from . import guard, homes, policy, privileged, starts
 from .access import AccessError, Store
 from .accounts import AccountError, group_names
 from .environments import Environment
+from .hub_rules import APPLICATIONS
 from .policy import Permissions, Refusal, ServerPlan
 from .servers import Servers
 
@@ -45,7 +46,8 @@ NEVER_STARTED: set[tuple[str, str]] = set()
 class StartByLink(Exception):
     """Somebody followed a link to the start page that names an environment."""
 
-    jupyterhub_message = "Please check the chosen environment and press Start."
+    # As HTML: JupyterHub puts "Error:" before a plain message.
+    jupyterhub_html_message = "Please check the chosen environment and press Start."
 
 
 class StartFailure(Refusal):
@@ -98,6 +100,7 @@ class PlannedSpawner(LoggingConfigurable):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         # Each start sets these traits for its own environment: keep what was configured.
+        self._configured_url = self.default_url
         self.default_limits = policy.default_limits(self.mem_limit, self.cpu_limit, self.pids_limit)
         self._summary: dict[str, Any] = {}
         self._steps: list[dict[str, Any]] = []
@@ -187,14 +190,17 @@ class PlannedSpawner(LoggingConfigurable):
             policy.choose(environments, image, *person)
         return {"image": image, **({starts.SAFE_MODE: True} if form.get(starts.SAFE_MODE) else {})}
 
-    def options_from_query(self, query_data: dict[str, list[str]]) -> dict[str, str]:
+    async def options_from_query(self, query_data: dict[str, list[str]]) -> dict[str, str]:
         """Show the form, with the environment of the link chosen, instead of starting the server.
 
         JupyterHub would start it: any page on the web could then start servers of people who are logged in.
 
         Raises:
-            StartByLink: always; JupyterHub then shows the form with its text.
+            StartByLink: JupyterHub then shows the form with its text.
+            web.HTTPError: the person may not start that environment, or there is none; the form is shown, too.
         """
+        if "image" in query_data:
+            await self._read_form(query_data)
         raise StartByLink
 
     # Starting.
@@ -215,6 +221,8 @@ class PlannedSpawner(LoggingConfigurable):
                 self.plan = await asyncio.to_thread(self._planned, environments, permissions, admin)
                 for note in filter(None, (self.plan.note, *self.plan.missing)):
                     self.log.warning("Server %s: %s", self._log_name, note)
+                opens = self.plan.environment.opens
+                self.default_url = APPLICATIONS.get(opens, opens) or self._configured_url
                 address = await self.run_plan()
             except StartFailure:
                 raise

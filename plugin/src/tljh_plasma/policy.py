@@ -135,7 +135,7 @@ class Permissions:
 def permitted(
     environments: Iterable[Environment], permissions: Permissions, groups: Iterable[str], admin: bool
 ) -> list[Environment]:
-    """Return the environments that somebody may start, each with its description.
+    """Return the environments that somebody may start, each with its description and what it opens with.
 
     The options form, the form's answer and the start of the server all ask here.
 
@@ -150,7 +150,7 @@ def permitted(
     for environment in environments:
         entry = permissions.entries.get(environment.image, Entry())
         if may_start(entry, groups, admin=admin, open_by_default=permissions.open_by_default):
-            found.append(replace(environment, description=entry.description))
+            found.append(replace(environment, description=entry.description, opens=entry.opens))
     return found
 
 

@@ -28,6 +28,7 @@ def item(image, **keys):
         "reference": "",
         "base": "",
         "limits": {"memory": None, "cpu": None},
+        "opens": "",
         "description": "",
         "groups": [],
         "status": "built",
@@ -53,6 +54,7 @@ def entry(name, ref="v1", **keys):
         "image_file": None,
         "memory": None,
         "cpu": None,
+        "opens": None,
         "groups": None,
         "description": None,
         "replace": False,
@@ -150,7 +152,7 @@ class StandInEnvironments:
         if known and (known["has_image"] or known["status"] != "failed"):
             return self._refuse(409, f"The environment '{image}' exists already.", also)
         self.listed[image] = item(image, has_image=False, commit="", description=body["description"])
-        self.listed[image]["groups"] = sorted(body["groups"])
+        self.listed[image] |= {"groups": sorted(body["groups"]), "opens": body["opens"]}
         self._build(image, body)
         self.asked.append(("add", image))
         return {"image": image}
@@ -171,7 +173,7 @@ class StandInEnvironments:
                 return self._refuse(409, "It is being built already.", also)
             self._build(image, body)
         else:
-            for name in ("description", "groups"):
+            for name in ("description", "groups", "opens"):
                 one[name] = body.get(name, one[name])
             one["limits"] |= {
                 name: _bytes(body[name]) if name == "memory" else body[name] for name in body if name in one["limits"]

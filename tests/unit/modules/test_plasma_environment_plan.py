@@ -27,7 +27,14 @@ def test_names_of_images(source, image):
 
 
 ITEMS = [
-    item("r:v2", groups=["maths"], description="R", buildargs="A=1=2\n", limits={"memory": 2**29, "cpu": 1.5}),
+    item(
+        "r:v2",
+        groups=["maths"],
+        description="R",
+        opens="rstudio",
+        buildargs="A=1=2\n",
+        limits={"memory": 2**29, "cpu": 1.5},
+    ),
     item("r:v1", created="2025-01-01T00:00:00+00:00"),
     item("python:HEAD", source="browser"),
     item("old:1", name="Old Course", repo="https://example.org/old"),
@@ -50,6 +57,7 @@ def test_what_is_exported_is_valid_pillar_that_wants_nothing():
         "ref": "v2",
         "memory": "512M",
         "cpu": 1.5,
+        "opens": "rstudio",
         "groups": ["maths"],
         "description": "R",
         "build_args": {"A": "1=2"},

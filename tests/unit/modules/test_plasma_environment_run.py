@@ -39,7 +39,8 @@ def configure_loader_modules(functions, monkeypatch):
 
 
 def test_what_is_missing_is_built_all_at_once(service):
-    environments = [entry("python", memory="1.5G", cpu=1.5, groups=["maths", "biology"]), entry("r"), entry("bash")]
+    python = entry("python", memory="1.5G", cpu=1.5, opens="notebook", groups=["maths", "biology"])
+    environments = [python, entry("r"), entry("bash")]
     done = both(service, environments, {"python": {"build_args": {"PYTHON_VERSION": "3.12"}}})
     assert done["built"] == ["python", "r", "bash"]
     assert done["changes"]["python"] == {
@@ -51,6 +52,7 @@ def test_what_is_missing_is_built_all_at_once(service):
             "commit": COMMIT,
             "memory": "1536M",
             "cpu": 1.5,
+            "opens": "notebook",
             "groups": ["biology", "maths"],
             "build_args": ["PYTHON_VERSION"],
         },
@@ -63,6 +65,7 @@ def test_what_is_missing_is_built_all_at_once(service):
         "commit": COMMIT,
         "memory": 1.5,
         "cpu": 1.5,
+        "opens": "notebook",
         "groups": ["biology", "maths"],
         "description": "",
         "buildargs": "PYTHON_VERSION=3.12",
@@ -95,6 +98,18 @@ def test_limits_groups_and_description_take_no_build(service):
     assert service.bodies == [{"memory": 4.0, "cpu": None, "groups": ["biology"], "description": "Statistics"}]
     assert done["changed"] == ["r"]
     assert done["changes"]["r"]["old"] == {"memory": "1G", "cpu": 1.0, "groups": ["maths"], "description": ""}
+
+
+def test_what_it_opens_with_takes_no_build_and_goes_with_one(service, functions):
+    service.listed = {"r:main": item("r:main")}
+    both(service, [entry("r", "main", opens="rstudio")])
+    assert (service.asked, service.bodies) == ([("change", "r:main")], [{"opens": "rstudio"}])
+    # Without a word it is the hub's default again; the branch has moved besides.
+    functions["plasma_git.commit"].return_value = OTHER
+    done = both(service, [entry("r", "main")])
+    assert service.listed["r:main"]["opens"] == ""
+    assert sorted(service.asked[1:]) == [("build", "r:main"), ("change", "r:main")]
+    assert done["changes"]["r"]["old"] == {"opens": "rstudio", "commit": COMMIT}
 
 
 @pytest.mark.parametrize(("groups", "left"), [(None, ["maths"]), ([], [])])

@@ -50,6 +50,9 @@ def course(**keys):
         ({"repository": HTTPS, "groups": ["g", "g"]}, "groups[1]", "is already the value of"),
         ({"repository": HTTPS, "memory": "128M"}, "memory", "is less than 256M"),
         ({"repository": HTTPS, "cpu": 0.05}, "cpu", "is out of range"),
+        ({"repository": HTTPS, "opens": "jupyter"}, "opens", "is neither one of these names nor a path"),
+        ({"repository": HTTPS, "opens": "//evil.example.org"}, "opens", "could lead out of the server"),
+        ({"repository": HTTPS, "opens": "/lab?next=https://a.b"}, "opens", "has an address in its query"),
     ],
 )
 def test_what_does_not_go_together(problems, keys, key, reason):
@@ -63,6 +66,7 @@ def test_what_does_not_go_together(problems, keys, key, reason):
     [
         {"repository": HTTPS},
         {"repository": HTTPS, "credentials": {"password": "x"}, "ref": "feature/x_1", "memory": "256M", "cpu": 0.1},
+        {"repository": HTTPS, "opens": "/lab/tree/first.ipynb"},
         {"repository": "http://172.17.0.1:3000/teacher/r", "credentials": {"username": "deploy", "password": "a b"}},
         {"repository": SSH, "deploy_key": openssh(), "known_hosts": HOST},
         {"repository": "ssh://git@example.org:22/r.git", "deploy_key": openssh(), "known_hosts": f"# c\n\n{HOST}\n"},

@@ -100,7 +100,7 @@ def image_name(repo: str, ref: str, name: str) -> str:
     """
     if repo:
         # First, or the name that is made of it would be blamed.
-        _check_reference(ref or "HEAD")
+        check_reference(ref or "HEAD")
     try:
         image, _, _ = compute_image_name(repo, ref, envs.directory_name(name) if name.strip() else "")
     except ValueError as error:
@@ -136,7 +136,7 @@ def checked(request: BuildRequest) -> BuildRequest:
     if not request.reference:
         if len(repo) > MAX_REPOSITORY or not (REPOSITORY.fullmatch(repo) or request.deploy_key):
             raise BuildRefused("The repository must be a URL like https://example.org/teacher/course.")
-        _check_reference(request.ref)
+        check_reference(request.ref)
         if request.commit and not envs.COMMIT.fullmatch(request.commit):
             raise BuildRefused("The commit must be a whole hash, of 40 hexadecimal digits.")
     _check_credentials(request)
@@ -156,7 +156,12 @@ def checked(request: BuildRequest) -> BuildRequest:
     return request
 
 
-def _check_reference(ref: str) -> None:
+def check_reference(ref: str) -> None:
+    """Check the name of a branch, a tag or a commit.
+
+    Raises:
+        BuildRefused: it could be something else.
+    """
     if not REFERENCE.fullmatch(ref) or ".." in ref or "@{" in ref or len(ref) > MAX_REFERENCE:
         raise BuildRefused("The reference must be the name of a branch or tag, or the hash of a commit.")
 

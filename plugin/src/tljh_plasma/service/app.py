@@ -29,7 +29,7 @@ from ..secret_files import kept_secret
 from .base import MAX_BODY, CallbackHandler, Guarded, NotFoundHandler, Page, RootHandler, StaticHandler
 from .catalog import Catalog
 from .engine import Engine
-from .environments import BuildApi, EnvironmentApi, EnvironmentsApi, LogApi, TailApi
+from .environments import BuildApi, EnvironmentApi, EnvironmentsApi, LinksApi, LogApi, TailApi
 from .hub import HubClient
 from .operations import Operations
 from .permissions import PermissionsApi
@@ -145,6 +145,7 @@ class PlasmaService(TljhRepo2Docker):
             ("oauth_callback", CallbackHandler),
             ("static/(.*)", StaticHandler, {"path": str(theme.STATIC)}),
             ("environments", Page, {"name": "environments"}),
+            ("links", Page, {"name": "links"}),
             ("permissions", Page, {"name": "permissions"}),
             ("servers", Page, {"name": "servers", "administrators": False}),
             ("api/environments", EnvironmentsApi),
@@ -152,6 +153,7 @@ class PlasmaService(TljhRepo2Docker):
             (f"api/environments/{one}/build", BuildApi),
             (f"api/environments/{one}/log", LogApi),
             (f"api/environments/{one}/log/tail", TailApi),
+            ("api/links", LinksApi),
             ("api/permissions", PermissionsApi),
             ("api/servers", ServersApi),
             (f"api/servers/{one}", ServerApi),

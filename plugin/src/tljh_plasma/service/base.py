@@ -16,6 +16,7 @@ from traitlets import default
 
 from .. import announcement, operators
 from ..domains import SESSION_COOKIE
+from ..hub_rules import APPLICATIONS
 from .errors import HUB_SILENT, Refused, sentence_for
 from .requests import Body, parse
 
@@ -286,6 +287,7 @@ class PageHandler(Guarded):
                 "cockpit_url": self.settings["plasma"].cockpit_url,
             },
             "page": page,
+            "applications": list(APPLICATIONS),
             "plasma_announcement": announcement.visible(self.settings["plasma"].state_dir, administrator),
         }
 

@@ -217,6 +217,7 @@ class Catalog:
                     "cpu": limits.cpu,
                     "limits": {"memory": environment.memory, "cpu": environment.cpu},
                     "description": entry.description,
+                    "opens": entry.opens,
                     "groups": list(entry.groups),
                     "source": PILLAR if entry.pillar else "browser",
                     "users": sorted(names),

@@ -1,4 +1,4 @@
-"""The environments page and its API."""
+"""The API of the environments page and of the page that makes links."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator
 
 from tornado.iostream import StreamClosedError
 
+from ..access import Entry
 from ..builds import BuildRefused
+from ..links import Link, NoLink
 from ..operators import PILLAR
 from .base import ApiHandler
-from .errors import Refused, refusals
-from .requests import Change, NewEnvironment, Rebuild, tail
+from .errors import Invalid, Refused, refusals
+from .requests import Change, NewEnvironment, NewLink, Rebuild, tail
 
 # Proxies close connections on which nothing happens.
 HEARTBEAT = 15
@@ -58,7 +60,7 @@ class EnvironmentApi(AdministratorsApi):
     """``api/environments/IMAGE``"""
 
     async def patch(self, image: str) -> None:
-        """Change description, groups or limits."""
+        """Change description, groups, limits or what it opens with."""
         await self.operations.change(image, self.read_body(Change), self.is_operator)
         self.log.info("%s changes the environment %s", self.visitor_name, image)
         self.write_json({"image": image})
@@ -78,6 +80,23 @@ class BuildApi(AdministratorsApi):
         await self.operations.rebuild(image, self.read_body(Rebuild), self.visitor_name, self.is_operator)
         self.log.info("%s builds the environment %s again", self.visitor_name, image)
         self.write_json({"image": image}, 202)
+
+
+class LinksApi(AdministratorsApi):
+    """``POST api/links``: a link that starts an environment and opens something in it."""
+
+    async def post(self) -> None:
+        """Answer with the path of the link. Where nothing is said, files open with what the environment opens with."""
+        given = {name: value.strip() for name, value in self.read_body(NewLink).model_dump().items()}
+        image = given["image"]
+        await self.catalog.find(image)
+        if given["repo"] or given["file"]:
+            given["opens"] = given["opens"] or (await self.catalog.entries()).get(image, Entry()).opens
+        try:
+            link = Link(**given).checked()
+        except NoLink as error:
+            raise Invalid(str(error)) from error
+        self.write_json({"path": f"{self.settings['hub_prefix']}spawn?{link.query}"})
 
 
 class TailApi(AdministratorsApi):

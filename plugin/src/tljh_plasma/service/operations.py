@@ -133,6 +133,7 @@ class Operations:
                 )
             )
             description = requests.description(body.description)
+            opens = requests.opens(body.opens)
         groups = await self._check_groups(body.groups, ())
         async with self._lock:
             await self._check_absent(request.image)
@@ -141,6 +142,7 @@ class Operations:
             await self._forget(request.image)
             await asyncio.to_thread(self.store.set_groups, {request.image: groups})
             await asyncio.to_thread(self.store.set_description, request.image, description)
+            await asyncio.to_thread(self.store.set_opens, request.image, opens)
             await self._note_pillar(request.image, pillar)
             try:
                 await self._submit(request)
@@ -230,7 +232,7 @@ class Operations:
             )
 
     async def change(self, image: str, body: requests.Change, pillar: bool = False) -> None:
-        """Change an environment's description, groups or limits, whichever are given.
+        """Change an environment's description, groups, limits or what it opens with, whichever are given.
 
         Args:
             image: the image's name.
@@ -241,7 +243,7 @@ class Operations:
             Refused: there is no such environment, or something of it cannot be.
         """
         most_memory, most_cpus = await self.engine.capacity()
-        description = requests.description(body.description)
+        description, opens = requests.description(body.description), requests.opens(body.opens)
         memory, cpu = requests.memory(body.memory, most_memory), requests.cpus(body.cpu, most_cpus)
         async with self._lock:
             item = await self.catalog.find(image)
@@ -260,6 +262,8 @@ class Operations:
                 await self._set_groups({image: body.groups})
             if "description" in body.model_fields_set:
                 await asyncio.to_thread(self.store.set_description, image, description)
+            if "opens" in body.model_fields_set:
+                await asyncio.to_thread(self.store.set_opens, image, opens)
 
     async def permit(self, chosen: dict[str, list[str]]) -> None:
         """Replace the groups of the named environments, of all or of none.

@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from .. import bodies
 from ..builds import sources
 from ..environments import UNITS
+from ..hub_rules import OPENS, NotAllowed
 from .errors import Invalid
 
 MIN_GIGABYTES = 0.25
@@ -65,6 +66,7 @@ class NewEnvironment(_Build):
     name: str = ""
     description: str = ""
     groups: list[str] = []
+    opens: str = ""
 
     @model_validator(mode="after")
     def _a_source(self) -> NewEnvironment:
@@ -84,6 +86,17 @@ class Change(Body):
     groups: list[str] = []
     memory: str | int | float | None = None
     cpu: str | int | float | None = None
+    opens: str = ""
+
+
+class NewLink(Body):
+    """``POST api/links``"""
+
+    image: str
+    repo: str = ""
+    branch: str = ""
+    file: str = ""
+    opens: str = ""
 
 
 class Permissions(Body):
@@ -248,6 +261,19 @@ def description(text: str) -> str:
         Invalid: it is longer, or has more lines.
     """
     return _plain("The description", text, MAX_DESCRIPTION)
+
+
+def opens(text: str) -> str:
+    """Check what servers of an environment open with; nothing is the hub's default.
+
+    Raises:
+        Invalid: it is something else, or leads out of the server.
+    """
+    text = text.strip()
+    try:
+        return OPENS.check(text) if text else ""
+    except NotAllowed as error:
+        raise Invalid(f"An environment cannot open with '{shown(text)}': it {error}. Give {OPENS.words}.") from error
 
 
 def build_arguments(text: str) -> tuple[str, ...]:

@@ -1,4 +1,5 @@
-"""What our extension does in a person's Jupyter server: it says when the server is in use, and lets large messages in.
+"""What our extension does in a person's Jupyter server: it says when the server is in use, lets large messages in, and
+answers for what the image lacks.
 
 Jupyter's servers take every request for activity, and JupyterLab asks for lists of kernels all day: a forgotten tab
 would keep its server for ever. A cell that computes without output, on the other hand, says nothing for hours. So here
@@ -26,6 +27,11 @@ LARGEST_MESSAGE = 256 * 1024 * 1024
 PRESENT = "plasma_present"
 # Requests that pages send by themselves though they look like work: RStudio's and jupyterlab-git's.
 POLLS = re.compile(r"/events/get_events\Z|/git/.*(?:status|branch|tags|remote/show|all_history|changed_files)\Z")
+# What is said to people who followed a link of a course (see ``links``) to an environment that cannot fetch its files.
+NO_PULLER = (
+    "This environment has no nbgitpuller, which is to fetch the files of the course, so nothing was fetched. "
+    "Please tell whoever gave you the link."
+)
 READING = ("GET", "HEAD", "OPTIONS")
 CGROUPS = "/sys/fs/cgroup"
 
@@ -119,6 +125,27 @@ def count_no_polls(handler, method):
     setattr(handler, method, count)
 
 
+def answer_for_puller(app):
+    """Say in words that the image has no nbgitpuller, where Jupyter says that there is no such page.
+
+    Args:
+        app: Jupyter's server, before it has loaded its other extensions.
+    """
+    found = app.extension_manager.extensions.get("nbgitpuller")
+    if found is not None and found.enabled:
+        return
+    from jupyter_server.base.handlers import JupyterHandler  # ty: ignore[import-not-found] # of the image
+    from tornado import web
+
+    class NoPuller(JupyterHandler):
+        @web.authenticated
+        def get(self):
+            # Jupyter has a page of its own for 404, without our words.
+            raise web.HTTPError(501, NO_PULLER)
+
+    app.web_app.add_handlers(".*", [(app.base_url + "git-pull", NoPuller)])
+
+
 def _jupyter_server_extension_points():
     return [{"module": "plasma_server"}]
 
@@ -139,6 +166,11 @@ def _load_jupyter_server_extension(app):
     except Exception:
         # Not in this image, or one that notes activity otherwise.
         app.log.debug("Requests to proxied programs are counted as Jupyter does it")
+    try:
+        answer_for_puller(app)
+    except Exception as error:
+        # Of a release of Jupyter's server that has its extensions elsewhere.
+        app.log.debug("Nobody answers for nbgitpuller: %s", error)
     interval = min(INTERVAL, int(os.environ.get("JUPYTERHUB_ACTIVITY_INTERVAL") or 300))
     watch = Watch(settings, app.kernel_manager, float(os.environ.get("CPU_LIMIT") or 1), interval)
     PeriodicCallback(watch.look, interval * 1000).start()

@@ -2,7 +2,7 @@
 
 import { streamPath } from "./api.js";
 import { closable } from "./dialogs.js";
-import { byId, el } from "./dom.js";
+import { byId, copyText, el } from "./dom.js";
 
 // More lines than this slow browsers down, and nobody reads them there; copying copies all.
 const MOST_LINES = 4000;
@@ -140,21 +140,8 @@ export class BuildLog {
 
   async copy() {
     const text = this.all + (this.partial?.textContent ?? "");
-    try {
-      await navigator.clipboard.writeText(text);
-    } catch {
-      // Without HTTPS browsers have no clipboard for scripts but this one.
-      const area = el("textarea", { "aria-hidden": "true", class: "visually-hidden" });
-      area.value = text;
-      this.dialog.append(area);
-      area.select();
-      const copied = document.execCommand("copy");
-      area.remove();
-      if (!copied) {
-        this.copied.textContent = "The browser does not allow copying: select the lines and copy them.";
-        return;
-      }
-    }
-    this.copied.textContent = "The log is copied.";
+    this.copied.textContent = (await copyText(text, this.dialog))
+      ? "The log is copied."
+      : "The browser does not allow copying: select the lines and copy them.";
   }
 }

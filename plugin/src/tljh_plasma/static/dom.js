@@ -101,6 +101,27 @@ export function announce(text) {
   requestAnimationFrame(() => (place.textContent = text));
 }
 
+/**
+ * Copies text, and returns whether the browser allowed that.
+ * @param {string} text - the text
+ * @param {Element} parent - something on the page that is shown, and may hold the text for a moment
+ */
+export async function copyText(text, parent) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    // Without HTTPS browsers have no clipboard for scripts but this one.
+    const area = el("textarea", { "aria-hidden": "true", class: "visually-hidden" });
+    area.value = text;
+    parent.append(area);
+    area.select();
+    const copied = document.execCommand("copy");
+    area.remove();
+    return copied;
+  }
+}
+
 /** Shows a sentence in an element made for it, or hides that. */
 export function show(element, text = "") {
   element.textContent = text;

@@ -8,14 +8,14 @@ const MODES = {
   add: {
     title: () => "Add environment",
     submit: "Add and build",
-    fields: ["repo", "ref", "name", "memory", "cpu", "description", "buildargs", "username", "password"],
+    fields: ["repo", "ref", "name", "memory", "cpu", "opens", "description", "buildargs", "username", "password"],
   },
   build: {
     title: (name) => `Rebuild ${name}`,
     submit: "Rebuild",
     fields: ["memory", "cpu", "buildargs", "username", "password"],
   },
-  change: { title: (name) => `Edit ${name}`, submit: "Save", fields: ["description"] },
+  change: { title: (name) => `Edit ${name}`, submit: "Save", fields: ["opens", "description"] },
 };
 
 // What can be said before the service is asked; it checks everything once more.
@@ -41,6 +41,7 @@ function checkNumber(text) {
 
 // Which field a refusal of the service is about, by the words of its sentence.
 const ABOUT = [
+  ["opens", /cannot open with/i],
   ["repo", /repositor|url/i],
   ["ref", /reference/i],
   ["name", /\bname\b/i],
@@ -93,6 +94,7 @@ export class EnvironmentForm {
     if (environment) {
       this.field("memory").value = Number((environment.memory / 1024 ** 3).toFixed(2));
       this.field("cpu").value = Number(environment.cpu.toFixed(2));
+      this.field("opens").value = environment.opens;
       this.field("description").value = environment.description;
       this.field("buildargs").value = environment.buildargs;
       byId("more-arguments").open = mode === "build" && Boolean(environment.buildargs);

@@ -83,6 +83,7 @@ function makeRow(environment) {
       el("div", { class: "plasma-name" }, environment.name),
       environment.description ? el("div", {}, environment.description) : null,
       el("div", { class: "plasma-small" }, environment.image),
+      environment.opens ? el("div", { class: "plasma-small" }, `Opens with ${environment.opens}`) : null,
       environment.source === "pillar"
         ? el("div", { class: "plasma-small" }, "Kept by pillar: the next apply undoes changes made here.")
         : null,

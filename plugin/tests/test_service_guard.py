@@ -55,6 +55,7 @@ def test_list_of_handlers_is_what_it_should_be():
         ("PATCH", "api/environments/plasmat-guarded%3A1"),
         ("DELETE", "api/environments/plasmat-guarded%3A1"),
         ("POST", "api/environments/plasmat-guarded%3A1/build"),
+        ("POST", "api/links"),
         ("PUT", "api/permissions"),
         ("DELETE", "api/servers/plasmat-guarded%3A1"),
         ("DELETE", "api/servers/plasmat-guarded%3A1/plasmat-guarded%3A1"),
@@ -78,6 +79,8 @@ def body_of(method: str, path: str) -> dict | None:
     """A body that the handler would accept."""
     if path == "api/permissions":
         return {"environments": {"plasmat-guarded:1": []}}
+    if path == "api/links":
+        return {"image": "plasmat-guarded:1"}
     if path == "api/environments":
         return {"repo": "git://192.0.2.1/never", "name": "plasmat-never"}
     return None if method == "DELETE" else {}
@@ -183,7 +186,7 @@ def test_students_are_told_that_they_may_not(path, learner):
 
 
 def test_students_see_a_sentence_on_the_pages_of_administrators(learner, teacher):
-    for page in ("environments", "permissions"):
+    for page in ("environments", "links", "permissions"):
         answer = learner.open(page)
         assert answer.status_code == 403
         assert "Only administrators of the hub may do this." in answer.text
@@ -290,7 +293,7 @@ def test_content_security_policy_allows_no_scripts_in_pages():
         assert directive in policy
 
 
-@pytest.mark.parametrize("page", ["environments", "permissions", "servers", "no-such-page"])
+@pytest.mark.parametrize("page", ["environments", "links", "permissions", "servers", "no-such-page"])
 def test_pages_have_no_scripts_of_their_own(page, teacher):
     text = teacher.open(page).text
     scripts = re.findall(r"<script\b([^>]*)>(.*?)</script>", text, re.DOTALL)

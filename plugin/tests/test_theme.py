@@ -396,7 +396,7 @@ def test_scripts_make_no_markup_of_text():
             assert (theme.STATIC / imported).is_file(), f"{script.name}: {imported}"
 
 
-@pytest.mark.parametrize("name", ["environments", "permissions", "servers", "error"])
+@pytest.mark.parametrize("name", ["environments", "links", "permissions", "servers", "error"])
 def test_pages_of_the_service_have_no_inline_script(name):
     # Their policy allows none, and a browser would leave it out.
     text = "".join((theme.TEMPLATES / "service" / f"{page}.html").read_text() for page in ("base", name))

@@ -214,6 +214,7 @@ PAGES = {
     "admin": "/hub/admin",
     "not-found": "/hub/nothing-here",
     "environments": "/services/plasma/environments",
+    "links": "/services/plasma/links",
     "permissions": "/services/plasma/permissions",
     "servers": "/services/plasma/servers",
 }

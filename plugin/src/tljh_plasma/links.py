@@ -55,11 +55,12 @@ class Link:
         """
         default = DEFAULT if self.repo or self.file else ""
         link = replace(self, repo=self.repo.rstrip("/"), opens=self.opens or default)
-        steps = {".", ".."} & set(link.repo.split("/"))
-        if link.repo and (len(link.repo) > MAX_REPOSITORY or not REPOSITORY.fullmatch(link.repo) or steps):
+        # Its last part is the name of a directory beside those with people's settings.
+        hidden = "/." in link.repo
+        if link.repo and (len(link.repo) > MAX_REPOSITORY or not REPOSITORY.fullmatch(link.repo) or hidden):
             raise NoLink(
-                "The repository of a link must be a URL like https://example.org/teacher/course, without a user name "
-                "and a password in it."
+                "The repository of a link must be a URL like https://example.org/teacher/course, without a user name, "
+                "a password, or a name that begins with a dot in it."
             )
         if link.branch and not link.repo:
             raise NoLink("A branch needs a repository: the link has none.")

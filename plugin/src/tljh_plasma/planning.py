@@ -46,7 +46,7 @@ NEVER_STARTED: set[tuple[str, str]] = set()
 class StartByLink(Exception):
     """Somebody followed a link to the start page that names an environment."""
 
-    # As HTML: JupyterHub puts "Error:" before a plain message.
+    # As HTML: JupyterHub puts "Error:" before a plain message. See templates/hub/spawn.html.
     jupyterhub_html_message = "Please check the chosen environment and press Start."
 
 

@@ -36,6 +36,7 @@ def entry(course):
         "repository": f"{course.git}/statistics",
         "ref": "main",
         "memory": "512M",
+        "opens": "/lab/tree/lesson.md",
         "groups": ["maths"],
         "description": "Means, medians and more",
     }
@@ -76,12 +77,13 @@ def test_both_are_built_at_once_from_the_commits_that_they_are_at(course, statis
         "ref": "main",
         "commit": commit,
         "memory": "512M",
+        "opens": "/lab/tree/lesson.md",
         "groups": ["maths"],
         "description": "Means, medians and more",
     }
     item = course.items()["statistics:main"]
     assert (item["status"], item["commit"], item["source"]) == ("built", commit, "pillar")
-    assert item["limits"] == {"memory": 512 * 2**20, "cpu": None}
+    assert (item["limits"], item["opens"]) == ({"memory": 512 * 2**20, "cpu": None}, "/lab/tree/lesson.md")
     assert course.items()["plain:HEAD"]["status"] == "built"
 
 
@@ -116,10 +118,10 @@ def test_a_branch_that_has_moved_is_built_again(course, statistics, entry, built
 
 def test_limits_and_words_take_no_build(course, entry, built):
     created = course.items()["statistics:main"]["created"]
-    changed = {**entry, "memory": "1G", "cpu": 0.5, "description": "Medians"}
-    assert course.agreed(changed)["statistics"]["new"] == {"memory": "1G", "cpu": 0.5, "description": "Medians"}
+    words = {"memory": "1G", "cpu": 0.5, "opens": "lab", "description": "Medians"}
+    assert course.agreed({**entry, **words})["statistics"]["new"] == words
     item = course.items()["statistics:main"]
-    assert (item["limits"], item["created"]) == ({"memory": 2**30, "cpu": 0.5}, created)
+    assert (item["limits"], item["opens"], item["created"]) == ({"memory": 2**30, "cpu": 0.5}, "lab", created)
     course.agreed(entry)
 
 
@@ -215,6 +217,7 @@ def test_what_was_made_in_the_browser_is_left_alone_and_exported(course, built):
     token = teacher.api("POST", "/users/teacher/tokens", json={"note": "test"}).json()["token"]
     api, headers = f"{course.url}/services/plasma/api/environments", {"Authorization": f"token {token}"}
     body = {"repo": f"{course.git}/paged", "ref": "main", "name": "paged", "memory": 1, "groups": ["maths"]}
+    body["opens"] = "rstudio"
     answer = requests.post(api, json=body, headers=headers, timeout=60)
     assert answer.status_code == 201, answer.text
     wait_for(lambda: course.items()["paged:main"]["status"] == "built", timeout=180, what="the build", interval=3)
@@ -231,6 +234,7 @@ def test_what_was_made_in_the_browser_is_left_alone_and_exported(course, built):
         "repository": f"{course.git}/paged",
         "ref": "main",
         "memory": "1G",
+        "opens": "rstudio",
         "groups": ["maths"],
     }
     listed = course.site.salt("plasma_environment.list").value

@@ -58,7 +58,9 @@ def test_15_a_removed_environment_takes_everything_along(store):
     store.set_pillar("a:1")
     store.set_pillar("a:1")
     store.set_opens("a:1", "notebook")
-    assert store.get("a:1") == Entry(("maths",), "Statistics", True, "notebook")
+    store.set_webhook("a:1", "secret")
+    assert store.get("a:1") == Entry(("maths",), "Statistics", True, "notebook", True)
+    store.set_webhook("a:1", "")
     store.set_opens("a:1", "")
     store.set_opens("b:1", "/lab/tree/a.ipynb")
     assert store.all() == {
@@ -66,8 +68,10 @@ def test_15_a_removed_environment_takes_everything_along(store):
         "b:1": Entry(opens="/lab/tree/a.ipynb"),
     }
     store.set_opens("a:1", "vscode")
+    store.set_webhook("a:1", "secret")
     store.remove("a:1")
     assert store.get("a:1") == Entry()
+    assert store.webhook("a:1") == ""
 
 
 def test_17_what_was_read_outlives_its_connection(store):
@@ -122,9 +126,10 @@ def test_an_older_file_is_copied_before_it_is_migrated(store, tmp_path, monkeypa
     """With a further migration beside those there are."""
     store.set_groups({"a:1": ["maths"]})
     later = ("ALTER TABLE descriptions ADD COLUMN note VARCHAR(10)",)
-    monkeypatch.setattr(access, "MIGRATIONS", {**access.MIGRATIONS, "4": later})
+    newest = len(access.MIGRATIONS)
+    monkeypatch.setattr(access, "MIGRATIONS", {**access.MIGRATIONS, str(newest + 1): later})
     store.upgrade()
-    copy = tmp_path / "plasma.sqlite.3.bak"
+    copy = tmp_path / f"plasma.sqlite.{newest}.bak"
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     columns = "PRAGMA table_info(descriptions)"
     assert "note" in {row[1] for row in sqlite3.connect(store.path).execute(columns)}

@@ -17,7 +17,7 @@ from tljh_plasma.settings import Settings
 pytestmark = pytest.mark.docker
 
 CHANGING = ("POST", "PUT", "PATCH", "DELETE")
-PUBLIC = {"oauth_callback", STATIC_FILE}
+PUBLIC = {"oauth_callback", STATIC_FILE, "push/plasmat-guarded%3A1"}
 EVIL = "https://evil.example.org"
 
 
@@ -55,6 +55,9 @@ def test_list_of_handlers_is_what_it_should_be():
         ("PATCH", "api/environments/plasmat-guarded%3A1"),
         ("DELETE", "api/environments/plasmat-guarded%3A1"),
         ("POST", "api/environments/plasmat-guarded%3A1/build"),
+        ("POST", "api/environments/plasmat-guarded%3A1/webhook"),
+        ("DELETE", "api/environments/plasmat-guarded%3A1/webhook"),
+        ("POST", "push/plasmat-guarded%3A1"),
         ("POST", "api/links"),
         ("PUT", "api/permissions"),
         ("DELETE", "api/servers/plasmat-guarded%3A1"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -194,6 +196,21 @@ def test_an_environment_is_rebuilt_and_removed(visit, url, built, teacher, stude
     log = page.get_by_role("dialog", name=f"Build log of {NAME}")
     expect(log.get_by_text("Built", exact=True)).to_be_visible(timeout=180_000)
     log.get_by_role("button", name="Close").last.click()
+    page.get_by_role("button", name=f"Webhook of {NAME}").click()
+    webhook = page.get_by_role("dialog", name=f"Webhook of {NAME}")
+    webhook.get_by_role("button", name="Make a webhook").click()
+    expect(webhook.get_by_label("Address")).to_have_value(
+        re.compile(rf"^{re.escape(url)}/services/plasma/push/{NAME}%3A")
+    )
+    expect(webhook.get_by_label("Secret")).to_have_value(re.compile(r"^[\w-]{43}$"))
+    assert serious_problems(page) == []
+    webhook.get_by_role("button", name="Close").last.click()
+    page.get_by_role("button", name=f"Webhook of {NAME}").click()
+    expect(webhook.get_by_role("button", name="Make another one")).to_be_visible()
+    expect(page.locator("#webhook-secret")).to_have_value("")
+    webhook.get_by_role("button", name="Remove the webhook").click()
+    expect(webhook.get_by_role("button", name="Make a webhook")).to_be_visible()
+    webhook.get_by_role("button", name="Close").last.click()
     page.get_by_role("button", name=f"Remove {NAME}").click()
     page.get_by_role("dialog").get_by_role("button", name="Remove").click()
     expect(row(page, NAME)).to_have_count(0)

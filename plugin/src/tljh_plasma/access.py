@@ -27,8 +27,9 @@ MIGRATIONS = {
     ),
     "2": ("CREATE TABLE pillar (image VARCHAR(512) NOT NULL PRIMARY KEY)",),
     "3": ("CREATE TABLE opens (image VARCHAR(512) NOT NULL PRIMARY KEY, text VARCHAR(512) NOT NULL)",),
+    "4": ("CREATE TABLE webhooks (image VARCHAR(512) NOT NULL PRIMARY KEY, secret VARCHAR(64) NOT NULL)",),
 }
-TABLES = ("permissions", "descriptions", "pillar", "opens")
+TABLES = ("permissions", "descriptions", "pillar", "opens", "webhooks")
 
 
 class AccessError(Exception):
@@ -44,12 +45,14 @@ class Entry:
         description: what people read about it.
         pillar: whether it is among the environments of pillar.
         opens: what its servers open with (see ``hub_rules.OPENS``); empty for the hub's default.
+        webhook: whether a push to its repository builds it again.
     """
 
     groups: tuple[str, ...] = ()
     description: str = ""
     pillar: bool = False
     opens: str = ""
+    webhook: bool = False
 
 
 def may_start(entry: Entry, groups: Iterable[str], *, admin: bool, open_by_default: bool) -> bool:
@@ -162,16 +165,21 @@ class Store:
         """
         with self._transaction() as database:
             rows = [database.execute(f"SELECT * FROM {name}").fetchall() for name in TABLES]
-        permitted, described, declared, opening = rows
+        permitted, described, declared, opening, hooked = rows
         groups: dict[str, list[str]] = {}
         for image, group in permitted:
             groups.setdefault(image, []).append(group)
         texts, in_pillar, opens = dict(described), {image for (image,) in declared}, dict(opening)
+        webhooks = dict(hooked)
         return {
             image: Entry(
-                tuple(sorted(groups.get(image, []))), texts.get(image, ""), image in in_pillar, opens.get(image, "")
+                tuple(sorted(groups.get(image, []))),
+                texts.get(image, ""),
+                image in in_pillar,
+                opens.get(image, ""),
+                image in webhooks,
             )
-            for image in sorted({*groups, *texts, *in_pillar, *opens})
+            for image in sorted({*groups, *texts, *in_pillar, *opens, *webhooks})
         }
 
     def get(self, image: str) -> Entry:
@@ -205,6 +213,16 @@ class Store:
     def set_opens(self, image: str, text: str) -> None:
         """Replace what servers of an image open with; an empty text leaves it to the hub."""
         self._replace("opens", [image], [(image, text)] if text else [])
+
+    def webhook(self, image: str) -> str:
+        """Return the secret of an image's webhook; empty when it has none."""
+        with self._transaction() as database:
+            found = database.execute("SELECT secret FROM webhooks WHERE image = ?", (image,)).fetchone()
+        return found[0] if found else ""
+
+    def set_webhook(self, image: str, secret: str) -> None:
+        """Replace the secret of an image's webhook; an empty one removes the webhook."""
+        self._replace("webhooks", [image], [(image, secret)] if secret else [])
 
     def set_pillar(self, image: str) -> None:
         """Note that an image's environment is among those of pillar, until it is removed."""

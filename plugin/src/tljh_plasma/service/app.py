@@ -33,6 +33,7 @@ from .environments import BuildApi, EnvironmentApi, EnvironmentsApi, LinksApi, L
 from .hub import HubClient
 from .operations import Operations
 from .permissions import PermissionsApi
+from .pushes import Pushes, PushHandler, WebhookApi
 from .servers import ServerApi, ServersApi
 from .waiting import Waiting
 
@@ -109,6 +110,7 @@ class PlasmaService(TljhRepo2Docker):
         store = Store(self.plasma.database)
         builder = Builder(self.db_context, self.image_db_manager, self.plasma, self.log)
         catalog = Catalog(engine, store, builder, self.db_context, self.plasma)
+        operations = Operations(catalog, self.plasma)
         return {
             "log": self.log,
             "log_function": log_request,
@@ -129,7 +131,8 @@ class PlasmaService(TljhRepo2Docker):
             "engine": engine,
             "catalog": catalog,
             "builder": builder,
-            "operations": Operations(catalog, self.plasma),
+            "operations": operations,
+            "pushes": Pushes(operations, self.log),
             "hub": HubClient(os.environ["JUPYTERHUB_API_URL"], os.environ["JUPYTERHUB_API_TOKEN"]),
         }
 
@@ -151,6 +154,8 @@ class PlasmaService(TljhRepo2Docker):
             ("api/environments", EnvironmentsApi),
             (f"api/environments/{one}", EnvironmentApi),
             (f"api/environments/{one}/build", BuildApi),
+            (f"api/environments/{one}/webhook", WebhookApi),
+            (f"push/{one}", PushHandler),
             (f"api/environments/{one}/log", LogApi),
             (f"api/environments/{one}/log/tail", TailApi),
             ("api/links", LinksApi),
@@ -190,6 +195,7 @@ class PlasmaService(TljhRepo2Docker):
         await stop.wait()
         server.stop()
         await server.close_all_connections()
+        await settings["pushes"].close()
         await settings["builder"].close()
         await settings["hub"].close()
         await settings["engine"].close()

@@ -218,6 +218,7 @@ class Catalog:
                     "limits": {"memory": environment.memory, "cpu": environment.cpu},
                     "description": entry.description,
                     "opens": entry.opens,
+                    "webhook": entry.webhook,
                     "groups": list(entry.groups),
                     "source": PILLAR if entry.pillar else "browser",
                     "users": sorted(names),

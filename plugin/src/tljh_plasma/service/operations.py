@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Iterable
 from typing import Any
 
@@ -264,6 +265,33 @@ class Operations:
                 await asyncio.to_thread(self.store.set_description, image, description)
             if "opens" in body.model_fields_set:
                 await asyncio.to_thread(self.store.set_opens, image, opens)
+
+    async def make_webhook(self, image: str) -> str:
+        """Give an environment a webhook, in the place of the one that it has; returns the secret.
+
+        Raises:
+            Refused: there is no such environment, or it has no repository.
+        """
+        async with self._lock:
+            item = await self.catalog.find(image)
+            if item.environment.reference:
+                raise Refused(
+                    409,
+                    f"The environment '{image}' comes from a ready image: nobody pushes to it, so it has no webhook.",
+                )
+            secret = secrets.token_urlsafe(32)
+            await asyncio.to_thread(self.store.set_webhook, image, secret)
+        return secret
+
+    async def remove_webhook(self, image: str) -> None:
+        """Take an environment's webhook away.
+
+        Raises:
+            Refused: there is no such environment.
+        """
+        async with self._lock:
+            await self.catalog.find(image)
+            await asyncio.to_thread(self.store.set_webhook, image, "")
 
     async def permit(self, chosen: dict[str, list[str]]) -> None:
         """Replace the groups of the named environments, of all or of none.

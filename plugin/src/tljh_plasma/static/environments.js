@@ -6,6 +6,7 @@ import { BuildLog } from "./build_log.js";
 import { confirm } from "./dialogs.js";
 import { ago, announce, badge, button, byId, el, limits, outsideLink } from "./dom.js";
 import { ListPage } from "./list_page.js";
+import { Webhook } from "./webhook.js";
 
 // How often to look while something is being built, in milliseconds.
 const INTERVAL = 3000;
@@ -72,6 +73,9 @@ function makeRow(environment) {
   }
   actions.push(
     button("Edit", () => form.open("change", environment), { about, action: "edit" }),
+    environment.reference
+      ? null
+      : button("Webhook", () => webhook.open(environment), { about: `of ${about}`, action: "webhook" }),
     button("Remove", () => remove(environment), { about, action: "remove", kind: "danger" }),
   );
   return el(
@@ -160,6 +164,7 @@ const page = new ListPage({
   after: afterDrawing,
 });
 const log = new BuildLog(byId("log"), refresh);
+const webhook = new Webhook(byId("webhook"), refresh);
 const form = new EnvironmentForm(byId("edit"), async (mode, image, name) => {
   await refresh();
   const environment = page.items.find((item) => item.image === image);

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 
 from salt.exceptions import CommandExecutionError
 
+import plasma_builder_images
 import plasma_files
 
-_KEYS = ("http_proxy", "https_proxy", "no_proxy")
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy")
+_KEYS = (*_PROXIES, "index")
 
 
 def proxy(name, prefix="/opt/tljh"):
     """
-    Builds go through the proxy of pillar (``plasma:builder``), read by the state itself: it may have a login, and what
-    is an argument of a state is shown by Salt. The hub reads it at each build, from a file of root's.
+    Builds go through the proxy of pillar (``plasma:builder``) and take its package index, read by the state itself: a
+    proxy may have a login, and what is an argument of a state is shown by Salt. The hub reads it at each build, from a
+    file of root's.
 
     name
         Any description.
@@ -26,7 +30,7 @@ def proxy(name, prefix="/opt/tljh"):
         hub-builds-proxy:
           plasma_builds.proxy: []
     """
-    ret = {"name": name, "changes": {}, "result": True, "comment": "Builds have the proxy that pillar names, if any."}
+    ret = {"name": name, "changes": {}, "result": True, "comment": "Builds have what pillar says of the outside."}
     builder = (__pillar__.get("plasma") or {}).get("builder") or {}
     wanted = {key: builder[key] for key in _KEYS if builder.get(key)}
     path = pathlib.Path(prefix, "plasma", "builds.json")
@@ -36,9 +40,9 @@ def proxy(name, prefix="/opt/tljh"):
             return ret
         keys = [key for key in _KEYS if current.get(key) != wanted.get(key)]
         ret["changes"] = {key: {"old": _shown(current, key), "new": _shown(wanted, key)} for key in keys}
-        ret["comment"] = "The proxy of builds was changed."
+        ret["comment"] = "How builds reach the outside was changed."
         if __opts__["test"]:
-            ret.update(result=None, comment="The proxy of builds would be changed.")
+            ret.update(result=None, comment="How builds reach the outside would be changed.")
         elif wanted:
             plasma_files.write_note(path, wanted)
         else:
@@ -54,3 +58,72 @@ def _shown(values, key):
     """A value without the login that may be in it."""
     scheme, separator, rest = values.get(key, "").rpartition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}" or None
+
+
+def images(name, recipe):
+    """
+    The images that builds begin with are on this server, made here of this recipe, of the server's own release and its
+    mirrors. Nothing is done while they are. A proxy and an index for them are read from pillar by the state itself.
+
+    name
+        Any description.
+    recipe
+        Its folder on the file server.
+
+    .. code-block:: yaml
+
+        builder-images:
+          plasma_builds.images:
+            - recipe: salt://builder/files
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": "The images that builds begin with are here."}
+    plasma = __pillar__.get("plasma") or {}
+    builder, sources = plasma.get("builder") or {}, (plasma.get("hub") or {}).get("sources") or {}
+    proxy = {key: value for key in _PROXIES if (value := builder.get(key) or sources.get(key))}
+    try:
+        paths = [pathlib.Path(path) for path in __salt__["cp.cache_dir"](recipe)]
+        if not paths:
+            ret.update(result=False, comment=f"{recipe} is not on the file server.")
+            return ret
+        top = os.path.commonpath(paths)
+        files = {str(path.relative_to(top)): path.read_bytes() for path in paths}
+        if __opts__["test"]:
+            ret["changes"] = plasma_builder_images.compare(files)
+        else:
+            ret["changes"] = plasma_builder_images.make(
+                files, proxy, sources.get("pip_index_url") or builder.get("index")
+            )
+    except (CommandExecutionError, OSError) as exc:
+        ret.update(result=False, changes={}, comment=str(exc))
+        return ret
+    if ret["changes"]:
+        what = ", ".join(ret["changes"])
+        ret["comment"] = f"{what} would be made." if __opts__["test"] else f"{what} were made."
+        ret["result"] = None if __opts__["test"] else True
+    return ret
+
+
+def images_removed(name):
+    """
+    The images that builds begin with are gone. Environments that were made of them keep their layers.
+
+    name
+        Any description.
+
+    .. code-block:: yaml
+
+        builder-images:
+          plasma_builds.images_removed: []
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": "The images that builds begin with are not here."}
+    try:
+        present = plasma_builder_images.present()
+        ret["changes"] = {image: {"old": "here", "new": None} for image in present}
+        if present and __opts__["test"]:
+            ret.update(result=None, comment="The images that builds begin with would be removed.")
+        elif present:
+            plasma_builder_images.remove()
+            ret["comment"] = "The images that builds begin with were removed."
+    except CommandExecutionError as exc:
+        ret.update(result=False, changes={}, comment=str(exc))
+    return ret

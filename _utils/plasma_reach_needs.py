@@ -18,6 +18,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
+import plasma_builder_images
 import plasma_engine
 import plasma_git
 import plasma_hub_installed
@@ -109,6 +110,11 @@ def _needs(plasma, parts, grains, lock) -> Iterator[Need]:
         yield from (replace(need, spared=spared) for need in _environments(plasma))
         if any(one.get("repository") for one in plasma["environments"]):
             packages += ["git", "openssh-client"]
+    if "builder" in parts and plasma["builder"]["image"] == "local" and not _has(plasma_builder_images.BASE):
+        packages += ["mmdebstrap"]
+        spared = plasma_hub_installed.provider(plasma["hub"]["prefix"]) is not None
+        needs = _index(plasma["hub"]["sources"], "the images that builds begin with")
+        yield from (replace(need, spared=spared) for need in needs)
     yield from _packages(_missing(packages), grains.get("oscodename", ""))
 
 
@@ -196,7 +202,7 @@ def _hub(hub, lock) -> Iterator[Need]:
             yield from _salt(sources[name], digest, path, name.title(), f"see `plasma.hub.sources.{name}`")
 
 
-def _index(sources) -> Iterator[Need]:
+def _index(sources, what="the hub's packages") -> Iterator[Need]:
     """The package index, as pip is told of it: by pillar, or else by its own files."""
     options: dict[str, str] = {}
     files = configparser.RawConfigParser(strict=False)
@@ -217,7 +223,7 @@ def _index(sources) -> Iterator[Need]:
         # What is shown to a login is not shown to everybody.
         whole = not _logs_in(index)
         probe = partial(plasma_reach.url, f"{index}/jupyterhub/", proxies, authorities, whole=whole)
-        yield Need(_host(index), "the hub's packages", helps, probe)
+        yield Need(_host(index), what, helps, probe)
 
 
 def _logs_in(index) -> bool:
@@ -260,7 +266,7 @@ def _environments(plasma) -> Iterator[Need]:
         elif place := _git(address):
             helps = "; ".join(filter(None, [helps, plasma_git.port_hint(address)]))
             yield Need(place[0], what, helps, partial(plasma_reach.port, *place))
-    if any(one.get("repository") for one in missing) and not has(builder):
+    if any(one.get("repository") for one in missing) and builder != "local" and not has(builder):
         helps = "`plasma.builder.image` names another registry; or load the image with `docker load`"
         probe = partial(plasma_reach.image, builder)
         yield Need(_registry(builder), "the image that builds environments", helps, probe)

@@ -14,6 +14,7 @@ base:
     - ssh
     - quotas
     - admins
+    - builder
     - environments
     - backup
     - applied

@@ -54,6 +54,7 @@ SECONDS = {
     "e2e-status": 600,
     "e2e-faults": 500,
     "e2e-docs": 400,
+    "e2e-environment_sources": 300,
     "e2e-teaching": 300,
     "e2e-fleet": 500,
     "e2e-domains": 400,

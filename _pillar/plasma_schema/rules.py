@@ -153,6 +153,8 @@ _check_verified = partial(check_url, schemes=("https", "http"))
 
 HttpsUrl = checked(check_url, "an https:// URL")
 IndexUrl = checked(partial(_check_verified, login=True), "an https:// or http:// URL")
+# Images keep it, and whoever starts a server reads it there.
+BuildIndexUrl = checked(_check_verified, "an https:// or http:// URL without a login")
 ProxyUrl = checked(
     partial(check_url, schemes=("http", "https"), login=True),
     "an http:// or https:// URL, with a login where the proxy needs one",

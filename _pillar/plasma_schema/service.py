@@ -11,9 +11,10 @@ from pydantic import Field
 
 from . import hub_rules
 from .base import Rule, Section, hub_option, option, ruled
-from .rules import NoProxy, ProxyUrl
+from .rules import BuildIndexUrl, NoProxy, ProxyUrl
 
 PinnedImage = ruled(hub_rules.IMAGE)
+BuilderImage = ruled(hub_rules.BUILDER_IMAGE)
 MonitoringLink = ruled(hub_rules.LINK)
 Entering = ruled(hub_rules.ENTERING)
 NetworkEntry = ruled(hub_rules.NETWORK_ENTRY)
@@ -28,13 +29,21 @@ class Permissions(Section):
 
 
 class Builder(Section):
-    image: PinnedImage = hub_option("builder_image", example="registry.example.org/jupyterhub/repo2docker:2025.12.0")
+    image: BuilderImage = hub_option("builder_image", example="registry.example.org/jupyterhub/repo2docker:2025.12.0")
     """Image of repo2docker, which builds the environments. It works as root with the server's Docker engine: name only
-    an image you trust."""
+    an image you trust. With `local` the server makes it itself, from packages of its distribution and of the index, and
+    with it a base with JupyterLab on which environments of Python are built in seconds: no registry is needed."""
     parallel: int = hub_option("builder_parallel", unit="builds", example=1)
     """Builds at a time; further ones wait for their turn."""
     timeout: int = hub_option("builder_timeout", unit="seconds", example=3600)
     """Time after which a build is ended as failed."""
+    index: BuildIndexUrl | None = option(
+        None,
+        shown_default="`plasma.hub.sources.pip_index_url`, where it has no login",
+        example="https://pypi.example.org/simple",
+    )
+    """Package index for pip and uv in builds, in place of PyPI. Environments keep it: in servers of users `pip install`
+    asks it, too."""
     http_proxy: ProxyUrl | None = option(None, secret=True, example="http://proxy.example.org:3128")
     """Proxy for http:// of builds. What a build runs can read it, with its login; neither logs nor images keep it."""
     https_proxy: ProxyUrl | None = option(None, secret=True, example="http://proxy.example.org:3128")

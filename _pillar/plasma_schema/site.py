@@ -158,10 +158,13 @@ class Plasma(Section):
     def complete(self) -> None:
         # What builds fetch from may be in a private network, and is named already.
         sources = self.hub.sources
-        builds = (self.builder.http_proxy, self.builder.https_proxy)
+        index = sources.pip_index_url
+        # One with a login is not for builds, whose images keep it.
+        self.builder.index = self.builder.index or (None if index and "@" in index else index)
+        builds = (self.builder.index, self.builder.http_proxy, self.builder.https_proxy)
         if self.trust and not sources.ca_bundle:
             sources.ca_bundle = SYSTEM_BUNDLE
-        for url in (sources.pip_index_url, sources.http_proxy, sources.https_proxy, *builds):
+        for url in (index, sources.http_proxy, sources.https_proxy, *builds):
             place = reached(url) if url else None
             if place and place not in self.network.builds:
                 self.network.builds = [*self.network.builds, place]

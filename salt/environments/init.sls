@@ -5,6 +5,7 @@
 {% if environments %}
 include:
   - preflight
+  - builder
 
 {% if environments | selectattr('repository', 'defined') | selectattr('repository') | list %}
 # To see where branches and tags are, and to fetch what is reached by SSH.
@@ -27,6 +28,7 @@ environments-managed:
     - ready_timeout: {{ plasma.hub.ready_timeout }}
     - require:
       - plasma_preflight: preflight-server-is-fit
+      - sls: builder
 {% else %}
 environments-managed:
   test.nop:

@@ -236,3 +236,35 @@ def load_plugin(name, constant):
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == constant
     ]
     return value
+
+
+def test_a_server_that_makes_the_builder_itself(course):
+    """From nothing to an environment, with no registry and no image from here; and it is made once."""
+    make_repository(course.directory / "pack", None, {"start": '#!/bin/sh\nexec "$@"\n'})
+    entry = {"name": "pack", "repository": f"{course.git}/pack/.git", "ref": "main"}
+    course.pillar(entry, builder={"image": "local"})
+    states = "tljh,environments"
+    predicted, done, again = (
+        course.site.apply(states, "test=True"),
+        course.site.apply(states),
+        course.site.apply(states),
+    )
+    assert not done.failed, done.failed
+    made = next(name for name in done.changed if name.startswith("builder-images|"))
+    assert [image.rpartition("/")[2] for image in done.changed[made]] == [
+        f"plasma-{name}:local" for name in ("root", "builder", "base")
+    ]
+    assert predicted.changed[made] == done.changed[made] and made in predicted.predicted
+    assert (again.changed, again.failed) == ({}, {})
+    assert course.items()["pack:main"]["status"] == "built"
+    look = "python -c 'import jupyterhub, jupyterlab, sys; print(jupyterhub.__version__, sys.prefix)'"
+    said = course.target.sudo(f"docker run --rm --network none pack:main {look}").stdout.split()
+    assert said[0].startswith("5.") and said[1] == "/srv/conda/envs/notebook"
+    person = course.person("pia")
+    person.start("pack:main")
+    assert "last_activity" in person.status()
+    person.stop()
+    # What was made goes again, and the environment stays.
+    assert course.site.apply("builder.disabled").failed == {}
+    assert course.site.apply("builder.disabled").changed == {}
+    assert course.image_id("pack:main")

@@ -154,6 +154,7 @@ _COMMON = {
         "image": "registry.example.org:5000/r2d:2025.12.0",
         "parallel": 3,
         "timeout": 3600,
+        "index": "https://builds.example.org/simple",
         "http_proxy": f"http://builds:{TOKEN}@proxy.example.org:3130",
         "https_proxy": f"http://builds:{TOKEN}@proxy.example.org:3131",
         "no_proxy": "localhost,.example.org",
@@ -293,7 +294,10 @@ FILES = {
     "limits": {"memory": "64M", "cpu": 0.01},
     "docker": {"source": "distro"},
 }
-WORDS = {"hub": {"provider": "tljh", "sources": {"miniforge": "none", "traefik": "pypi"}}}
+WORDS = {
+    "hub": {"provider": "tljh", "sources": {"miniforge": "none", "traefik": "pypi"}},
+    "builder": {"image": "local"},
+}
 
 # Tried in this order on every text of the schema; the first that it accepts takes the place of its ordinary value.
 # "{n}" makes each unique.

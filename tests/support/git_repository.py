@@ -95,16 +95,19 @@ class Repository:
         self.git("tag", name)
 
 
-def make_repository(path: Path, recipe: str, files: Mapping[str, str] | None = None) -> Repository:
+def make_repository(path: Path, recipe: str | None, files: Mapping[str, str] | None = None) -> Repository:
     """
     A new repository in the new directory ``path`` (branch ``main``), with ``recipe`` as its Dockerfile and a notebook.
 
-    ``files`` (name: text) are added to the first commit, or take the place of those two.
+    ``recipe``: None for no Dockerfile. ``files`` (name: text) are added to the first commit, or take the place of those
+    two.
     """
     path.mkdir(parents=True)
     run(["git", "init", "--quiet", "--initial-branch", "main", path], env=ENVIRONMENT)
     repository = Repository(path)
-    first = {"Dockerfile": recipe, "course.ipynb": json.dumps(NOTEBOOK, indent=1) + "\n"}
+    first = {"course.ipynb": json.dumps(NOTEBOOK, indent=1) + "\n"}
+    if recipe is not None:
+        first["Dockerfile"] = recipe
     repository.commit({**first, **(files or {})}, "Begin the course")
     return repository
 

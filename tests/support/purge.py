@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from tests.support import container, engine, paths
+from tests.support.builder_image import BASE_LABEL
 from tests.support.environment_image import KEY_LABEL
 from tests.support.images import REPOSITORY
 from tests.support.shell import SupportError, run
@@ -63,7 +64,8 @@ def _remove_containers(host: str) -> None:
 def _remove_images(host: str) -> list[str]:
     listed = ("image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
     tags = {tag for tag in _lines(host, *listed) if tag.startswith(f"{REPOSITORY}-")}
-    tags |= {tag for tag in _lines(host, *listed, "--filter", f"label={KEY_LABEL}") if "<none>" not in tag}
+    for label in (KEY_LABEL, BASE_LABEL):
+        tags |= {tag for tag in _lines(host, *listed, "--filter", f"label={label}") if "<none>" not in tag}
     return [f"the image {tag}" for tag in sorted(tags) if _removed(host, "image", tag)]
 
 

@@ -80,7 +80,7 @@ class HubKeys:
     )
     # Pinned, so that a course built today and one built next term come out of the same builder.
     builder_image: str = _key(
-        "quay.io/jupyterhub/repo2docker:2025.12.0", rules.IMAGE, "plasma.builder.image", "builder.image"
+        "quay.io/jupyterhub/repo2docker:2025.12.0", rules.BUILDER_IMAGE, "plasma.builder.image", "builder.image"
     )
     builder_parallel: int = _key(2, number(1, 16), "plasma.builder.parallel", "builder.parallel")
     builder_timeout: int = _key(7200, number(60, 86400), "plasma.builder.timeout", "builder.timeout")

@@ -130,6 +130,10 @@ _IMAGE = re.compile(
 )
 
 
+# In place of an image's name: the server makes it itself (the state builder).
+LOCAL = "local"
+
+
 def _check_image(text: str) -> None:
     matching(r"[A-Za-z0-9._/:@-]+", "is empty or has a character that no image's name has")(text)
     image = _IMAGE.fullmatch(text)
@@ -304,11 +308,12 @@ ENTERING = text(
     f"`{ADMINISTRATORS}`, the name of a person, or of a group with % before it",
     matching(f"%?{_REFERENCE}", "is not the name of a person or of a group", 256),
 )
-IMAGE = text(
+_IMAGE_WORDS = (
     "a Docker image with a tag other than `latest` or with a digest: REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST, "
-    "of letters, digits and . _ - / : @",
-    _check_image,
+    "of letters, digits and . _ - / : @"
 )
+IMAGE = text(_IMAGE_WORDS, _check_image)
+BUILDER_IMAGE = text(f"{_IMAGE_WORDS}; or `{LOCAL}`", lambda name: None if name == LOCAL else _check_image(name))
 # Docker has networks of the first three names; the fourth is its word for one of them.
 NETWORK = text(
     "lower-case letters, digits, _ and -, at most 32, and no network of Docker's own",

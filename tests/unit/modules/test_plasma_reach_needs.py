@@ -11,6 +11,7 @@ from unittest.mock import create_autospec
 import pytest
 from salt.exceptions import CommandExecutionError
 
+import plasma_builder_images
 import plasma_engine
 import plasma_hub_installed
 import plasma_reach as reach
@@ -259,11 +260,25 @@ def test_environments_that_are_to_be_made(prefix, network, server):
     assert network.asked == []
 
 
+def test_images_that_the_server_makes_itself(prefix, network, server):
+    plasma = pillar(prefix, environments=ENVIRONMENTS[:1], builder={"image": "local"})
+    network.down = {"pypi.org"}
+    (sentence,) = problems(plasma, ["builder", "environments"])
+    assert sentence.startswith("pypi.org cannot be reached (no answer), for the images that builds begin with: ")
+    assert not [address for address in network.asked if "repo2docker" in address]
+    network.asked.clear()
+    server["images"] = [f"/images/{plasma_builder_images.BASE}/json"]
+    assert problems(plasma, ["builder"]) == []
+    assert network.asked == []
+
+
 @pytest.mark.parametrize("installed", [False, True])
 def test_environments_do_not_keep_an_installed_hub_from_an_apply(prefix, network, installed):
     if installed:
         prefix.install("pypi")
-    plasma = pillar(prefix, {"provider": "pypi"}, environments=ENVIRONMENTS[:1] + ENVIRONMENTS[2:])
+    builder = {"image": "quay.io/jupyterhub/repo2docker:2025.12.0"}
+    environments = ENVIRONMENTS[:1] + ENVIRONMENTS[2:]
+    plasma = pillar(prefix, {"provider": "pypi"}, environments=environments, builder=builder)
     network.down = {"git.example.org", "quay.io", "registry.example.org", "deb.example.org"}
     told = needs.problems(plasma, ["tljh", "environments"], GRAINS)
     hosts = {kind: [line.partition(" ")[0] for line in lines] for kind, lines in told.items()}

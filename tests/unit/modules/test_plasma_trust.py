@@ -166,6 +166,10 @@ def test_the_proxy_of_builds(proxy):
     changes = proxy(https_proxy=url.replace("word-9", "word-10"), no_proxy="localhost")["changes"]
     assert changes["https_proxy"]["old"] == changes["https_proxy"]["new"] == "http://proxy.example.org:3128"
     assert proxy()["changes"]["no_proxy"] == {"old": "localhost", "new": None}
+    index = "https://pypi.example.org/simple"
+    assert proxy(index=index)["changes"]["index"] == {"old": None, "new": index}
+    assert json.loads(proxy.path.read_text()) == {"index": index}
+    assert proxy()["changes"]["index"] == {"old": index, "new": None}
     assert not proxy.path.exists()
 
 

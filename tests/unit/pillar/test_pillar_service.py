@@ -68,6 +68,29 @@ def test_images(complete, settings, image):
     assert settings.rules.IMAGE.allows(image)
 
 
+def test_the_server_may_make_the_builder_itself(complete, problem, settings):
+    assert complete({"builder": {"image": "local"}})["builder"]["image"] == "local"
+    assert settings.rules.BUILDER_IMAGE.allows("local") and not settings.rules.BUILDER_IMAGE.allows("local2")
+    # That is nothing an environment could be made from.
+    assert problem({"environments": [{"name": "a", "image": "local"}]}).startswith("plasma.environments[0].image: ")
+
+
+def test_the_index_of_builds(complete, problem):
+    """That of the hub, unless it has a login: images keep it."""
+    index = "https://10.1.2.3:8443/simple"
+    assert complete({})["builder"]["index"] is None
+    assert complete({"hub": {"sources": {"pip_index_url": index}}})["builder"]["index"] == index
+    own = "http://mirror.example.org/simple"
+    plasma = complete(
+        {"hub": {"sources": {"pip_index_url": "https://u:p@h.example.org/simple"}}, "builder": {"index": own}}
+    )
+    assert plasma["builder"]["index"] == own and "mirror.example.org:80" in plasma["network"]["builds"]
+    plasma = complete({"hub": {"sources": {"pip_index_url": "https://u:p@h.example.org/simple"}}})
+    assert plasma["builder"]["index"] is None
+    line = problem({"builder": {"index": "https://u:p@h.example.org/simple"}})
+    assert line.startswith("plasma.builder.index: ") and "without a login" in line
+
+
 @pytest.mark.parametrize("link", LINKS)
 def test_links(complete, settings, link):
     assert complete({"monitoring_url": link})["monitoring_url"] == link

@@ -23,9 +23,10 @@ from tljh_repo2docker.database.manager import ImagesDatabaseManager
 from tljh_repo2docker.database.schemas import BuildStatusType, DockerImageOutSchema
 
 from .. import environments as envs
+from ..hub_rules import LOCAL
 from ..settings import Settings
 from . import container as builders
-from . import images, ssh
+from . import images, local, ssh
 from .container import ENGINE_ERRORS
 from .images import BuildFailed
 from .log import BuildLog, Redactor
@@ -75,8 +76,8 @@ class Builder:
     Args:
         db_context: makes sessions of tljh-repo2docker's database.
         manager: reads and writes its rows.
-        settings: the builder's image, which is downloaded when it is missing, how many builds run at a time and for how
-            long, and what they reach.
+        settings: the builder's image, which is downloaded when it is missing unless it is made here, how many builds
+            run at a time and for how long, and what they reach.
         log: where problems that are not a build's own go.
     """
 
@@ -84,7 +85,8 @@ class Builder:
         self, db_context: SessionFactory, manager: ImagesDatabaseManager, settings: Settings, log: logging.Logger = LOG
     ):
         self._rows = BuildRows(db_context, manager)
-        self._image = settings.builder_image
+        self._local = settings.builder_image == LOCAL
+        self._image = local.BUILDER if self._local else settings.builder_image
         self._parallel = settings.builder_parallel
         self._timeout = settings.builder_timeout
         self._prefix = settings.prefix
@@ -356,16 +358,10 @@ class Builder:
     async def _make_container(self, build: Build) -> DockerContainer:
         """Get the builder's image and a repository that it cannot fetch itself, and make the builder."""
         request = build.request
-        async with self._pulling:
-            pulling = images.download(
-                self._engine,
-                self._image,
-                build.log.say,
-                f"The image of the builder, {self._image}, is not on this server yet. It is downloaded now.",
-                f"The image of the builder cannot be downloaded ({{reason}}). Run 'docker pull {self._image}' on "
-                "the server to see why, or set plasma.builder.image to an image that is there.",
-            )
-            await self._in_time(pulling, "The image of the builder")
+        if self._local:
+            await local.require(self._engine)
+        else:
+            await self._download(build)
         with tempfile.TemporaryFile(dir=builders.LARGE_FILES) as bundle:
             if request.deploy_key:
                 async with self._fetching:
@@ -382,7 +378,7 @@ class Builder:
                     self._image,
                     self._network.name,
                     source,
-                    outside(self._prefix),
+                    outside(self._prefix, local.buildpack() if self._local else b""),
                 )
             )
             try:
@@ -391,6 +387,19 @@ class Builder:
                 # The engine may have made it already: let nobody go on before that is known.
                 await asyncio.wait([making])
                 raise
+
+    async def _download(self, build: Build) -> None:
+        """Get the builder's image from its registry."""
+        async with self._pulling:
+            pulling = images.download(
+                self._engine,
+                self._image,
+                build.log.say,
+                f"The image of the builder, {self._image}, is not on this server yet. It is downloaded now.",
+                f"The image of the builder cannot be downloaded ({{reason}}). Run 'docker pull {self._image}' on "
+                "the server to see why, or set plasma.builder.image to an image that is there.",
+            )
+            await self._in_time(pulling, "The image of the builder")
 
     def _logins(self) -> list[tuple[str, str]]:
         """User names and passwords of the proxies that builds go through."""

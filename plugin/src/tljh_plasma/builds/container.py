@@ -63,7 +63,7 @@ def command(request: BuildRequest, created: str, network: str = "default", given
     """Return the command line of repo2docker. Values are joined to their options: none can be taken for another one."""
     return [
         "jupyter-repo2docker",
-        *([f"--config={SECRETS}/{CONFIG}"] if given.bundle else []),
+        *([f"--config={SECRETS}/{CONFIG}"] if given.configures else []),
         "--no-run",
         "--user-name=jovyan",
         "--user-id=1100",

@@ -1,8 +1,8 @@
-"""How builds reach the outside: the proxy they go through, and the authorities they trust.
+"""How builds reach the outside: the proxy they go through, the authorities they trust, the index of their packages.
 
 The builder gets both as files that root alone can read in it. The proxy reaches the steps of a build as the build
-arguments that Docker knows, which neither an image nor a log keeps; authorities as steps at the beginning of the recipe
-that repo2docker writes. A repository with a Dockerfile of its own brings them itself.
+arguments that Docker knows, which neither an image nor a log keeps; authorities and the index as steps at the beginning
+of the recipe that repo2docker writes. A repository with a Dockerfile of its own brings them itself.
 """
 
 from __future__ import annotations
@@ -45,6 +45,17 @@ def render(self, *arguments, **options):
 
 BuildPack.render = render
 """
+PACK = "plasma_buildpack.py"
+# Goes on with that, where the build pack is there.
+_PACK = """
+import sys
+
+sys.path.insert(0, {secrets!r})
+from plasma_buildpack import packs
+
+c.Repo2Docker.buildpacks = packs()
+"""
+_INDEX = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX")
 
 
 @dataclass(frozen=True)
@@ -55,11 +66,20 @@ class Outside:
         proxy: "http_proxy", "https_proxy" and "no_proxy", those that there are.
         own: certificates of the operator's authorities, in PEM.
         bundle: all that is trusted, in PEM; empty where the builder's own list will do.
+        index: package index in place of PyPI, without a login; empty for none.
+        pack: the module of our build pack; empty where repo2docker's own ways are taken alone.
     """
 
     proxy: Mapping[str, str]
     own: tuple[bytes, ...] = ()
     bundle: bytes = b""
+    index: str = ""
+    pack: bytes = b""
+
+    @property
+    def configures(self) -> bool:
+        """Whether repo2docker has a configuration to read."""
+        return bool(self.bundle or self.index or self.pack)
 
     @property
     def logins(self) -> list[tuple[str, str]]:
@@ -74,9 +94,10 @@ class Outside:
             secrets: that directory.
             repo: what is fetched.
         """
-        found = {}
-        if self.bundle:
-            found |= {BUNDLE: self.bundle, CONFIG: _CONFIG.format(steps=steps(self.own)).encode()}
+        found = {name: content for name, content in ((BUNDLE, self.bundle), (PACK, self.pack)) if content}
+        if self.configures:
+            config = _CONFIG.format(steps=steps(self.own, self.index))
+            found[CONFIG] = (config + (_PACK.format(secrets=secrets) if self.pack else "")).encode()
         if self.proxy:
             proxies = {_CLIENT_KEYS[key]: value for key, value in self.proxy.items()}
             found[CLIENT] = json.dumps({"proxies": {"default": proxies}}).encode()
@@ -105,29 +126,34 @@ class Outside:
 NOTHING = Outside({})
 
 
-def outside(prefix: Path) -> Outside:
+def outside(prefix: Path, pack: bytes = b"") -> Outside:
     """Return what builds of this hub are given now.
 
     Args:
         prefix: where the hub is installed.
+        pack: the module of our build pack.
 
     Raises:
-        BuildFailed: the file with the proxy cannot be read.
+        BuildFailed: the file with proxy and index cannot be read.
     """
     path = prefix / "plasma" / "builds.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         proxy = {key: str(found[key]) for key in _CLIENT_KEYS if found.get(key)}
+        index = str(found.get("index") or "")
     except FileNotFoundError:
-        proxy = {}
+        proxy, index = {}, ""
     except (OSError, ValueError, AttributeError) as error:
         raise BuildFailed(f"{path} is damaged: remove it, and apply the state tljh.") from error
     bundle = trust.bundle()
-    return Outside(proxy, tuple(trust.own()) if bundle else (), bundle or b"")
+    return Outside(proxy, tuple(trust.own()) if bundle else (), bundle or b"", index, pack)
 
 
-def steps(own: tuple[bytes, ...]) -> list[str]:
-    """Return the lines of a Dockerfile that have an image trust these certificates."""
+def steps(own: tuple[bytes, ...], index: str = "") -> list[str]:
+    """Return the lines of a Dockerfile that have an image trust these certificates, and take packages from an index."""
+    lines = [f"ENV {' '.join(f'{name}={index}' for name in _INDEX)}"] if index else []
+    if not own:
+        return lines
     folder = trust.FOLDER
     put = [
         f"echo {base64.b64encode(pem).decode()} | base64 -d > {folder}/plasma-{number}.crt"
@@ -138,4 +164,4 @@ def steps(own: tuple[bytes, ...]) -> list[str]:
     append = f"{{ command -v update-ca-certificates || cat {folder}/plasma-*.crt >> {_SYSTEM}; }}"
     run = " && ".join([f"mkdir -p {folder} /etc/ssl/certs", *put, update, append])
     variables = " ".join(f"{name}={value}" for name, value in trust.variables(_SYSTEM).items())
-    return [f"RUN {run}", f"ENV {variables}"]
+    return [f"RUN {run}", f"ENV {variables}", *lines]

@@ -1,0 +1,1 @@
+"""Our build pack of repo2docker. The service gives ``plasma_buildpack.py`` to builders; nothing else imports it."""

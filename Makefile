@@ -115,7 +115,7 @@ test-e2e: $(VENV)/.ready  ## salt-ssh over real SSH against throwaway servers (T
 test-vm: $(VENV)/.ready  ## a throwaway server with a kernel of its own
 	$(PYTEST) tests/e2e -m vm
 
-.PHONY: bench bench-hub bench-people bench-backup bench-keeping lock clean
+.PHONY: bench bench-hub bench-people bench-backup bench-builds bench-keeping lock clean
 bench: $(VENV)/.ready  ## measure what the README's figures say
 	$(PYTHON) -m benchmarks.run
 
@@ -128,6 +128,9 @@ bench-people: $(VENV)/.ready $(BENCH_VENV)/.ready  ## measure what users cost, b
 
 bench-backup: $(PLUGIN_VENV)/.ready  ## measure what a backup costs, for hubs and homes of several sizes
 	$(PLUGIN_VENV)/bin/python -m benchmarks.backup
+
+bench-builds: $(PLUGIN_VENV)/.ready  ## measure builds of environments for Python on a base that the server makes itself
+	$(PLUGIN_VENV)/bin/python -m benchmarks.builds
 
 bench-keeping: $(VENV)/.ready  ## measure a server with everything switched on
 	$(PYTHON) -m benchmarks.keeping

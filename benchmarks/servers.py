@@ -10,13 +10,20 @@ import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
+from tests.support import builder_image
 from tests.support.container import ContainerTarget
 from tests.support.engine import ensure_engine
 from tests.support.images import base_image
 from tests.support.paths import REPOSITORY
 from tests.support.site import Site
 
-PILLAR = {"hub": {"provider": "pypi"}, "docker": {"source": "distro"}, "utils": {"monitor": "none"}}
+PILLAR = {
+    "hub": {"provider": "pypi"},
+    "docker": {"source": "distro"},
+    "utils": {"monitor": "none"},
+    # Nothing is built there.
+    "builder": {"image": builder_image.TAG},
+}
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from rich.console import Console
 from rich.panel import Panel
 
+from tests.support import builder_image
 from tests.support.container import ContainerTarget
 from tests.support.engine import ensure_engine
 from tests.support.environment_image import environment_image, load_into
@@ -42,6 +43,8 @@ def demo_pillar(provider: str, passwords: dict[str, str]) -> dict:
         "hub": tljh_pillar() if provider == "tljh" else {"provider": "pypi"},
         "docker": {"source": "distro"},
         "utils": {"monitor": "none"},
+        # Its environment is brought: what builds begin with is not made for it.
+        "builder": {"image": builder_image.TAG},
         "users": [
             {"name": name, "password": password, "admin": name == "teacher"} for name, password in passwords.items()
         ],

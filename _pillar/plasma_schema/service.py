@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from . import hub_rules
-from .base import Rule, Section, hub_option, option, ruled
+from .base import HubKeys, Rule, Section, hub_option, option, ruled
 from .rules import BuildIndexUrl, NoProxy, ProxyUrl
 
 PinnedImage = ruled(hub_rules.IMAGE)
@@ -29,7 +29,11 @@ class Permissions(Section):
 
 
 class Builder(Section):
-    image: BuilderImage = hub_option("builder_image", example="registry.example.org/jupyterhub/repo2docker:2025.12.0")
+    image: BuilderImage | None = option(
+        None,
+        shown_default=f"`{HubKeys.builder_image}`; with the provider `pypi`, `{hub_rules.LOCAL}`",
+        example="registry.example.org/jupyterhub/repo2docker:2025.12.0",
+    )
     """Image of repo2docker, which builds the environments. It works as root with the server's Docker engine: name only
     an image you trust. With `local` the server makes it itself, from packages of its distribution and of the index, and
     with it a base with JupyterLab on which environments of Python are built in seconds: no registry is needed."""

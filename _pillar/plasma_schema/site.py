@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .base import Found, Section, hub_option, option
+from .base import Found, HubKeys, Section, hub_option, option
 from .csv_file import CsvItem
 from .directory import Directory
 from .doors import Ssh
 from .environments import Environment
 from .https import Http, Https
 from .hub import Docker, Hub, Preflight, Utils
+from .hub_rules import LOCAL
 from .keeping import Backup, Uninstall, Upgrade
 from .names import Administrator
 from .people import GroupEntry, PasswordPolicy, User, repeated
@@ -172,6 +173,7 @@ class Plasma(Section):
         closed = self.hub.provider == "pypi"
         self.docker.source = self.docker.source or ("distro" if closed else "docker-ce")
         self.utils.monitor = self.utils.monitor or ("none" if closed else "ctop")
+        self.builder.image = self.builder.image or (LOCAL if closed else HubKeys.builder_image)
         shell = self.ssh.limits
         shell.memory = shell.memory or self.limits.memory
         shell.cpu = shell.cpu or self.limits.cpu

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import pytest
 import requests
 
-from tests.support import browsing, paths, snapshot
+from tests.support import browsing, builder_image, paths, snapshot
 from tests.support.container import ContainerTarget
 from tests.support.engine import ensure_engine
 from tests.support.environment_image import environment_image, load_into
@@ -37,6 +37,8 @@ def site_pillar() -> dict:
     return {
         "hub": tljh_pillar() if PROVIDER == "tljh" else {"provider": "pypi"},
         **closed,
+        # Tests that build load it: it is not made anew on each server.
+        "builder": {"image": builder_image.TAG},
         "admins": ["teacher"],
         "groups": ["maths"],
         # Where tests serve repositories.

@@ -46,9 +46,12 @@ def test_provider_pypi_is_enough_for_a_closed_network(complete):
     found = {name: complete({"hub": {"provider": name}}) for name in ("tljh", "pypi")}
     assert [found[name]["docker"]["source"] for name in found] == ["docker-ce", "distro"]
     assert [found[name]["utils"]["monitor"] for name in found] == ["ctop", "none"]
-    named = {"docker": {"source": "docker-ce"}, "utils": {"monitor": "ctop"}}
+    image = complete({})["builder"]["image"]
+    assert [found[name]["builder"]["image"] for name in found] == [image, "local"]
+    named = {"docker": {"source": "docker-ce"}, "utils": {"monitor": "ctop"}, "builder": {"image": image}}
     plasma = complete({"hub": {"provider": "pypi"}, **named})
     assert (plasma["docker"]["source"], plasma["utils"]["monitor"]) == ("docker-ce", "ctop")
+    assert plasma["builder"]["image"] == image
     assert complete(named) == complete({})
 
 

@@ -32,7 +32,7 @@ WHOLE = [
         "builder: {image: quay.io/jupyterhub/repo2docker}",
         'plasma.builder.image: "quay.io/jupyterhub/repo2docker" names neither a tag nor a digest: Docker would take '
         "`latest`, which changes over time. Allowed: a Docker image with a tag other than `latest` or with a digest: "
-        "REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST, of letters, digits and . _ - / : @; or `local`.",
+        "REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST, of letters, digits and . _ - / : @; or `local`, or null.",
     ),
     (
         "builder: {parallel: 0}",

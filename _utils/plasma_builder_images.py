@@ -106,8 +106,12 @@ def compare(recipe: Mapping[str, bytes]) -> dict[str, dict[str, str | None]]:
 
     Raises CommandExecutionError.
     """
+    return _changes(recipe, *sources())
+
+
+def _changes(recipe: Mapping[str, bytes], suite: str, listed: str) -> dict[str, dict[str, str | None]]:
     engine = plasma_engine.engine() is not None
-    wanted = keys(recipe, *sources())
+    wanted = keys(recipe, suite, listed)
     current = {image: _key(image) if engine else None for image in wanted}
     return {image: {"old": current[image], "new": key} for image, key in wanted.items() if current[image] != key}
 
@@ -135,7 +139,7 @@ def make(recipe: Mapping[str, bytes], proxy: Mapping[str, str], index: str | Non
     Raises CommandExecutionError with the line of a log that says why.
     """
     suite, listed = sources()
-    changes = compare(recipe)
+    changes = _changes(recipe, suite, listed)
     before = [found["Id"] for image in changes if (found := _inspect(image))]
     for image, change in changes.items():
         label = f"{LABEL}={change['new']}"

@@ -15,14 +15,12 @@ from urllib.parse import parse_qs
 
 from .base import Guarded
 from .environments import AdministratorsApi
-from .errors import Refused
+from .errors import Refused, refusals
 from .operations import Operations
 from .requests import Rebuild
 
 # Who is said to have asked for a build.
 OWNER = "push"
-# Seconds between two looks whether the build under way has ended.
-INTERVAL = 1.0
 # What platforms call a push, and a first call to see whether the webhook works. Theirs are the header's names:
 # docs.github.com/webhooks, docs.gitlab.com/user/project/integrations/webhooks, docs.gitea.com/usage/webhooks.
 EVENT_HEADERS = ("X-GitHub-Event", "X-Gitea-Event", "X-Gitlab-Event")
@@ -118,9 +116,12 @@ class Pushes:
         await asyncio.gather(*waiting, return_exceptions=True)
 
     async def _rebuild(self, image: str) -> None:
-        while image in self._operations.builder.states():
-            await asyncio.sleep(INTERVAL)
+        builder = self._operations.builder
         try:
+            with refusals():
+                while image in builder.states():
+                    async for _ in builder.follow(image):
+                        pass
             await self._operations.rebuild(image, Rebuild(), OWNER)
         except Refused as error:
             self._log.warning("%s is not built again after a push: %s", image, error.sentence)

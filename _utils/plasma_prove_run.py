@@ -17,6 +17,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError
 
 import plasma_lock
+import plasma_prove_builds
 import plasma_prove_environment
 import plasma_prove_pages
 import plasma_prove_people
@@ -30,7 +31,7 @@ SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 
 def attacks() -> list[Attack]:
     """Return all attacks in the order of playing: what changes the two people, and ends their servers, comes last."""
-    modules = (plasma_prove_pages, plasma_prove_server, plasma_prove_requests)
+    modules = (plasma_prove_pages, plasma_prove_server, plasma_prove_requests, plasma_prove_builds)
     found = [value for module in modules for value in vars(module).values() if isinstance(value, Attack)]
     return sorted(found, key=lambda attack: (attack.last, attack.begin is None))
 

@@ -25,12 +25,20 @@ import plasma_files
 import plasma_run
 
 # As in the plugin's builds/local.py. Each is made of those before it.
-ROOT, BUILDER, BASE = (f"localhost/plasma-{name}:local" for name in ("root", "builder", "base"))
+ROOT, TOOLS, BUILDER, BASE = (f"localhost/plasma-{name}:local" for name in ("root", "tools", "builder", "base"))
 # Says what an image was made of. Environments inherit that of their base.
 LABEL = "org.plasma.builder.key"
+# Of volumes with what builds keep (plugin/src/tljh_plasma/builds/rootless.py).
+VOLUME = "org.plasma.build.volume"
 # Of the stages that downloaded.
 STAGE = "org.plasma.builder.stage"
+# Roots of the distribution, with the packages of a list, and what is built on them.
+_ROOTS = {ROOT: "packages.txt", TOOLS: "builder.txt"}
 _FOLDERS = {BUILDER: "builder", BASE: "base"}
+_ON = {BUILDER: {"ROOT": TOOLS}, BASE: {"ROOT": ROOT, "BUILDER": BUILDER}}
+# Limits of the kernel, and of Debian's and Ubuntu's older ones, with what is usual.
+_NAMESPACES = {"user/max_user_namespaces": 10000, "kernel/unprivileged_userns_clone": 1}
+_SYSCTL = Path("/proc/sys")
 _AUTHORITIES = Path("/usr/local/share/ca-certificates")
 _PROXIES = {"http_proxy": "httpProxy", "https_proxy": "httpsProxy", "no_proxy": "noProxy"}
 _TIMEOUT = 3600
@@ -82,7 +90,7 @@ def keys(recipe: Mapping[str, bytes], suite: str, listed: str) -> dict[str, str]
     suite, listed
         As ``sources`` has them.
     """
-    found = {ROOT: _digest(suite, listed, recipe["packages.txt"])}
+    found = {image: _digest(suite, listed, recipe[name]) for image, name in _ROOTS.items()}
     for image, folder in _FOLDERS.items():
         found[image] = _digest(*found.values(), *(part for item in _files(recipe, folder).items() for part in item))
     return found
@@ -110,10 +118,22 @@ def compare(recipe: Mapping[str, bytes]) -> dict[str, dict[str, str | None]]:
 
 
 def _changes(recipe: Mapping[str, bytes], suite: str, listed: str) -> dict[str, dict[str, str | None]]:
+    _check_namespaces()
     engine = plasma_engine.engine() is not None
     wanted = keys(recipe, suite, listed)
     current = {image: _key(image) if engine else None for image in wanted}
     return {image: {"old": current[image], "new": key} for image, key in wanted.items() if current[image] != key}
+
+
+def _check_namespaces() -> None:
+    """Builds run in user namespaces, which a kernel can be told to make none of."""
+    for name in _NAMESPACES:
+        with contextlib.suppress(FileNotFoundError):
+            if (_SYSCTL / name).read_text().strip() == "0":
+                raise CommandExecutionError(
+                    f"{name.replace('/', '.')} is 0, so builds cannot have user namespaces: set it to "
+                    f"{_NAMESPACES[name]} in a file of /etc/sysctl.d, run 'sysctl --system', and apply again."
+                )
 
 
 def _inspect(image: str) -> dict | None:
@@ -143,8 +163,8 @@ def make(recipe: Mapping[str, bytes], proxy: Mapping[str, str], index: str | Non
     before = [found["Id"] for image in changes if (found := _inspect(image))]
     for image, change in changes.items():
         label = f"{LABEL}={change['new']}"
-        if image == ROOT:
-            _bootstrap(label, suite, listed, recipe["packages.txt"].decode().split())
+        if image in _ROOTS:
+            _bootstrap(image, label, suite, listed, recipe[_ROOTS[image]].decode().split())
         else:
             _build(image, label, _files(recipe, _FOLDERS[image]), proxy, index)
     if changes:
@@ -152,14 +172,14 @@ def make(recipe: Mapping[str, bytes], proxy: Mapping[str, str], index: str | Non
     return changes
 
 
-def _bootstrap(label: str, suite: str, listed: str, packages: list[str]) -> None:
+def _bootstrap(image: str, label: str, suite: str, listed: str, packages: list[str]) -> None:
     distribution = platform.freedesktop_os_release().get("ID", "")
     keyring = Path(f"/usr/share/keyrings/{distribution}-archive-keyring.gpg")
     options = ["--variant=minbase", "--mode=root", f"--include={','.join(packages)}"]
     options += [f"--keyring={keyring}"] if keyring.exists() else []
     told = plasma_run.run(["apt-config", "shell", *_APT_PROXIES])
     proxies = dict(re.findall(r"^(\w+)='(.*)'$", told.stdout, re.MULTILINE))
-    command = ["bash", "-c", _BOOTSTRAP, "bash", f"LABEL {label}", ROOT, *options, suite]
+    command = ["bash", "-c", _BOOTSTRAP, "bash", f"LABEL {label}", image, *options, suite]
     done = plasma_run.run(command, stdin=listed, timeout=_TIMEOUT, env=proxies)
     if done.returncode:
         raise CommandExecutionError(f"The root of {suite} for builds cannot be made: {_why(done)[0]}.")
@@ -191,7 +211,7 @@ def _build(image: str, label: str, files: Mapping[str, bytes], proxy: Mapping[st
             f"--tag={image}",
             f"--label={label}",
         ]
-        command += [f"--build-arg=ROOT={ROOT}", *([f"--build-arg=BUILDER={BUILDER}"] if image == BASE else [])]
+        command += [f"--build-arg={name}={value}" for name, value in _ON[image].items()]
         env = {"DOCKER_BUILDKIT": "0", "DOCKER_CONFIG": str(client)}
         done = plasma_run.run([*command, str(context)], timeout=_TIMEOUT, env=env)
     if done.returncode:
@@ -216,10 +236,13 @@ def present() -> list[str]:
     """Return those of the images that are here; none where no engine is installed."""
     if plasma_engine.engine() is None:
         return []
-    return [image for image in (BASE, BUILDER, ROOT) if _inspect(image)]
+    return [image for image in (BASE, BUILDER, TOOLS, ROOT) if _inspect(image)]
 
 
 def remove() -> None:
-    """Remove the names of the images, and with them what no environment is made of."""
+    """Remove the names of the images, with what no environment is made of, and what builds kept for the next one."""
     for image in present():
         plasma_engine.request("DELETE", f"/images/{urllib.parse.quote(image, safe='/:')}", missing=(404, 409))
+    wanted = urllib.parse.quote(json.dumps({"label": [VOLUME]}))
+    for volume in (plasma_engine.request("GET", f"/volumes?filters={wanted}") or {}).get("Volumes") or []:
+        plasma_engine.request("DELETE", f"/volumes/{volume['Name']}", missing=(404, 409))

@@ -15,6 +15,7 @@ from .rules import BuildIndexUrl, NoProxy, ProxyUrl
 
 PinnedImage = ruled(hub_rules.IMAGE)
 BuilderImage = ruled(hub_rules.BUILDER_IMAGE)
+BuildSize = ruled(hub_rules.BUILD_SIZE)
 MonitoringLink = ruled(hub_rules.LINK)
 Entering = ruled(hub_rules.ENTERING)
 NetworkEntry = ruled(hub_rules.NETWORK_ENTRY)
@@ -35,12 +36,19 @@ class Builder(Section):
         example="registry.example.org/jupyterhub/repo2docker:2025.12.0",
     )
     """Image of repo2docker, which builds the environments. It works as root with the server's Docker engine: name only
-    an image you trust. With `local` the server makes it itself, from packages of its distribution and of the index, and
-    with it a base with JupyterLab on which environments of Python are built in seconds: no registry is needed."""
+    an image you trust, and build only repositories you trust. With `local` the server makes it itself, from packages of
+    its distribution and of the index, and with it a base with JupyterLab on which environments of Python are built in
+    seconds: no registry is needed, and builds do not hold the engine."""
     parallel: int = hub_option("builder_parallel", unit="builds", example=1)
     """Builds at a time; further ones wait for their turn."""
     timeout: int = hub_option("builder_timeout", unit="seconds", example=3600)
     """Time after which a build is ended as failed."""
+    memory: BuildSize = hub_option("builder_memory", unit="bytes", example="8G")
+    """Memory of each build, without swap, with the image `local`."""
+    cpu: int = hub_option("builder_cpu", unit="CPUs", example=4)
+    """CPUs of each build, with the image `local`. Servers of people come first where both want them."""
+    disk: BuildSize = hub_option("builder_disk", unit="bytes", example="40G")
+    """Disk space of each build, with what is kept for the next one of the same environment, with the image `local`."""
     index: BuildIndexUrl | None = option(
         None,
         shown_default="`plasma.hub.sources.pip_index_url`, where it has no login",

@@ -252,7 +252,7 @@ def test_a_server_that_makes_the_builder_itself(course):
     assert not done.failed, done.failed
     made = next(name for name in done.changed if name.startswith("builder-images|"))
     assert [image.rpartition("/")[2] for image in done.changed[made]] == [
-        f"plasma-{name}:local" for name in ("root", "builder", "base")
+        f"plasma-{name}:local" for name in ("root", "tools", "builder", "base")
     ]
     assert predicted.changed[made] == done.changed[made] and made in predicted.predicted
     assert (again.changed, again.failed) == ({}, {})
@@ -264,6 +264,9 @@ def test_a_server_that_makes_the_builder_itself(course):
     person.start("pack:main")
     assert "last_activity" in person.status()
     person.stop()
+    assert course.target.sudo("docker ps --all --quiet --filter label=org.plasma.build.uid").stdout == ""
+    proven = course.site.salt("plasma.prove", "only=A18").value
+    assert [(one["refused"], one["seen"]) for one in proven["attacks"]] == [(True, "9 refused")], proven
     # What was made goes again, and the environment stays.
     assert course.site.apply("builder.disabled").failed == {}
     assert course.site.apply("builder.disabled").changed == {}

@@ -11,8 +11,6 @@ from tests.support.environment_image import KEY_LABEL
 
 # What the hub runs by default: a local image of this name is never pulled.
 TAG = "quay.io/jupyterhub/repo2docker:2025.12.0"
-# Less than servers have in their builder: it is copied to many.
-PACKAGES = ("python3", "python3-venv", "ca-certificates", "git")
 FILES = paths.REPOSITORY / "salt" / "builder" / "files"
 # As plasma_builder_images.py has them.
 LOCAL = "localhost/plasma-builder:local"
@@ -29,7 +27,9 @@ def builder_image() -> str:
     One that was pulled, and so is not from here, is left as it is. The first call takes about a minute, later ones are
     instant. The release of repo2docker inside needs no buildx, which Debian's Docker lacks.
     """
-    return _made("builder", TAG, KEY_LABEL, {"ROOT": images.root_image("bookworm", PACKAGES, slim=True)})
+    # debootstrap knows no packages that others provide, as containers-common asks for one: netavark.
+    root = images.root_image("bookworm", (*_packages("builder.txt"), "netavark"), slim=True)
+    return _made("builder", TAG, KEY_LABEL, {"ROOT": root})
 
 
 def local_images() -> None:
@@ -39,9 +39,12 @@ def local_images() -> None:
     The first call takes about two minutes, later ones are instant.
     """
     docker("tag", builder_image(), LOCAL)
-    packages = (FILES / "packages.txt").read_text().split()
-    root = images.root_image("bookworm", tuple(packages), slim=True)
+    root = images.root_image("bookworm", _packages("packages.txt"), slim=True)
     _made("base", BASE, BASE_LABEL, {"ROOT": root, "BUILDER": TAG})
+
+
+def _packages(name: str) -> tuple[str, ...]:
+    return tuple((FILES / name).read_text().split())
 
 
 def _made(folder: str, tag: str, label: str, arguments: dict[str, str]) -> str:

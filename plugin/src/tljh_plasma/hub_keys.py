@@ -84,6 +84,9 @@ class HubKeys:
     )
     builder_parallel: int = _key(2, number(1, 16), "plasma.builder.parallel", "builder.parallel")
     builder_timeout: int = _key(7200, number(60, 86400), "plasma.builder.timeout", "builder.timeout")
+    builder_memory: str = _key("4G", rules.BUILD_SIZE, "plasma.builder.memory", "builder.memory")
+    builder_cpu: int = _key(2, number(1, 1024), "plasma.builder.cpu", "builder.cpu")
+    builder_disk: str = _key("20G", rules.BUILD_SIZE, "plasma.builder.disk", "builder.disk")
     network_name: str = _key("plasma", rules.NETWORK, "plasma.network.name")
     network_allow: tuple[str, ...] = _key((), list_of(rules.NETWORK_ENTRY), "plasma.network.allow", "network.allow")
     network_host_ports: tuple[int, ...] = _key(

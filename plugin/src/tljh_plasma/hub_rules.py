@@ -134,6 +134,15 @@ _IMAGE = re.compile(
 LOCAL = "local"
 
 
+def _check_build_size(text: str) -> None:
+    size = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([MGT])", text, re.ASCII)
+    if not size or float(size[1]) * {"M": 1, "G": 1024, "T": 1024**2}[size[2]] < 512:
+        raise NotAllowed("is no size, or too little for a build")
+
+
+BUILD_SIZE = text("a number followed by M, G or T, such as 4G or 1.5G, at least 512M", _check_build_size)
+
+
 def _check_image(text: str) -> None:
     matching(r"[A-Za-z0-9._/:@-]+", "is empty or has a character that no image's name has")(text)
     image = _IMAGE.fullmatch(text)

@@ -52,7 +52,7 @@ def server(monkeypatch, tmp_path):
             return plasma_run.Result(1, here.fails, "The command '/bin/sh' returned a non-zero code: 1", command)
         if command[0] == "bash":
             here.told.append((stdin, env))
-            here.images[images.ROOT] = command[4].partition("=")[2]
+            here.images[command[5]] = command[4].partition("=")[2]
         else:
             context = Path(command[-1])
             config = json.loads(Path(env["DOCKER_CONFIG"], "config.json").read_text())
@@ -63,6 +63,8 @@ def server(monkeypatch, tmp_path):
         return plasma_run.Result(0)
 
     def request(method, target, missing=(404,), **_options):
+        if target.startswith("/volumes?"):
+            return {"Volumes": [{"Name": "plasma-build-1"}]}
         if method != "GET":
             here.removed.append((method, target))
             return None
@@ -90,13 +92,27 @@ def test_the_root_is_the_distributions_own(server, tmp_path):
         images.sources()
 
 
+@pytest.mark.parametrize("name", ["user/max_user_namespaces", "kernel/unprivileged_userns_clone"])
+def test_a_kernel_without_user_namespaces(server, monkeypatch, tmp_path, name):
+    monkeypatch.setattr(images, "_SYSCTL", tmp_path)
+    (tmp_path / name).parent.mkdir()
+    for value, allowed in (("1", True), ("0", False)):
+        (tmp_path / name).write_text(f"{value}\n")
+        if allowed:
+            assert images.compare(RECIPE)
+        else:
+            with pytest.raises(CommandExecutionError, match=f"^{name.replace('/', '.')} is 0, so builds cannot"):
+                images.compare(RECIPE)
+    assert server.images == {}
+
+
 def test_they_are_made_once(server):
     expected = images.compare(RECIPE)
-    assert list(expected) == [images.ROOT, images.BUILDER, images.BASE]
+    assert list(expected) == [images.ROOT, images.TOOLS, images.BUILDER, images.BASE]
     assert {change["old"] for change in expected.values()} == {None}
     assert images.make(RECIPE, {}, None) == expected
     assert images.compare(RECIPE) == images.make(RECIPE, {}, None) == {}
-    assert images.present() == [images.BASE, images.BUILDER, images.ROOT]
+    assert images.present() == [images.BASE, images.BUILDER, images.TOOLS, images.ROOT]
     server.engine = None
     assert images.present() == [] and images.compare(RECIPE) == expected
 
@@ -105,6 +121,7 @@ def test_they_are_made_once(server):
     ("changed", "made"),
     [
         ("packages.txt", [images.ROOT, images.BUILDER, images.BASE]),
+        ("builder.txt", [images.TOOLS, images.BUILDER, images.BASE]),
         ("builder/requirements.txt", [images.BUILDER, images.BASE]),
         ("base/requirements.txt", [images.BASE]),
         ("base/Dockerfile", [images.BASE]),
@@ -126,15 +143,15 @@ def test_what_changed_is_made_again_and_what_it_replaces_goes(server, changed, m
 def test_other_mirrors_are_another_root(server):
     images.make(RECIPE, {}, None)
     server.listed = LISTED.replace("deb.example.org", "mirror.example.org")
-    assert list(images.compare(RECIPE)) == [images.ROOT, images.BUILDER, images.BASE]
+    assert list(images.compare(RECIPE)) == [images.ROOT, images.TOOLS, images.BUILDER, images.BASE]
 
 
 def test_no_login_is_an_argument(server):
     images.make(RECIPE, {"https_proxy": LOGIN, "no_proxy": "localhost"}, INDEX)
     assert "pass-word" not in json.dumps(server.commands)
-    (sources, proxies), *builds = server.told
-    assert (sources, proxies) == (SOURCES, {"http_proxy": LOGIN})
-    for script, config in builds:
+    *roots, first, second = server.told
+    assert roots == [(SOURCES, {"http_proxy": LOGIN})] * 2
+    for script, config in (first, second):
         assert script == f"export PIP_INDEX_URL='{INDEX}'\nexport UV_DEFAULT_INDEX='{INDEX}'\n"
         assert config == {"proxies": {"default": {"httpsProxy": LOGIN, "noProxy": "localhost"}}}
 
@@ -171,14 +188,19 @@ def test_why_an_image_cannot_be_made(server, log, why):
         images.make({**RECIPE, "base/Dockerfile": b""}, {}, None)
     assert str(raised.value).startswith(f"The image {images.BASE} cannot be made: {why}")
     # Until it can, what was there is used.
-    assert images.present() == [images.BASE, images.BUILDER, images.ROOT] and server.removed[-1][0] == "POST"
+    assert images.present() == [images.BASE, images.BUILDER, images.TOOLS, images.ROOT]
+    assert server.removed[-1][0] == "POST"
 
 
 def test_removing_takes_the_names_alone(server):
     images.make(RECIPE, {}, None)
     server.removed.clear()
     images.remove()
-    assert server.removed == [("DELETE", f"/images/{image}") for image in (images.BASE, images.BUILDER, images.ROOT)]
+    all_of_them = (images.BASE, images.BUILDER, images.TOOLS, images.ROOT)
+    assert server.removed == [
+        *(("DELETE", f"/images/{image}") for image in all_of_them),
+        ("DELETE", "/volumes/plasma-build-1"),
+    ]
 
 
 def pins(path: str) -> dict[str, str]:

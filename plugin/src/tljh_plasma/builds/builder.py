@@ -26,7 +26,7 @@ from .. import environments as envs
 from ..hub_rules import LOCAL
 from ..settings import Settings
 from . import container as builders
-from . import images, local, ssh
+from . import images, local, rootless, ssh
 from .container import ENGINE_ERRORS
 from .images import BuildFailed
 from .log import BuildLog, Redactor
@@ -87,10 +87,16 @@ class Builder:
         self._rows = BuildRows(db_context, manager)
         self._local = settings.builder_image == LOCAL
         self._image = local.BUILDER if self._local else settings.builder_image
+        self._limits = rootless.Limits(
+            envs.parse_memory(settings.builder_memory) or 0,
+            settings.builder_cpu,
+            envs.parse_memory(settings.builder_disk) or 0,
+        )
         self._parallel = settings.builder_parallel
         self._timeout = settings.builder_timeout
         self._prefix = settings.prefix
         self._network = BuildNetwork(settings.network_name, settings.build_reach, lambda: bool(self._builds))
+        self._shelf = rootless.Shelf(self._network.name, self._limits)
         self._log = log
         self._docker: Docker | None = None
         # By image, in the order of the queue: the first few run.
@@ -310,6 +316,7 @@ class Builder:
             await self._rows.update(build.uid, log=build.log.text(), status=status)
             if build.container:
                 await builders.remove(build.container)
+                await rootless.sweep(self._engine, {row.name for row in (await self._rows.all()).values()})
         except (SQLAlchemyError, *ENGINE_ERRORS) as error:
             self._log.warning("The end of the build of %s cannot be written down: %s", image, error)
         self._leave(build)
@@ -336,9 +343,7 @@ class Builder:
                     build.container = await self._make_container(build)
                 await build.turn.wait()
                 await self._network.protect()
-                await builders.attend(
-                    self._engine, build.container, image, build.log, self._timeout, lambda: self._save(build)
-                )
+                await self._attend(build)
             await images.publish(self._engine, image, build.created)
             say(f"The image {image} is ready.")
             return BuildStatusType.BUILT
@@ -355,6 +360,26 @@ class Builder:
             self._log.warning("What the failed build of %s left cannot be removed: %s", image, error)
         return BuildStatusType.FAILED
 
+    async def _attend(self, build: Build) -> None:
+        """Have the builder do its work, and the engine take what comes of it."""
+        image, container = build.request.image, build.container
+        working = builders.attend(self._engine, container, image, build.log, self._timeout, lambda: self._save(build))
+        # Also one that was made before an upgrade.
+        if await builders.holds_socket(container):
+            await working
+            return
+        serving = self._shelf.serve(self._engine, container, image)
+        tasks = [asyncio.ensure_future(work) for work in (working, serving)]
+        try:
+            for task in (await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION))[0]:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        taking = rootless.take(container, build.request, build.created, self._limits)
+        await self._in_time(taking, "The finished image")
+
     async def _make_container(self, build: Build) -> DockerContainer:
         """Get the builder's image and a repository that it cannot fetch itself, and make the builder."""
         request = build.request
@@ -369,6 +394,10 @@ class Builder:
                 request = replace(request, commit=commit)
             await self._network.protect()
             source = bundle if request.deploy_key else None
+            host = None
+            if self._local:
+                mounts = await rootless.prepare(self._engine, request.image)
+                host = rootless.host_config(self._network.name, self._limits, mounts)
             making = asyncio.ensure_future(
                 builders.create(
                     self._engine,
@@ -378,7 +407,8 @@ class Builder:
                     self._image,
                     self._network.name,
                     source,
-                    outside(self._prefix, local.buildpack() if self._local else b""),
+                    outside(self._prefix, local.modules() if self._local else None),
+                    host,
                 )
             )
             try:

@@ -107,6 +107,8 @@ _UV = [
 ]  # fmt: skip
 # As the build pack has it.
 _OTHER_PYTHON = re.compile(r"runtime\.txt asks for Python (\S+), and the base of this server has (\S+):")
+_KILLED = re.compile(r"^Killed$|exit status 137$")
+NO_MEMORY = "It may have needed more memory than builds have (plasma.builder.memory, where the image is local)."
 
 
 def cause(text: str) -> str:
@@ -142,6 +144,8 @@ def sentence(exit_code: int, text: str) -> str:
     if not line:
         return f"The build failed: repo2docker ended with exit code {exit_code}. The lines above say why."
     hint = " If it is that of an authority of your own, name it in plasma.trust." if _CERTIFICATE.search(line) else ""
+    if _KILLED.search(line):
+        hint += f" {NO_MEMORY}"
     if other := _OTHER_PYTHON.search(text):
         wanted, here = other.groups()
         hint += (

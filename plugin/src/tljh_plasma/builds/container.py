@@ -1,8 +1,8 @@
-"""The container that builds an image: repo2docker, with the engine's socket and as little else as it works with.
+"""The container that builds an image: repo2docker, with as little as it works with.
 
-Whoever holds the engine's socket is root on the machine, so the image of the builder has to be one that the
-administrators trust; what is taken away here protects against mistakes. The build itself runs in containers that the
-engine makes, and reaches what ``network`` says.
+An image of a registry needs the engine's socket, and whoever holds that is root on the machine: it has to be one that
+the administrators trust, as do the repositories, whose builds the engine runs; what is taken away here protects against
+mistakes. Builders that the server makes itself do without (``rootless``). Both reach what ``network`` says.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import aiohttp
 from aiodocker import Docker, DockerError
 from aiodocker.containers import DockerContainer
 
-from .cause import sentence
+from .cause import NO_MEMORY, sentence
 from .images import BuildFailed, build_tag, discard, labels
 from .log import BuildLog
 from .outside import CONFIG, NOTHING, Outside
@@ -85,6 +85,7 @@ def configuration(
     builder_image: str,
     network: str = "default",
     given: Outside = NOTHING,
+    rootless: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the builder's container as the engine's API wants it. Nothing secret is in it."""
     settings = []
@@ -104,17 +105,24 @@ def configuration(
         "User": "0:0",
         "Labels": {**labels(request, created), LABEL_BUILD: request.image, LABEL_UID: str(uid)},
         "HostConfig": {
-            "NetworkMode": network,
-            "Mounts": [{"Type": "bind", "Source": engine_socket(), "Target": DEFAULT_SOCKET}],
-            "SecurityOpt": ["no-new-privileges"],
-            "CapDrop": ["ALL"],
-            "PidsLimit": PIDS,
-            "Memory": MEMORY,
-            "MemorySwap": MEMORY,
+            **(rootless or _trusted(network)),
             # Not the engine's default, which may be the journal: what a build prints goes away with its container,
             # and can be read again from the start after a restart.
             "LogConfig": {"Type": "json-file", "Config": {"max-size": "20m", "max-file": "5"}},
         },
+    }
+
+
+def _trusted(network: str) -> dict[str, Any]:
+    """What a builder may do that holds the engine's socket."""
+    return {
+        "NetworkMode": network,
+        "Mounts": [{"Type": "bind", "Source": engine_socket(), "Target": DEFAULT_SOCKET}],
+        "SecurityOpt": ["no-new-privileges"],
+        "CapDrop": ["ALL"],
+        "PidsLimit": PIDS,
+        "Memory": MEMORY,
+        "MemorySwap": MEMORY,
     }
 
 
@@ -150,6 +158,7 @@ async def create(
     network: str = "default",
     bundle: IO[bytes] | None = None,
     given: Outside = NOTHING,
+    rootless: dict[str, Any] | None = None,
 ) -> DockerContainer:
     """Make the container of a builder, with what is secret or large in files of it, and do not start it.
 
@@ -162,13 +171,16 @@ async def create(
         network: name of the builds' network.
         bundle: file with the repository (see ``ssh``), where the builder cannot fetch that itself.
         given: how it reaches the outside.
+        rootless: what it may do where it does not hold the engine's socket (see ``rootless``).
 
     Raises:
         DockerError: the engine refuses.
     """
     for leftover in await containers(docker, uid):
         await remove(leftover)
-    container = await docker.containers.create(configuration(request, uid, created, builder_image, network, given))
+    container = await docker.containers.create(
+        configuration(request, uid, created, builder_image, network, given, rootless)
+    )
     files: dict[str, IO[bytes]] = {BUNDLE: bundle} if bundle else {}
     if request.username or request.password:
         files = {CREDENTIALS: io.BytesIO(_credentials(request))}
@@ -183,6 +195,11 @@ async def create(
         await remove(container)
         raise
     return container
+
+
+async def holds_socket(container: DockerContainer) -> bool:
+    """Whether a builder works with the engine."""
+    return any(mount["Destination"] == DEFAULT_SOCKET for mount in (await container.show())["Mounts"])
 
 
 async def read_secrets(container: DockerContainer) -> tuple[str, str]:
@@ -254,9 +271,9 @@ async def attend(
         raise BuildFailed(
             f"The build was stopped because it took longer than {timeout / 60:g} minutes (plasma.builder.timeout)."
         ) from None
-    if state["OOMKilled"]:
-        raise BuildFailed("The build failed: repo2docker needed more memory than the builder has.")
     if state["ExitCode"]:
+        if state["OOMKilled"]:
+            raise BuildFailed(f"The build failed: its memory was full. {NO_MEMORY}")
         log.flush()
         raise BuildFailed(sentence(state["ExitCode"], log.text()))
 

@@ -24,6 +24,6 @@ async def require(docker: Docker) -> None:
             raise BuildFailed(MISSING)
 
 
-def buildpack() -> bytes:
-    """Return the module with the build pack, for a builder."""
-    return Path(_buildpack).with_name("plasma_buildpack.py").read_bytes()
+def modules() -> dict[str, bytes]:
+    """Return the modules that run inside a builder, by name."""
+    return {path.name: path.read_bytes() for path in Path(_buildpack).parent.glob("plasma_*.py")}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -45,15 +45,16 @@ def render(self, *arguments, **options):
 
 BuildPack.render = render
 """
-PACK = "plasma_buildpack.py"
-# Goes on with that, where the build pack is there.
-_PACK = """
+# Goes on with that, where modules of ours are there (``local``).
+_MODULES = """
 import sys
 
 sys.path.insert(0, {secrets!r})
-from plasma_buildpack import packs
+import plasma_buildpack
+import plasma_rootless
 
-c.Repo2Docker.buildpacks = packs()
+c.Repo2Docker.buildpacks = plasma_buildpack.packs()
+plasma_rootless.use()
 """
 _INDEX = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX")
 
@@ -67,19 +68,19 @@ class Outside:
         own: certificates of the operator's authorities, in PEM.
         bundle: all that is trusted, in PEM; empty where the builder's own list will do.
         index: package index in place of PyPI, without a login; empty for none.
-        pack: the module of our build pack; empty where repo2docker's own ways are taken alone.
+        modules: modules of ours by name; none where repo2docker's own ways are taken alone.
     """
 
     proxy: Mapping[str, str]
     own: tuple[bytes, ...] = ()
     bundle: bytes = b""
     index: str = ""
-    pack: bytes = b""
+    modules: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def configures(self) -> bool:
         """Whether repo2docker has a configuration to read."""
-        return bool(self.bundle or self.index or self.pack)
+        return bool(self.bundle or self.index or self.modules)
 
     @property
     def logins(self) -> list[tuple[str, str]]:
@@ -94,10 +95,10 @@ class Outside:
             secrets: that directory.
             repo: what is fetched.
         """
-        found = {name: content for name, content in ((BUNDLE, self.bundle), (PACK, self.pack)) if content}
+        found = {**({BUNDLE: self.bundle} if self.bundle else {}), **self.modules}
         if self.configures:
             config = _CONFIG.format(steps=steps(self.own, self.index))
-            found[CONFIG] = (config + (_PACK.format(secrets=secrets) if self.pack else "")).encode()
+            found[CONFIG] = (config + (_MODULES.format(secrets=secrets) if self.modules else "")).encode()
         if self.proxy:
             proxies = {_CLIENT_KEYS[key]: value for key, value in self.proxy.items()}
             found[CLIENT] = json.dumps({"proxies": {"default": proxies}}).encode()
@@ -126,12 +127,12 @@ class Outside:
 NOTHING = Outside({})
 
 
-def outside(prefix: Path, pack: bytes = b"") -> Outside:
+def outside(prefix: Path, modules: Mapping[str, bytes] | None = None) -> Outside:
     """Return what builds of this hub are given now.
 
     Args:
         prefix: where the hub is installed.
-        pack: the module of our build pack.
+        modules: modules of ours by name.
 
     Raises:
         BuildFailed: the file with proxy and index cannot be read.
@@ -146,7 +147,7 @@ def outside(prefix: Path, pack: bytes = b"") -> Outside:
     except (OSError, ValueError, AttributeError) as error:
         raise BuildFailed(f"{path} is damaged: remove it, and apply the state tljh.") from error
     bundle = trust.bundle()
-    return Outside(proxy, tuple(trust.own()) if bundle else (), bundle or b"", index, pack)
+    return Outside(proxy, tuple(trust.own()) if bundle else (), bundle or b"", index, modules or {})
 
 
 def steps(own: tuple[bytes, ...], index: str = "") -> list[str]:

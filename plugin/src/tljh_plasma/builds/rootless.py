@@ -1,0 +1,226 @@
+"""Builders without the engine, where the server makes its images itself (``plasma.builder.image: local``).
+
+What a repository brings runs in a user namespace of its builder (see buildpack/plasma_rootless.py). This side gives it
+the images of the engine that it begins with, and takes the finished image from it (see ``archive``). Layers stay in a
+volume for each environment, so that nothing is done twice, and nothing of one environment reaches another one's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiodocker import Docker, DockerError
+from aiodocker.containers import DockerContainer
+
+from . import archive
+from .images import BuildFailed, build_tag, image_id, labels
+from .local import BASE, BUILDER, modules
+from .request import BuildRequest
+
+LABEL_VOLUME = "org.plasma.build.volume"
+LABEL_SEED = "org.plasma.build.seed"
+# As in the module that runs inside.
+PLACE, IMAGES, SECRETS = "/build", "/images", "/plasma"
+NEEDS, GIVEN, MODULE = "needs.json", "given.json", "plasma_rootless.py"
+PROFILE = "plasma-build"
+# Of what a build runs. Its share of the processors counts when others want them: servers of people have 1024.
+PIDS, SHARES = 4096, 128
+TMPFS = {"/tmp": "size=256m,mode=1777", "/var/tmp": "size=64m,mode=1777"}
+LOOK = 0.2
+_APPARMOR = Path("/sys/kernel/security/apparmor/profiles")
+NO_PROFILE = (
+    "AppArmor is in force on this server, and the profile of builds is not loaded. The administrators of the server "
+    "load it with: state.apply builder."
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a build may use.
+
+    Attributes:
+        memory: bytes, without swap.
+        cpu: CPUs.
+        disk: bytes.
+    """
+
+    memory: int
+    cpu: float
+    disk: int
+
+
+def volume(image: str, base: str) -> str:
+    """Return the name of the volume with an environment's layers on a base."""
+    return f"plasma-build-{hashlib.sha256(f'{image} {base}'.encode()).hexdigest()[:20]}"
+
+
+def shared_volume(base: str) -> str:
+    """Return the name of the volume with images of the engine, of which the base with this id is one."""
+    return f"plasma-build-images-{base.removeprefix('sha256:')[:20]}"
+
+
+def host_config(network: str, limits: Limits, mounts: dict[str, tuple[str, bool]]) -> dict[str, Any]:
+    """Return what a builder may do, as the engine's API wants it.
+
+    Args:
+        network: name of the builds' network.
+        limits: what it may use.
+        mounts: by place, the name of a volume and whether it may only be read.
+
+    Raises:
+        BuildFailed: AppArmor does not know the profile.
+    """
+    options = ["no-new-privileges", f"seccomp={_seccomp()}"]
+    if _APPARMOR.exists():
+        if not any(line.startswith(f"{PROFILE} ") for line in _APPARMOR.read_text().splitlines()):
+            raise BuildFailed(NO_PROFILE)
+        options.append(f"apparmor={PROFILE}")
+    return {
+        "NetworkMode": network,
+        "Mounts": [
+            {"Type": "volume", "Source": name, "Target": place, "ReadOnly": read_only}
+            for place, (name, read_only) in mounts.items()
+        ],
+        "SecurityOpt": options,
+        "CapDrop": ["ALL"],
+        # To make the user namespace, and to become its root.
+        "CapAdd": ["SETGID", "SETUID"],
+        "Tmpfs": TMPFS,
+        "PidsLimit": PIDS,
+        "Memory": limits.memory,
+        "MemorySwap": limits.memory,
+        "NanoCpus": int(min(limits.cpu, os.cpu_count() or 1) * 1e9),
+        "CpuShares": SHARES,
+    }
+
+
+def _seccomp() -> str:
+    return json.dumps(json.loads(Path(__file__).with_name("seccomp.json").read_text(encoding="utf-8")))
+
+
+async def prepare(docker: Docker, image: str) -> dict[str, tuple[str, bool]]:
+    """Make the volumes of an environment where they are missing, and return what ``host_config`` mounts.
+
+    Raises:
+        DockerError: the engine refuses or is away.
+    """
+    base = await image_id(docker, BASE) or ""
+    mounts = {PLACE: (volume(image, base), False), IMAGES: (shared_volume(base), True)}
+    for name, _ in mounts.values():
+        await docker.volumes.create({"Name": name, "Labels": {LABEL_VOLUME: image if name == mounts[PLACE][0] else ""}})
+    return mounts
+
+
+class Shelf:
+    """The images of the engine that builds begin with, in a volume that all builders read.
+
+    Args:
+        network: name of the builds' network.
+        limits: what a build may use, and putting an image there.
+    """
+
+    def __init__(self, network: str, limits: Limits):
+        self._network, self._limits = network, limits
+        self._there: set[tuple[str, str, str]] = set()
+        self._putting = asyncio.Lock()
+
+    async def serve(self, docker: Docker, container: DockerContainer, image: str) -> None:
+        """Wait for a builder to say which images it needs, and give it those that the engine has.
+
+        Args:
+            docker: the engine.
+            container: the builder.
+            image: the environment that it builds.
+
+        Raises:
+            BuildFailed: an image cannot be given.
+            DockerError: the engine refuses or is away.
+        """
+        while (asked := await _read(container, f"{SECRETS}/{NEEDS}")) is None:
+            await asyncio.sleep(LOOK)
+        base = await image_id(docker, BASE)
+        if not base or f"/{IMAGES.strip('/')}" not in {m["Destination"] for m in container["Mounts"]}:
+            raise BuildFailed("The base of builds is gone from this server: build the environment again.")
+        layers = []
+        for name in [BASE, *(n for n in json.loads(asked) if n != BASE)]:
+            with contextlib.suppress(DockerError):
+                found = await docker.images.inspect(name)
+                layers.append(found["RootFS"]["Layers"] or [])
+                async with self._putting:
+                    if (base, name, found["Id"]) not in self._there:
+                        await self._put(docker, name, shared_volume(base))
+                        self._there.add((base, name, found["Id"]))
+        former = await docker.images.inspect(image) if await image_id(docker, image) else None
+        layers += [former["RootFS"]["Layers"] or []] if former else []
+        if not await asyncio.to_thread(archive.shares_layers):
+            layers = []
+        given = {"layers": layers, "disk": self._limits.disk // 1024**2}
+        await container.put_archive("/", archive.of_file(f"{SECRETS}/{GIVEN}", json.dumps(given).encode()))
+
+    async def _put(self, docker: Docker, name: str, target: str) -> None:
+        config = {
+            "Image": BUILDER,
+            "Cmd": ["python3", f"{SECRETS}/{MODULE}"],
+            "User": "0:0",
+            "Labels": {LABEL_SEED: name},
+            "HostConfig": host_config(self._network, self._limits, {IMAGES: (target, False)}),
+        }
+        container = await docker.containers.create(config)
+        try:
+            await container.put_archive("/", archive.of_file(f"{SECRETS}/{MODULE}", modules()[MODULE]))
+            await asyncio.to_thread(archive.put_image, container.id, name, "/given")
+            await container.start()
+            if (await container.wait())["StatusCode"]:
+                said = " ".join("".join(await container.log(stdout=True, stderr=True)).split())
+                raise BuildFailed(f"The image {name} cannot be given to the builder: {said[-300:]}.")
+        finally:
+            await container.delete(force=True, v=True)
+
+
+async def take(container: DockerContainer, request: BuildRequest, created: str, limits: Limits) -> None:
+    """Have the engine take the image that a builder has made, under the name of an unfinished one.
+
+    Raises:
+        BuildFailed: what is there is no image.
+        DockerError: the engine is away.
+    """
+    told = labels(request, created)
+    await asyncio.to_thread(archive.take, container.id, f"{PLACE}/output", build_tag(request.image), told, limits.disk)
+
+
+async def sweep(docker: Docker, images: set[str]) -> None:
+    """Remove the volumes that no environment and no base of today needs.
+
+    Args:
+        docker: the engine.
+        images: the environments that there are.
+    """
+    base = await image_id(docker, BASE) or ""
+    wanted = {shared_volume(base), *(volume(image, base) for image in images)}
+    for found in (await docker.volumes.list())["Volumes"] or []:
+        if LABEL_VOLUME in (found["Labels"] or {}) and found["Name"] not in wanted:
+            # 409: a builder has it still.
+            with contextlib.suppress(DockerError):
+                async with docker._query(f"volumes/{found['Name']}", method="DELETE"):
+                    pass
+
+
+async def _read(container: DockerContainer, path: str) -> bytes | None:
+    """A small file of a container's root, None while there is none."""
+    try:
+        found = await container.get_archive(path)
+    except DockerError as error:
+        if error.status == 404:
+            return None
+        raise
+    with found:
+        member = found.next()
+        content = found.extractfile(member) if member and member.isreg() else None
+        return content.read() if content else b""

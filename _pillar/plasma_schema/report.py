@@ -174,7 +174,7 @@ def _unknown_key(root: type[Section], loc: tuple[Any, ...]) -> str:
     close = difflib.get_close_matches(spelled, known, n=1, cutoff=0.75)
     # A key that belongs to another section.
     elsewhere = [where for where, _, _ in walk(root, ROOT) if where.rpartition(".")[2] == name]
-    if not close and 0 < len(elsewhere) <= 3:
+    if not close and 0 < len(elsewhere) <= 4:
         choices = "' or '".join(elsewhere)
         return f"{line}; did you mean '{choices}'?"
     close = close or difflib.get_close_matches(spelled, known, n=1)

@@ -192,3 +192,11 @@ async def test_volumes_go_with_their_environment(bench):
         other = bench.request(bench.repository(), image=bench.image("other"))
         await bench.build(builder, other)
     assert request.image not in volumes() and other.image in volumes()
+
+
+async def test_names_that_are_no_images_are_not_asked_for(bench):
+    """They would be parts of addresses of the engine's API."""
+    steps = ["COPY --from=../containers/x /a /a", "COPY --from=..//version /a /a"]
+    _, row = await built(bench, *steps)
+    assert row.status == "failed"
+    assert "unexpected" not in row.log, row.log

@@ -33,6 +33,12 @@ NEEDS, GIVEN = f"{SECRETS}/needs.json", f"{SECRETS}/given.json"
 RESULT = "localhost/result:latest"
 # Read by builds/cause.py.
 TOO_LARGE = "the build needs more than {} MB of disk space (plasma.builder.disk)"
+TOO_MANY = "the build makes more than {} files (plasma.builder.disk)"
+FULL = "the disk of the server is nearly full"
+# What is left to everybody else, in bytes and in files.
+FREE, FREE_FILES = 1024**3, 50_000
+# An empty file takes no space that is counted.
+FILES_PER_MB = 100
 # Seconds.
 LOOK, PATIENCE = 0.1, 600
 # The program that looks how much space is used takes some time itself.
@@ -197,9 +203,15 @@ def _watch(process: int, most: int) -> None:
                 if code := os.waitstatus_to_exitcode(found[1]):
                     sys.exit(code)  # buildah has said why
                 return
+        disk = os.statvfs(PLACE)
+        # Some file systems do not count files, and say 0 of 0.
+        if disk.f_bavail * disk.f_frsize < FREE or (disk.f_files and disk.f_favail < FREE_FILES):
+            _give_up(FULL)
         if time.monotonic() - measured > MEASURE:
-            if _used() > most:
+            if _used("--block-size=1M") > most:
                 _give_up(TOO_LARGE.format(most))
+            if _used("--inodes") > most * FILES_PER_MB:
+                _give_up(TOO_MANY.format(most * FILES_PER_MB))
             measured = time.monotonic()
         time.sleep(LOOK)
 
@@ -209,12 +221,12 @@ def _give_up(why: str) -> NoReturn:
     sys.exit(1)
 
 
-def _used() -> int:
-    """How many MB the build uses."""
+def _used(of: str) -> int:
+    """How much the build uses of what an option of du counts."""
     reading, writing = os.pipe()
 
     def measure() -> int:
-        words = ["du", "--summarize", "--one-file-system", "--block-size=1M", PLACE]
+        words = ["du", "--summarize", "--one-file-system", of, PLACE]
         return subprocess.call(words, stdout=writing, stderr=subprocess.DEVNULL, env=environment())
 
     process = inside(measure)
@@ -222,7 +234,9 @@ def _used() -> int:
     with os.fdopen(reading) as answer:
         text = answer.read()
     os.waitpid(process, 0)
-    return int(text.split()[0]) if text else 0
+    if not text:
+        _give_up("what the build uses cannot be measured: its memory or its processes are all taken")
+    return int(text.split()[0])
 
 
 # In the user namespace.

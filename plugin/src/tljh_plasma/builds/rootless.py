@@ -19,7 +19,7 @@ from typing import Any
 from aiodocker import Docker, DockerError
 from aiodocker.containers import DockerContainer
 
-from . import archive
+from . import archive, sources
 from .images import BuildFailed, build_tag, image_id, labels
 from .local import BASE, BUILDER, modules
 from .request import BuildRequest
@@ -145,20 +145,20 @@ class Shelf:
         """
         while (asked := await _read(container, f"{SECRETS}/{NEEDS}")) is None:
             await asyncio.sleep(LOOK)
-        base = await image_id(docker, BASE)
-        if not base or f"/{IMAGES.strip('/')}" not in {m["Destination"] for m in container["Mounts"]}:
-            raise BuildFailed("The base of builds is gone from this server: build the environment again.")
+        shared = next(mount["Name"] for mount in container["Mounts"] if mount["Destination"] == IMAGES)
         layers = []
-        for name in [BASE, *(n for n in json.loads(asked) if n != BASE)]:
-            with contextlib.suppress(DockerError):
-                found = await docker.images.inspect(name)
-                layers.append(found["RootFS"]["Layers"] or [])
-                async with self._putting:
-                    if (base, name, found["Id"]) not in self._there:
-                        await self._put(docker, name, shared_volume(base))
-                        self._there.add((base, name, found["Id"]))
-        former = await docker.images.inspect(image) if await image_id(docker, image) else None
-        layers += [former["RootFS"]["Layers"] or []] if former else []
+        for name in dict.fromkeys([BASE, *json.loads(asked)]):
+            # Nothing else becomes a part of an address of the engine's API.
+            valid = sources.READY.fullmatch(name) or sources.READY.fullmatch(f"{name}:latest")
+            if not valid or not (identity := await image_id(docker, name)):
+                continue
+            layers.append(await _layers(docker, name))
+            async with self._putting:
+                if (shared, name, identity) not in self._there:
+                    await self._put(docker, name, shared)
+                    self._there.add((shared, name, identity))
+        if await image_id(docker, image):
+            layers.append(await _layers(docker, image))
         if not await asyncio.to_thread(archive.shares_layers):
             layers = []
         given = {"layers": layers, "disk": self._limits.disk // 1024**2}
@@ -210,6 +210,10 @@ async def sweep(docker: Docker, images: set[str]) -> None:
             with contextlib.suppress(DockerError):
                 async with docker._query(f"volumes/{found['Name']}", method="DELETE"):
                     pass
+
+
+async def _layers(docker: Docker, image: str) -> list[str]:
+    return (await docker.images.inspect(image))["RootFS"]["Layers"] or []
 
 
 async def _read(container: DockerContainer, path: str) -> bytes | None:

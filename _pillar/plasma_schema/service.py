@@ -49,6 +49,10 @@ class Builder(Section):
     """CPUs of each build, with the image `local`. Servers of people come first where both want them."""
     disk: BuildSize = hub_option("builder_disk", unit="bytes", example="40G")
     """Disk space of each build, with what is kept for the next one of the same environment, with the image `local`."""
+    trial: bool = hub_option("builder_trial", example=False)
+    """Start a server of each new image before people get it; where none starts, the build fails and the former image
+    stays in use. Without it every image is used that can be built: for a hub whose own configuration starts servers by
+    another command than `jupyterhub-singleuser`."""
     index: BuildIndexUrl | None = option(
         None,
         shown_default="`plasma.hub.sources.pip_index_url`, where it has no login",

@@ -84,8 +84,11 @@ class Bench:
         return f"{self.prefix}-{name}:1"
 
     def settings(self, **options: Any) -> Settings:
-        """The settings of the service, with other values for those of the builder: image, parallel, timeout."""
-        defaults = {"image": self.builder_image, "timeout": PATIENCE}
+        """The settings of the service, with other values for those of the builder: image, parallel, timeout, trial.
+
+        Images are not tried unless a test asks for that: a server takes seconds to start.
+        """
+        defaults = {"image": self.builder_image, "timeout": PATIENCE, "trial": False}
         builder = {f"builder_{name}": value for name, value in {**defaults, **options}.items()}
         # Where repositories are served: this machine.
         return Settings(network_name=NETWORK, network_builds=(git_repository.bridge_address(),), **builder)

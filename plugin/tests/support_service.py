@@ -158,7 +158,7 @@ def service_hub(docker_host, environment, accounts, service_groups, tmp_path_fac
         "shared_data": "",
         "groups": service_groups,
         "monitoring_url": "/cockpit/",
-        "builder": {"parallel": 1},
+        "builder": {"parallel": 1, "trial": False},
     }
     from tests.support import git_repository
 

@@ -154,6 +154,7 @@ _COMMON = {
         "image": "registry.example.org:5000/r2d:2025.12.0",
         "parallel": 3,
         "timeout": 3600,
+        "trial": False,
         "index": "https://builds.example.org/simple",
         "http_proxy": f"http://builds:{TOKEN}@proxy.example.org:3130",
         "https_proxy": f"http://builds:{TOKEN}@proxy.example.org:3131",

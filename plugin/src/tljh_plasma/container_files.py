@@ -12,8 +12,11 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 from importlib import resources
 from pathlib import Path, PurePosixPath
+
+from docker.types import Mount
 
 from . import notices, server_rules, trust
 from .accounts import Account, Group
@@ -30,6 +33,17 @@ OURS_ON_HOST = ".plasma"
 TRUST = "trust.pem"
 # Where notices are mounted, below that.
 NOTICES = str(PurePosixPath(notices.TARGET).relative_to(OURS))
+
+
+def default_base() -> str:
+    """Return the directory of the files of all containers, unless the configuration names another one."""
+    # A developer's hub is not root.
+    return "/run/plasma/servers" if os.geteuid() == 0 else f"{tempfile.gettempdir()}/plasma-{os.geteuid()}"
+
+
+def bind(target: str, source: str, read_only: bool = True) -> Mount:
+    """Return a mount, not a volume: for those Docker would make a missing source directory, as root."""
+    return Mount(target, source, type="bind", read_only=read_only, propagation="rprivate")
 
 
 def _entries(text: str, fields: int) -> list[list[str]]:

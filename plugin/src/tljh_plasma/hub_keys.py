@@ -87,6 +87,8 @@ class HubKeys:
     builder_memory: str = _key("4G", rules.BUILD_SIZE, "plasma.builder.memory", "builder.memory")
     builder_cpu: int = _key(2, number(1, 1024), "plasma.builder.cpu", "builder.cpu")
     builder_disk: str = _key("20G", rules.BUILD_SIZE, "plasma.builder.disk", "builder.disk")
+    # Whether a server of a new image has to start before people get it.
+    builder_trial: bool = _key(True, rules.FLAG, "plasma.builder.trial", "builder.trial")
     network_name: str = _key("plasma", rules.NETWORK, "plasma.network.name")
     network_allow: tuple[str, ...] = _key((), list_of(rules.NETWORK_ENTRY), "plasma.network.allow", "network.allow")
     network_host_ports: tuple[int, ...] = _key(

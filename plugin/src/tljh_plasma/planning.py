@@ -75,7 +75,9 @@ class PlannedSpawner(LoggingConfigurable):
     shared_data = Unicode(
         "/srv/data", config=True, help="Directory of the host that servers see read-only at /srv/data. Empty for none."
     )
-    pids_limit = Integer(1024, min=16, config=True, help="Number of processes and threads that a server may have.")
+    pids_limit = Integer(
+        policy.PROCESSES, min=16, config=True, help="Number of processes and threads that a server may have."
+    )
     servers = Instance(
         Servers, args=(), config=True, help="Time zone, variables, proxy and directories of servers (plasma.servers)."
     )

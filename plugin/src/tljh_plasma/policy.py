@@ -20,8 +20,17 @@ from .servers import PLAIN, Extras, Servers, Volume, mounts
 from .settings import DEFAULT_CPU, DEFAULT_MEMORY
 
 SHARED_DATA_TARGET = server_rules.SHARED_DATA
+# Processes and threads that a server may have, unless the hub's configuration says something else.
+PROCESSES = 1024
 # Where the entrypoint script goes in a container.
 ENTRYPOINT = "/opt/plasma/entrypoint"
+# By its interpreter: directories like /run are often mounted so that nothing in them can be executed.
+ENTRYPOINT_COMMAND = ("/bin/sh", ENTRYPOINT)
+# The server, unless the hub's configuration says something else.
+COMMAND = "jupyterhub-singleuser"
+# Seconds for which a server remembers whom the hub lets in: five minutes after a logout are too many. The other one is
+# for images with jupyter-resource-usage; others do not know the setting and ignore it.
+ARGUMENTS = ("--HubAuth.cache_max_age=60", "--ResourceUseDisplay.track_cpu_percent=True")
 # In memory, so that a server still starts when the quota of its owner is used up.
 RUNTIME_DIR = "/run/plasma"
 # What a container is labelled with, whichever engine runs it.
@@ -83,6 +92,13 @@ class ServerPlan:
     def user(self) -> str:
         """Identity of every process of the container, "uid:gid"."""
         return f"{self.account.uid}:{self.account.group.gid}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Variables that say who it is, among them those that images of Jupyter's docker-stacks know."""
+        account = self.account
+        who = {"NB_USER": account.name, "NB_UID": account.uid, "NB_GID": account.group.gid}
+        return {**who, "USER": account.name, "USER_ID": account.uid, "HOME": account.home}
 
     @property
     def variables(self) -> dict[str, str]:

@@ -6,8 +6,6 @@ import asyncio
 import copy
 import inspect
 import logging
-import os
-import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -63,10 +61,8 @@ class PlasmaSpawner(WatchedSpawner):
     use_internal_ip = Bool(True, config=True)
     remove = Bool(True, config=True)
     pull_policy = Unicode("never", config=True)
-    cmd = Command(["jupyterhub-singleuser"], config=True)
-    # Seconds for which a server remembers whom the hub lets in: five minutes after a logout are too many. The other one
-    # is for images with jupyter-resource-usage; others do not know the setting and ignore it.
-    args = List(Unicode(), ["--HubAuth.cache_max_age=60", "--ResourceUseDisplay.track_cpu_percent=True"], config=True)
+    cmd = Command([policy.COMMAND], config=True)
+    args = List(Unicode(), list(policy.ARGUMENTS), config=True)
     start_timeout = Integer(120, config=True)
     http_timeout = Integer(60, config=True)
 
@@ -78,8 +74,7 @@ class PlasmaSpawner(WatchedSpawner):
 
     @default("files_dir")
     def _default_files_dir(self) -> str:
-        # A developer's hub is not root.
-        return "/run/plasma/servers" if os.geteuid() == 0 else f"{tempfile.gettempdir()}/plasma-{os.geteuid()}"
+        return container_files.default_base()
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -196,12 +191,12 @@ class PlasmaSpawner(WatchedSpawner):
         plan = self.plan
         create = await self._configured(self._configured_create)
         host = await self._configured(self._configured_host)
-        self._planned_mounts = [_bind(plan.account.home, plan.account.real_home, read_only=False)]
+        self._planned_mounts = [container_files.bind(plan.account.home, plan.account.real_home, read_only=False)]
         if plan.shared_data:
-            self._planned_mounts.append(_bind(policy.SHARED_DATA_TARGET, plan.shared_data))
-        self._planned_mounts += [_bind(one.target, one.source, not one.writable) for one in plan.volumes]
+            self._planned_mounts.append(container_files.bind(policy.SHARED_DATA_TARGET, plan.shared_data))
+        self._planned_mounts += [container_files.bind(one.target, one.source, not one.writable) for one in plan.volumes]
         if directory := await self.tell(logging.WARNING):
-            self._planned_mounts.append(_bind(notices.TARGET, directory))
+            self._planned_mounts.append(container_files.bind(notices.TARGET, directory))
 
         mounted = [*(mount["Target"] for mount in self.mount_binds), *self.volume_mount_points, *host.get("tmpfs", {})]
         targets = [*image_look.ALWAYS, str(container_files.OURS), *mounted, *writable.tmpfs(plan, {}, mounted)]
@@ -218,13 +213,10 @@ class PlasmaSpawner(WatchedSpawner):
         except OSError as error:
             reason = f"The files of the container cannot be written: {error}"
             raise StartFailure(500, failures.NOT_STARTED, reason) from error
-        self._planned_mounts += [_bind(target, source) for target, source in files.items()]
+        self._planned_mounts += [container_files.bind(target, source) for target, source in files.items()]
         mounted += files
         tmpfs = writable.tmpfs(plan, image.volumes, mounted)
-        for target in image.volumes:
-            if target not in tmpfs and target not in mounted:
-                name = writable.volume_name(plan.environment.image_id, target)
-                self._planned_mounts.append(Mount(target, name, type="volume", read_only=True))
+        self._planned_mounts += writable.volumes(plan, image, [*tmpfs, *mounted])
         # What is mounted upon comes first.
         self._planned_mounts.sort(key=lambda mount: mount["Target"])
 
@@ -241,30 +233,10 @@ class PlasmaSpawner(WatchedSpawner):
             "user": plan.user,
             # The entrypoint changes to the environment's directory, which may not exist yet.
             "working_dir": "/",
-            # By its interpreter: directories like /run are often mounted so that nothing in them can be executed.
-            "entrypoint": ["/bin/sh", policy.ENTRYPOINT],
+            "entrypoint": list(policy.ENTRYPOINT_COMMAND),
             "labels": {**create.get("labels", {}), **labels},
         }
-        self.extra_host_config = {
-            **host,
-            # We remove containers ourselves: those that the engine is to remove end when it restarts, also with
-            # live-restore (seen with Docker 20.10).
-            "auto_remove": False,
-            # The engine's disk is everybody's, and nothing limits what one container writes there.
-            "read_only": True,
-            "cap_drop": ["ALL"],
-            # Whatever set-user-id program a person brings along gains nothing.
-            "security_opt": [*host.get("security_opt", []), "no-new-privileges"],
-            "pids_limit": plan.limits.pids,
-            # Memory and swap together: no swap.
-            "memswap_limit": plan.limits.memory,
-            # Reaps orphans, and keeps process 1 from ending when a child is killed.
-            "init": True,
-            "group_add": [str(group.gid) for group in plan.account.groups],
-            # On the host's disk: what a server writes to its output would be kept without limit.
-            "log_config": {"Type": "local", "Config": {"max-size": "5m", "max-file": "2"}},
-            "tmpfs": {**tmpfs, **host.get("tmpfs", {}), policy.RUNTIME_DIR: tmpfs[policy.RUNTIME_DIR]},
-        }
+        self.extra_host_config = writable.host_config(plan, tmpfs, host)
 
     async def start_object(self) -> None:
         """Start the created container."""
@@ -343,9 +315,6 @@ class PlasmaSpawner(WatchedSpawner):
 
     def get_env(self) -> dict[str, Any]:
         """Return the variables of the container, among them those that images of Jupyter's docker-stacks know."""
-        account = self.plan.account
-        who = {"NB_USER": account.name, "NB_UID": account.uid, "NB_GID": account.group.gid}
-        old = {"USER": account.name, "USER_ID": account.uid, "HOME": account.home}
         ours = {
             "PLASMA_RUNTIME_DIR": policy.RUNTIME_DIR,
             "PLASMA_SAFE_MODE": "1" if self._safe else "",
@@ -354,13 +323,8 @@ class PlasmaSpawner(WatchedSpawner):
         env = super().get_env()
         extras = self.plan.extras.variables(urlsplit(env["JUPYTERHUB_API_URL"]).hostname or "")
         trusts = container_files.trusts(self.files_dir)
-        return {**trusts, **extras, **env, **who, **old, **self.plan.variables, **ours}
+        return {**trusts, **extras, **env, **self.plan.identity, **self.plan.variables, **ours}
 
     def template_namespace(self) -> dict[str, str]:
         """Return names for the container's name template; "Lab" and "lab" are two servers and get two containers."""
         return {**super().template_namespace(), "servername": self.escape(self.name)}
-
-
-def _bind(target: str, source: str, read_only: bool = True) -> Mount:
-    """Return a mount, not a volume: for those Docker would make a missing source directory, as root."""
-    return Mount(target, source, type="bind", read_only=read_only, propagation="rprivate")

@@ -26,7 +26,7 @@ from .. import environments as envs
 from ..hub_rules import LOCAL
 from ..settings import Settings
 from . import container as builders
-from . import images, local, rootless, ssh
+from . import images, local, rootless, ssh, trial
 from .container import ENGINE_ERRORS
 from .images import BuildFailed
 from .log import BuildLog, Redactor
@@ -94,6 +94,7 @@ class Builder:
         )
         self._parallel = settings.builder_parallel
         self._timeout = settings.builder_timeout
+        self._settings = settings
         self._prefix = settings.prefix
         self._network = BuildNetwork(settings.network_name, settings.build_reach, lambda: bool(self._builds))
         self._shelf = rootless.Shelf(self._network.name, self._limits)
@@ -273,6 +274,7 @@ class Builder:
                 if is_building(row):
                     log = f"{row.log or ''}{INTERRUPTED}\n"
                     await self._rows.update(row.uid, log=log, status=BuildStatusType.FAILED)
+                    await trial.forget(row.uid)
                 await images.discard(self._engine, row.name)
         except (*ENGINE_ERRORS, ValueError) as error:  # ValueError: there is no socket of an engine at all
             self._log.error("Builds cannot be taken up: %s", error)
@@ -344,20 +346,24 @@ class Builder:
                 await build.turn.wait()
                 await self._network.protect()
                 await self._attend(build)
+            if self._settings.builder_trial and await images.image_id(self._engine, images.build_tag(image)):
+                await self._network.protect()
+                await trial.start(self._engine, image, build.uid, self._settings, self._network.name, build.log)
             await images.publish(self._engine, image, build.created)
             say(f"The image {image} is ready.")
             return BuildStatusType.BUILT
         except BuildFailed as error:
-            say(str(error))
+            reason = str(error)
         except ENGINE_ERRORS as error:
-            reason = error.message if isinstance(error, DockerError) else str(error)
-            say(f"The Docker engine refused or went away: {' '.join(reason.split())}")
+            answer = error.message if isinstance(error, DockerError) else str(error)
+            reason = f"The Docker engine refused or went away: {' '.join(answer.split())}"
         try:
             await images.discard(self._engine, image)
             if await images.image_id(self._engine, image):
                 say("The environment stays as it was before this build.")
         except ENGINE_ERRORS as error:
             self._log.warning("What the failed build of %s left cannot be removed: %s", image, error)
+        say(reason)  # last: lists of environments show it
         return BuildStatusType.FAILED
 
     async def _attend(self, build: Build) -> None:

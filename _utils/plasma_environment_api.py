@@ -17,6 +17,7 @@ import plasma_hub_connection
 
 SERVICE = "services/plasma/"
 ANSWER = 90  # seconds for one answer: the engine takes its time for removing an image of many gigabytes
+UNKNOWN = {"former": None, "previous": False}  # what services of former releases do not say
 _LISTS = ("environments", "permissions")  # what every service that states can ask has
 RETRY = 1  # seconds between two tries while the service starts
 _OLD = "The hub's service does not accept its operator's token: apply the state tljh, which brings the one that does."
@@ -33,7 +34,8 @@ def items(prefix: str = "/opt/tljh", timeout: float = 60) -> list[dict[str, Any]
     """
     Return the environments that the hub has, as its service lists them; None where there is no hub. Each is a dict with
     ``image``, ``name``, ``repo``, ``ref``, ``commit``, ``reference``, ``base``, ``limits``, ``opens``, ``description``,
-    ``groups``, ``status``, ``has_image``, ``source``, ``users``, ``buildargs``, ``message``, ``size`` and more.
+    ``groups``, ``status``, ``has_image``, ``source``, ``users``, ``buildargs``, ``message``, ``size``, ``former`` (the
+    image that is kept beside it, or None), ``previous`` (whether the older of the two is in use) and more.
 
     prefix
         Where the hub is installed.
@@ -45,7 +47,7 @@ def items(prefix: str = "/opt/tljh", timeout: float = 60) -> list[dict[str, Any]
     ``older``, which is true.
     """
     answer = ask("GET", "environments", prefix=prefix, timeout=timeout)
-    return None if answer is None else answer["environments"]
+    return None if answer is None else [{**UNKNOWN, **item} for item in answer["environments"]]
 
 
 def groups(prefix: str = "/opt/tljh", timeout: float = 60) -> list[str] | None:

@@ -13,6 +13,7 @@ UNDER_WAY = ("queued", "building")
 # What an image is made of; the other keys are changed without a build.
 MADE_OF = ("repository", "ref", "commit", "image", "id", "build_args", "status")
 LIMITS = ("memory", "cpu")  # a build is given them anyway
+WITH_A_BUILD = (*LIMITS, "previous")  # a build brings the newest image, too
 DEFAULTED = (*LIMITS, "opens")  # None is the hub's default, and not "as it is"
 _NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 
@@ -58,12 +59,12 @@ def step(
     ready
         The ids that its ready image may have; None when that is not known, or makes no difference.
 
-    Returns a dict: ``name``; ``image`` (as of ``key``); ``item`` (what the hub has of it, or None); ``wait`` (it is
-    being built just now); ``add`` and ``build`` (whether it is to be made, or made again); ``settings`` (what is
-    to be changed without a build, as the service takes it; None for nothing); ``change`` and ``changed`` (``{"old",
-    "new"}`` for the build and for the settings, without values of build arguments); ``body`` (what a build is
-    given beside credentials); ``replaced`` (environments of the hub that this one takes the place of); ``kept`` (those
-    that it would take the place of with ``replace``).
+    Returns a dict: ``problem`` (a sentence about what cannot be brought about, or None); ``name``; ``image`` (as of
+    ``key``); ``item`` (what the hub has of it, or None); ``wait`` (it is being built just now); ``add`` and ``build``
+    (whether it is to be made, or made again); ``settings`` (what is to be changed without a build, as the service takes
+    it; None for nothing); ``change`` and ``changed`` (``{"old", "new"}`` for the build and for the settings, without
+    values of build arguments); ``body`` (what a build is given beside credentials); ``replaced`` (environments of the
+    hub that this one takes the place of); ``kept`` (those that it would take the place of with ``replace``).
     """
     image = key(environment)
     item = next((item for item in items if item["image"] == image), None)
@@ -80,6 +81,7 @@ def step(
         for name in ("description", "groups"):
             wanted[name] = heir[name] if wanted[name] is None else wanted[name]
     plan = {
+        "problem": _problem(environment, item),
         "name": environment["name"],
         "image": image,
         "item": item,
@@ -92,7 +94,9 @@ def step(
     }
     if plan["add"]:
         new = {
-            name: _shown(name, wanted[name]) for name in wanted if name not in ("id", "status") and wanted[name] != {}
+            name: _shown(name, wanted[name])
+            for name in wanted
+            if name not in ("id", "status", "previous") and wanted[name] != {}
         }
         new = {"image_name": image, **{name: value for name, value in new.items() if value is not None}}
         plan["change"] = {"old": None, "new": new}
@@ -103,20 +107,35 @@ def step(
     return {**plan, "build": bool(plan["change"]), "body": _body(environment, wanted, plan["add"])}
 
 
+def _problem(environment, item):
+    """What keeps the former image from being in use."""
+    if not environment.get("previous") or (item and (item["former"] or item["status"] in UNDER_WAY)):
+        return None
+    return (
+        f"`previous` is set, and {key(environment)} has no former image on this server: take `previous` out of its "
+        "entry to use the newest one."
+    )
+
+
 def _compare(plan, item, wanted):
     """Fill in what is to be built again, and what is to be changed, of an environment that is there."""
     had = _had(item, wanted)
+    if wanted["previous"]:
+        # It stays as it was before the newest build.
+        wanted = {name: value for name, value in wanted.items() if name not in MADE_OF}
     differing = [
         name for name in wanted if wanted[name] != had[name] and (wanted[name] is not None or name in DEFAULTED)
     ]
-    plan["change"] = _difference(had, wanted, [name for name in differing if name in MADE_OF])
-    simple = [name for name in differing if name not in MADE_OF]
-    plan["changed"] = _difference(had, wanted, simple)
+    # Of the rest, a build brings some along: it is changed when that has succeeded.
+    built = [name for name in differing if name in MADE_OF]
+    built += [name for name in differing if built and name in WITH_A_BUILD]
+    plan["change"] = _difference(had, wanted, built)
+    names = [name for name in differing if name not in (*MADE_OF, *built)]
+    plan["changed"] = _difference(had, wanted, names)
     adopted = item["source"] != "pillar"
     if adopted:
         plan["changed"] = plan["changed"] or {"old": {}, "new": {}}
         plan["changed"]["old"]["source"], plan["changed"]["new"]["source"] = item["source"], "pillar"
-    names = [name for name in simple if not (plan["change"] and name in LIMITS)]
     if names or adopted:
         plan["settings"] = {name: _service_value(name, wanted[name]) for name in names}
 
@@ -162,6 +181,7 @@ def _entry(name, item):
         "memory": size_text(item["limits"]["memory"]),
         "cpu": item["limits"]["cpu"],
         "opens": item["opens"] or None,
+        "previous": item["previous"] or None,
         "groups": list(item["groups"]),
         "description": item["description"] or None,
         "build_args": _arguments(item["buildargs"]) or None,
@@ -184,24 +204,27 @@ def _wanted(environment, build_args, commit, ready):
         # The service keeps it as a label of that many digits.
         "cpu": None if cpu is None else float(f"{cpu:.12g}"),
         "opens": environment.get("opens"),
+        "previous": bool(environment.get("previous")),
         "description": environment.get("description"),
         "groups": None if groups is None else sorted(groups),
     }
 
 
 def _had(item, wanted):
-    """The same of what the hub has."""
+    """The same of what the hub has: of the newest image, where it went back to the one before."""
+    newest = item["former"] if item["previous"] else item
     had = {
-        "repository": item["repo"],
-        "ref": item["ref"] or "HEAD",
-        "commit": item["commit"] or "unknown",
-        "image": item["reference"],
-        "id": wanted["id"] if item["base"] in (wanted.get("id") or ()) else item["base"],
+        "repository": newest["repo"],
+        "ref": newest["ref"] or "HEAD",
+        "commit": newest["commit"] or "unknown",
+        "image": newest["reference"],
+        "id": wanted["id"] if newest["base"] in (wanted.get("id") or ()) else newest["base"],
         "build_args": _arguments(item["buildargs"]),
         "status": "failed" if item["status"] == "failed" else "built",
         "memory": item["limits"]["memory"],
         "cpu": item["limits"]["cpu"],
         "opens": item["opens"] or None,
+        "previous": item["previous"],
         "description": item["description"],
         "groups": sorted(item["groups"]),
     }

@@ -42,7 +42,7 @@ def compare(
 
     environments
         Entries of the completed pillar: ``name``, ``repository`` and ``ref`` or ``image`` and ``image_file``,
-        ``memory``, ``cpu``, ``opens``, ``groups``, ``description``, ``replace``; ``absent`` and ``wait``.
+        ``memory``, ``cpu``, ``opens``, ``groups``, ``description``, ``previous``, ``replace``; ``absent`` and ``wait``.
 
     secrets
         ``{name: {"build_args", "credentials", "deploy_key", "known_hosts"}}``. Never give them on a command line.
@@ -238,12 +238,16 @@ class _Run:
             with self.problem_of(entry["name"]):
                 build_args = self.secrets.get(entry["name"], {}).get("build_args")
                 step = plasma_environment_plan.step(entry, items, build_args, *task.result())
+                if step["problem"]:
+                    raise CommandExecutionError(step["problem"])
                 steps.append({**step, "entry": entry})
         return steps
 
     def _source(self, entry, blind):
         """(commit, ids of the ready image), as far as they can be known now."""
         secrets = self.secrets.get(entry["name"], {})
+        if entry.get("previous"):
+            return None, None  # whatever it is, it is not built
         if entry.get("image_file"):
             return None, plasma_environment_image.archive_ids(entry["image_file"], entry["image"])
         if entry.get("image"):

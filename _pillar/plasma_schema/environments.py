@@ -157,6 +157,9 @@ class Environment(Section):
         example="git.example.org ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGbNmVb0f3y8PzTb6Gq1n9zqJQKX6mEwS4DqK5JbWc0v",
     )
     """Keys of the host that the repository is on; no other host gets the connection."""
+    previous: bool = option(False, example=True)
+    """Use the image from before the newest build, and build nothing as long as this is set. Without it the newest one
+    is in use again, or one that is newer still and is built then."""
     replace: bool = option(False, example=True)
     """Once this one is built, remove what pillar made of the same name from another reference. Without it both stay."""
     absent: bool = option(False, example=True)

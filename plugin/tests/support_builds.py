@@ -135,7 +135,7 @@ class Bench:
         # Not client.images.list(), which asks for each image again: others may be removing theirs.
         for image in self.client.api.images():
             tags = image["RepoTags"] or []
-            ours = [tag for tag in tags if tag.removeprefix("plasma-build/").startswith(self.prefix)]
+            ours = [tag for tag in tags if tag.rpartition("/")[2].startswith(self.prefix)]
             if ours:
                 for container in self.client.containers.list(all=True, filters={"ancestor": image["Id"]}):
                     container.remove(force=True)

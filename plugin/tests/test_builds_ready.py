@@ -10,7 +10,7 @@ from docker.errors import ImageNotFound
 from support_builds import wait_for_end
 from support_registry import registry, small_image
 from tljh_plasma import environments as envs
-from tljh_plasma.builds import images
+from tljh_plasma.builds import former, images
 from tljh_plasma.builds.request import BuildRefused, BuildRequest
 
 pytest_plugins = ["support_builds_fixtures"]
@@ -199,6 +199,8 @@ async def test_limits_are_changed_without_a_build(bench):
             await builder.change_limits(built, None, None)
         assert caught.value.status == 409
         await builder.cancel(request.image)
+        assert bench.client.images.get(after.image_id).tags == [former.tag_of(request.image)]
+        assert (await bench.build(builder, again)).status == "built"
         for gone in (before.image_id, after.image_id):
             with pytest.raises(ImageNotFound):
                 bench.client.images.get(gone)

@@ -14,6 +14,7 @@ import plasma_environment_run as run
 import plasma_git as git
 
 COMMIT, OTHER = "a" * 40, "b" * 40
+OF_AN_IMAGE = ("repo", "ref", "commit", "reference", "base")
 
 
 def item(image, **keys):
@@ -40,6 +41,8 @@ def item(image, **keys):
         "message": "",
         "size": 2_500_000_000,
         "created": "2026-11-01T12:00:00+00:00",
+        "former": None,
+        "previous": False,
         **keys,
     }
 
@@ -136,7 +139,8 @@ class StandInEnvironments:
         if image in self.failing:
             one.update(status="failed", message=self.failing[image][-1])
         else:
-            one.update(status="built", has_image=True, **one.pop("coming", {}))
+            former = {name: one[name] for name in OF_AN_IMAGE} if one["has_image"] else None
+            one.update(status="built", has_image=True, former=former, previous=False, **one.pop("coming", {}))
 
     def groups(self, prefix, timeout):
         return self.known_groups
@@ -173,6 +177,9 @@ class StandInEnvironments:
                 return self._refuse(409, "It is being built already.", also)
             self._build(image, body)
         else:
+            if body.get("previous", one["previous"]) != one["previous"]:
+                other = {name: one[name] for name in OF_AN_IMAGE}
+                one |= {**one["former"], "former": other, "previous": body["previous"]}
             for name in ("description", "groups", "opens"):
                 one[name] = body.get(name, one[name])
             one["limits"] |= {

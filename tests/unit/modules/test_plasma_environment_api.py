@@ -67,7 +67,7 @@ def service(functions):
 
 def test_what_there_is_is_listed(service, prefix):
     service.answers = [(200, {"environments": [{"image": "r:v1"}]})]
-    assert api.items(prefix) == [{"image": "r:v1"}]
+    assert api.items(prefix) == [{"image": "r:v1", **api.UNKNOWN}]
     ((method, path, body, headers),) = service.asked
     assert (method, path, body) == ("GET", "/services/plasma/api/environments", None)
     assert headers["Authorization"] == f"token {TOKEN}"

@@ -11,6 +11,7 @@ import logging
 import tempfile
 import time
 from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -26,7 +27,7 @@ from .. import environments as envs
 from ..hub_rules import LOCAL
 from ..settings import Settings
 from . import container as builders
-from . import images, local, rootless, ssh, trial
+from . import former, images, local, rootless, ssh, trial
 from .container import ENGINE_ERRORS
 from .images import BuildFailed
 from .log import BuildLog, Redactor
@@ -174,17 +175,32 @@ class Builder:
         image = environment.image
         wanted = BuildRequest(image, environment.repo, environment.ref, memory=memory, cpu=cpu)
         limits = {"mem_limit": wanted.memory_label, "cpu_limit": wanted.cpu_label}
+        async with self._resting(image, "its limits can be changed"):
+            await images.change_limits(self._engine, environment, *limits.values())
+            if row := await self._rows.find(image):
+                await self._rows.update(row.uid, image_meta=row.image_meta.model_copy(update=limits))
+
+    async def exchange(self, image: str) -> None:
+        """Put the former image of an environment in use, for the servers that start from now on, or the newest again.
+
+        Raises:
+            BuildRefused: it is being built or has no former image (409), or the engine refuses or is away (503).
+        """
+        async with self._resting(image, "its image can be exchanged"):
+            await former.exchange(self._engine, image)
+
+    @asynccontextmanager
+    async def _resting(self, image: str, what: str) -> AsyncIterator[None]:
+        """A block that changes an image of which no build is under way."""
         async with self._changing:
             await self._resume()
             if image in self._builds:
-                raise BuildRefused(f"{image} is being built: its limits can be changed when that is done.", 409)
+                raise BuildRefused(f"{image} is being built: {what} when that is done.", 409)
             try:
-                await images.change_limits(self._engine, environment, *limits.values())
+                yield
             except (BuildFailed, *ENGINE_ERRORS) as error:
-                self._log.error("The limits of %s cannot be changed: %s", image, error)
+                self._log.error("%s cannot be changed: %s", image, error)
                 raise BuildRefused(NO_ANSWER, 503) from error
-            if row := await self._rows.find(image):
-                await self._rows.update(row.uid, image_meta=row.image_meta.model_copy(update=limits))
 
     async def text(self, image: str) -> str:
         """Return the log of the latest build as far as it is there; empty when there is none.
@@ -349,7 +365,7 @@ class Builder:
             if self._settings.builder_trial and await images.image_id(self._engine, images.build_tag(image)):
                 await self._network.protect()
                 await trial.start(self._engine, image, build.uid, self._settings, self._network.name, build.log)
-            await images.publish(self._engine, image, build.created)
+            await images.publish(self._engine, image, build.created, former.tag_of(image))
             say(f"The image {image} is ready.")
             return BuildStatusType.BUILT
         except BuildFailed as error:

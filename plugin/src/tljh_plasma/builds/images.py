@@ -111,13 +111,14 @@ async def download(
         raise BuildFailed(failure.format(reason=" ".join(reason.split())))
 
 
-async def publish(docker: Docker, image: str, created: str) -> None:
-    """Give a finished image its final name, and remove the image that had it unless somebody uses that one.
+async def publish(docker: Docker, image: str, created: str, kept_as: str = "") -> None:
+    """Give a finished image its final name, and remove what had it, or the other name, unless somebody uses that.
 
     Args:
         docker: the engine.
         image: the final name.
         created: the label LABEL_CREATED of the finished image.
+        kept_as: the name that the image gets which had the final one; empty to keep it no longer.
 
     Raises:
         BuildFailed: there is no finished image.
@@ -128,16 +129,36 @@ async def publish(docker: Docker, image: str, created: str) -> None:
         if (found or {}).get(LABEL_CREATED) == created:
             return  # done before a restart that came in between
         raise BuildFailed("repo2docker ended well, but there is no image: see above.")
-    repository, _, tag = image.partition(":")
-    await docker.images.tag(build_tag(image), repository, tag=tag)
-    try:
-        await discard(docker, image)
-        if previous and not (await docker.images.inspect(previous)).get("RepoTags"):
-            await docker.images.delete(previous)
-    except DockerError as error:
-        # 409: a server runs from it, or another image is built on it. It stays without a name.
-        if error.status not in (404, 409):
-            log.warning("The replaced image of %s cannot be removed: %s", image, error.message)
+    older = await image_id(docker, kept_as) if kept_as else None
+    if previous and kept_as:
+        await name(docker, previous, kept_as)
+    await name(docker, build_tag(image), image)
+    await discard(docker, image)
+    await tidy(docker, image, previous, older)
+
+
+async def name(docker: Docker, found: str, wanted: str) -> None:
+    """Give an image another name; the image that had it loses it."""
+    repository, _, tag = wanted.rpartition(":")
+    await docker.images.tag(found, repository, tag=tag)
+
+
+async def tidy(docker: Docker, image: str, *replaced: str | None) -> None:
+    """Remove replaced images of an environment that have no name, unless somebody uses them.
+
+    Args:
+        docker: the engine.
+        image: the environment's image, for the log.
+        replaced: ids.
+    """
+    for one in filter(None, dict.fromkeys(replaced)):
+        try:
+            if not (await docker.images.inspect(one)).get("RepoTags"):
+                await docker.images.delete(one)
+        except DockerError as error:
+            # 409: a server runs from it, or another image is built on it. It stays without a name.
+            if error.status not in (404, 409):
+                log.warning("A replaced image of %s cannot be removed: %s", image, error.message)
 
 
 async def discard(docker: Docker, image: str) -> None:
@@ -176,7 +197,7 @@ async def make_from_ready(docker: Docker, request: BuildRequest, created: str, s
     )
     base = await image_id(docker, reference) or ""
     say(f"The environment is made from {reference}, {base}.")
-    await _relabel(docker, reference, request.image, {**labels(request, created), envs.LABEL_BASE: base})
+    await relabel(docker, reference, request.image, {**labels(request, created), envs.LABEL_BASE: base})
 
 
 async def change_limits(docker: Docker, environment: envs.Environment, memory: str, cpu: str) -> None:
@@ -193,11 +214,11 @@ async def change_limits(docker: Docker, environment: envs.Environment, memory: s
     """
     # The files are the same: people's homes need not be looked through again.
     changed = {envs.LABEL_MEMORY: memory, envs.LABEL_CPU: cpu, envs.LABEL_FILES: environment.files_id}
-    await _relabel(docker, environment.image, environment.image, changed)
+    await relabel(docker, environment.image, environment.image, changed)
     await publish(docker, environment.image, "")
 
 
-async def _relabel(docker: Docker, base: str, image: str, changed: dict[str, str]) -> None:
+async def relabel(docker: Docker, base: str, image: str, changed: dict[str, str]) -> None:
     """Make the unpublished ``image`` of the image ``base``: it differs in labels alone, and takes no space."""
     with mktar_from_dockerfile(io.BytesIO(f"FROM {base}\n".encode())) as context:
         # Without the cache: it would give the image of a former build with the same labels.

@@ -17,7 +17,7 @@ from tljh_repo2docker.database.schemas import BuildStatusType
 from .. import environments as envs
 from .. import policy
 from ..access import Entry, Store
-from ..builds import Builder
+from ..builds import Builder, former
 from ..builds.images import LABEL_CREATED, LABEL_OWNER
 from ..builds.rows import READY
 from ..operators import PILLAR
@@ -29,7 +29,8 @@ from .requests import shown
 LOG_END = 600
 # What the API says of an environment as it is.
 OF_ENVIRONMENT = ("name", "repo", "ref", "commit", "reference", "base", "source_url")
-OF_ITEM = ("image", "status", "has_image", "created", "owner", "buildargs", "message", "size")
+OF_ITEM = ("image", "status", "has_image", "created", "owner", "buildargs", "message", "size", "previous")
+OF_FORMER = ("repo", "ref", "commit", "reference", "base")
 IMAGE_GONE = "The image is gone from Docker: build the environment again, or remove it."
 
 Session = Callable[[], AbstractAsyncContextManager[AsyncSession]]
@@ -79,6 +80,8 @@ class Item:
         buildargs: one KEY=VALUE a line.
         message: why the latest build failed; empty otherwise.
         size: of the image in bytes, with what it shares with others; 0 where there is none.
+        kept: the image that is kept beside it; None where there is none.
+        previous: whether the image in use is the older of the two.
     """
 
     environment: envs.Environment
@@ -89,6 +92,17 @@ class Item:
     buildargs: str = ""
     message: str = ""
     size: int = 0
+    kept: former.Former | None = None
+    previous: bool = False
+
+    @property
+    def former_as_json(self) -> dict[str, Any] | None:
+        """What the API says of the image that is kept."""
+        if self.kept is None:
+            return None
+        environment = self.kept.environment
+        described = {name: getattr(environment, name) for name in OF_FORMER}
+        return {**described, "created": iso_date(self.kept.created), "size": self.kept.size}
 
     @property
     def image(self) -> str:
@@ -136,10 +150,11 @@ class Catalog:
         images, rows = await asyncio.gather(self.engine.images(), self.rows())
         states = {**self.builder.states(), **states}
         found = []
+        formers = former.from_images(images)
         raw = {name: image for image in images for name in image.get("RepoTags") or []}
         for environment in envs.from_images(images):
             row = rows.pop(environment.image, None)
-            found.append(self._item(environment, row, raw[environment.image], states.get(environment.image)))
+            found.append(self._item(environment, row, raw[environment.image], states, formers))
         for image, row in rows.items():
             meta = row.meta
             source = meta.get("repo", "")
@@ -155,13 +170,18 @@ class Catalog:
                 memory=envs.parse_memory(meta.get("mem_limit", "")),
                 cpu=envs.parse_cpu(meta.get("cpu_limit", "")),
             )
-            found.append(self._item(environment, row, None, states.get(image)))
+            found.append(self._item(environment, row, None, states, formers))
         return sorted(found, key=lambda item: (item.environment.name.casefold(), item.image))
 
     def _item(
-        self, environment: envs.Environment, row: Row | None, image: dict[str, Any] | None, status: str | None
+        self,
+        environment: envs.Environment,
+        row: Row | None,
+        image: dict[str, Any] | None,
+        states: dict[str, str],
+        formers: dict[str, former.Former],
     ) -> Item:
-        message = ""
+        message, status = "", states.get(environment.image)
         if status is None:
             # A build that nobody runs any more has failed, whatever its row says.
             status = "built" if image and (row is None or row.status == "built") else "failed"
@@ -173,6 +193,7 @@ class Catalog:
         created = iso_date(labels.get(LABEL_CREATED) or meta.get("creation_date"))
         if image and not created:
             created = datetime.fromtimestamp(image["Created"], timezone.utc).isoformat()
+        kept = formers.get(environment.image) if image else None
         return Item(
             environment=environment,
             status=status,
@@ -182,6 +203,8 @@ class Catalog:
             buildargs=meta.get("buildargs") or "",
             message=message,
             size=int((image or {}).get("Size") or 0),
+            kept=kept,
+            previous=kept is not None and kept.in_place_of(labels.get(LABEL_CREATED, "")),
         )
 
     async def find(self, image: str) -> Item:
@@ -215,6 +238,7 @@ class Catalog:
                     **{name: getattr(item, name) for name in OF_ITEM},
                     "memory": limits.memory,
                     "cpu": limits.cpu,
+                    "former": item.former_as_json,
                     "limits": {"memory": environment.memory, "cpu": environment.cpu},
                     "description": entry.description,
                     "opens": entry.opens,

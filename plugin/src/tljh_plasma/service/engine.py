@@ -11,6 +11,7 @@ import aiohttp
 from aiodocker import Docker, DockerError
 from escapism import unescape
 
+from ..builds import former
 from ..environments import LABEL_REF
 from ..policy import LABEL_ENVIRONMENT, LABEL_USER
 from .errors import DOCKER_SILENT, Refused
@@ -130,18 +131,19 @@ class Engine:
         return sorted({user for found in lists for user, _ in found})
 
     async def remove(self, image: str) -> None:
-        """Remove an image; one that is gone already is none.
+        """Remove an image and the former one; what is gone already is none.
 
         Raises:
-            Conflict: a container needs it.
+            Conflict: a container needs one of them.
         """
-        try:
-            await self._ask(self.docker.images.delete(image))
-        except DockerError as error:
-            if error.status == 409:
-                raise Conflict(str(error)) from error
-            if error.status != 404:
-                raise
+        for name in (former.tag_of(image), image):
+            try:
+                await self._ask(self.docker.images.delete(name))
+            except DockerError as error:
+                if error.status == 409:
+                    raise Conflict(str(error)) from error
+                if error.status != 404:
+                    raise
 
     async def capacity(self) -> tuple[int, float]:
         """Return the memory (bytes) and the number of CPUs of the engine's machine."""

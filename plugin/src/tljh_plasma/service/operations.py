@@ -233,7 +233,8 @@ class Operations:
             )
 
     async def change(self, image: str, body: requests.Change, pillar: bool = False) -> None:
-        """Change an environment's description, groups, limits or what it opens with, whichever are given.
+        """Change an environment's description, groups, limits, what it opens with or which of its images is in use,
+        whichever are given.
 
         Args:
             image: the image's name.
@@ -248,6 +249,10 @@ class Operations:
         memory, cpu = requests.memory(body.memory, most_memory), requests.cpus(body.cpu, most_cpus)
         async with self._lock:
             item = await self.catalog.find(image)
+            if "previous" in body.model_fields_set and body.previous != item.previous:
+                with refusals():
+                    await self.builder.exchange(image)
+                item = await self.catalog.find(image)
             before = item.environment
             limits = (
                 memory if "memory" in body.model_fields_set else before.memory,

@@ -87,6 +87,7 @@ class Change(Body):
     memory: str | int | float | None = None
     cpu: str | int | float | None = None
     opens: str = ""
+    previous: bool = False
 
 
 class NewLink(Body):
@@ -108,7 +109,7 @@ class Permissions(Body):
 EXPECTED = {
     "memory": "a number of GB",
     "cpu": "a number of CPUs",
-    "pull": "true or false",
+    **dict.fromkeys(("pull", "previous"), "true or false"),
     "groups": "a list of names of groups",
     "environments": "an object that maps images to lists of names of groups",
 }

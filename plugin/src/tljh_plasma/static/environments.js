@@ -29,6 +29,7 @@ function status(environment) {
   if (environment.status === "failed" && environment.message) words.push(environment.message);
   if (environment.status !== "built" && environment.has_image)
     words.push("People can start the image that was built before.");
+  if (environment.previous) words.push("The former image is in use: somebody went back to it.");
   if (environment.users.length) words.push(`In use by ${some(environment.users)}.`);
   return cell(
     "Status",
@@ -70,6 +71,10 @@ function makeRow(environment) {
   const actions = [button("Log", () => log.open(environment), { about: `of ${about}`, action: "log" })];
   if (!isBusy(environment)) {
     actions.push(button("Rebuild", () => form.open("build", environment), { about, action: "rebuild" }));
+    if (environment.former) {
+      const text = environment.previous ? "Use the newest" : "Go back";
+      actions.push(button(text, () => exchange(environment), { about: `of ${about}`, action: "exchange" }));
+    }
   }
   actions.push(
     button("Edit", () => form.open("change", environment), { about, action: "edit" }),
@@ -103,6 +108,24 @@ function makeRow(environment) {
     ),
     el("td", {}, el("div", { class: "plasma-actions" }, ...actions)),
   );
+}
+
+/** Puts the other one of the two images in use. */
+async function exchange(environment) {
+  const { name, previous, former } = environment;
+  const of = former.created ? ` of ${new Date(former.created).toLocaleString()}` : "";
+  const done = await confirm({
+    title: previous ? `Use the newest image of ${name}?` : `Go back to the former image of ${name}?`,
+    paragraphs: [
+      `Servers that start from now on use the image${of}. Those that run stay as they are, and so do files in homes.`,
+      "Nothing is built, and you can change back at any time until the next build.",
+    ],
+    action: previous ? "Use the newest" : "Go back",
+    run: () => request("PATCH", path("environments", environment.image), { previous: !previous }),
+  });
+  if (!done) return;
+  announce(previous ? `The newest image of ${name} is in use.` : `The former image of ${name} is in use.`);
+  await refresh();
 }
 
 async function remove(environment) {

@@ -16,7 +16,8 @@ __func_alias__ = {"list_": "list"}
 
 def list_(prefix="/opt/tljh", output="table"):
     """
-    Return the environments that the hub has as a table: image, status, size, who it came from, groups, repository.
+    Return the environments that the hub has as a table: image, status, size, how long the build took, the day of the
+    last use and how many people have used it, who it came from, groups, repository.
 
     prefix
         Where the hub is installed.
@@ -32,14 +33,16 @@ def list_(prefix="/opt/tljh", output="table"):
     items = _existing(prefix)
     if output == "json":
         return items
-    rows = [("IMAGE", "STATUS", "SIZE", "FROM", "GROUPS", "MADE OF")]
+    rows = [("IMAGE", "STATUS", "SIZE", "BUILT IN", "LAST USED", "BY", "FROM", "GROUPS", "MADE OF")]
     for item in items:
         commit = f" at {item['commit'][:12]}" if item["commit"] else ""
         size = f"{item['size'] / 1e9:.1f} GB" if item["size"] else ""
         source = item["repo"] or item["reference"]
-        rows.append(
-            (item["image"], item["status"], size, item["source"], " ".join(item["groups"]), f"{source}{commit}")
-        )
+        status = f"{item['status']}, former image" if item["previous"] else item["status"]
+        took = "" if item["build_seconds"] is None else f"{item['build_seconds'] / 60:.1f} min"
+        used = (item["last_used"][:10], str(item["used_by"] or ""))
+        whose = (item["source"], " ".join(item["groups"]), f"{source}{commit}")
+        rows.append((item["image"], status, size, took, *used, *whose))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines) if items else "The hub has no environments."

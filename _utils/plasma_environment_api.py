@@ -17,7 +17,13 @@ import plasma_hub_connection
 
 SERVICE = "services/plasma/"
 ANSWER = 90  # seconds for one answer: the engine takes its time for removing an image of many gigabytes
-UNKNOWN = {"former": None, "previous": False}  # what services of former releases do not say
+UNKNOWN = {
+    "former": None,
+    "previous": False,
+    "build_seconds": None,
+    "last_used": "",
+    "used_by": 0,
+}  # what services of former releases do not say
 _LISTS = ("environments", "permissions")  # what every service that states can ask has
 RETRY = 1  # seconds between two tries while the service starts
 _OLD = "The hub's service does not accept its operator's token: apply the state tljh, which brings the one that does."
@@ -35,7 +41,8 @@ def items(prefix: str = "/opt/tljh", timeout: float = 60) -> list[dict[str, Any]
     Return the environments that the hub has, as its service lists them; None where there is no hub. Each is a dict with
     ``image``, ``name``, ``repo``, ``ref``, ``commit``, ``reference``, ``base``, ``limits``, ``opens``, ``description``,
     ``groups``, ``status``, ``has_image``, ``source``, ``users``, ``buildargs``, ``message``, ``size``, ``former`` (the
-    image that is kept beside it, or None), ``previous`` (whether the older of the two is in use) and more.
+    image that is kept beside it, or None), ``previous`` (whether the older of the two is in use), ``build_seconds``,
+    ``last_used``, ``used_by`` (a number of people) and more.
 
     prefix
         Where the hub is installed.
@@ -140,7 +147,7 @@ def change(method, image, body=None, part="", prefix="/opt/tljh", timeout=60, al
         As for ``ask``.
 
     part
-        ``build`` to build it again.
+        ``build`` to build it again, ``archive`` to give its image up.
     """
     path = f"{_path(image)}/{part}" if part else _path(image)
     return ask(method, path, body, prefix=prefix, timeout=timeout, also=also)

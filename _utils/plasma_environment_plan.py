@@ -14,6 +14,8 @@ UNDER_WAY = ("queued", "building")
 MADE_OF = ("repository", "ref", "commit", "image", "id", "build_args", "status")
 LIMITS = ("memory", "cpu")  # a build is given them anyway
 WITH_A_BUILD = (*LIMITS, "previous")  # a build brings the newest image, too
+KEPT = ("opens", "description", "groups")  # what an archived environment has
+ARCHIVED = "archived"
 DEFAULTED = (*LIMITS, "opens")  # None is the hub's default, and not "as it is"
 _NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 
@@ -59,12 +61,13 @@ def step(
     ready
         The ids that its ready image may have; None when that is not known, or makes no difference.
 
-    Returns a dict: ``problem`` (a sentence about what cannot be brought about, or None); ``name``; ``image`` (as of
-    ``key``); ``item`` (what the hub has of it, or None); ``wait`` (it is being built just now); ``add`` and ``build``
-    (whether it is to be made, or made again); ``settings`` (what is to be changed without a build, as the service takes
-    it; None for nothing); ``change`` and ``changed`` (``{"old", "new"}`` for the build and for the settings, without
-    values of build arguments); ``body`` (what a build is given beside credentials); ``replaced`` (environments of the
-    hub that this one takes the place of); ``kept`` (those that it would take the place of with ``replace``).
+    Returns a dict: ``archive`` (its image is to be given up); ``problem`` (a sentence about what cannot be brought
+    about, or None); ``name``; ``image`` (as of ``key``); ``item`` (what the hub has of it, or None); ``wait`` (it is
+    being built just now); ``add`` and ``build`` (whether it is to be made, or made again); ``settings`` (what is to be
+    changed without a build, as the service takes it; None for nothing); ``change`` and ``changed`` (``{"old", "new"}``
+    for the build and for the rest, without values of build arguments); ``body`` (what a build is given beside
+    credentials); ``replaced`` (environments of the hub that this one takes the place of); ``kept`` (those that it would
+    take the place of with ``replace``).
     """
     image = key(environment)
     item = next((item for item in items if item["image"] == image), None)
@@ -81,6 +84,7 @@ def step(
         for name in ("description", "groups"):
             wanted[name] = heir[name] if wanted[name] is None else wanted[name]
     plan = {
+        "archive": False,
         "problem": _problem(environment, item),
         "name": environment["name"],
         "image": image,
@@ -92,6 +96,8 @@ def step(
         "replaced": [other["image"] for other in former if replace],
         "kept": [other["image"] for other in former if not replace],
     }
+    if environment.get("archived"):
+        return _archived(plan, item, wanted)
     if plan["add"]:
         new = {
             name: _shown(name, wanted[name])
@@ -115,6 +121,22 @@ def _problem(environment, item):
         f"`previous` is set, and {key(environment)} has no former image on this server: take `previous` out of its "
         "entry to use the newest one."
     )
+
+
+def _archived(plan, item, wanted):
+    """What is to be done about an environment whose image is not wanted: nothing where there is none of it."""
+    plan |= {"wait": False, "add": False, "replaced": [], "kept": [], "change": None}
+    if item:
+        # What it is built from and with matters when it is built again.
+        _compare(plan, item, {name: wanted[name] for name in KEPT} | {"previous": item["previous"]})
+        plan["archive"] = item["status"] != ARCHIVED
+        if plan["archive"]:
+            before = plan["changed"] or {"old": {}, "new": {}}
+            plan["changed"] = {
+                "old": {**before["old"], "status": item["status"]},
+                "new": {**before["new"], "status": ARCHIVED},
+            }
+    return {**plan, "build": False, "body": {}}
 
 
 def _compare(plan, item, wanted):
@@ -182,6 +204,7 @@ def _entry(name, item):
         "cpu": item["limits"]["cpu"],
         "opens": item["opens"] or None,
         "previous": item["previous"] or None,
+        "archived": item["status"] == ARCHIVED or None,
         "groups": list(item["groups"]),
         "description": item["description"] or None,
         "build_args": _arguments(item["buildargs"]) or None,
@@ -213,6 +236,7 @@ def _wanted(environment, build_args, commit, ready):
 def _had(item, wanted):
     """The same of what the hub has: of the newest image, where it went back to the one before."""
     newest = item["former"] if item["previous"] else item
+    status = item["status"] if item["status"] in ("failed", ARCHIVED) else "built"
     had = {
         "repository": newest["repo"],
         "ref": newest["ref"] or "HEAD",
@@ -220,7 +244,7 @@ def _had(item, wanted):
         "image": newest["reference"],
         "id": wanted["id"] if newest["base"] in (wanted.get("id") or ()) else newest["base"],
         "build_args": _arguments(item["buildargs"]),
-        "status": "failed" if item["status"] == "failed" else "built",
+        "status": status,
         "memory": item["limits"]["memory"],
         "cpu": item["limits"]["cpu"],
         "opens": item["opens"] or None,

@@ -42,7 +42,8 @@ def compare(
 
     environments
         Entries of the completed pillar: ``name``, ``repository`` and ``ref`` or ``image`` and ``image_file``,
-        ``memory``, ``cpu``, ``opens``, ``groups``, ``description``, ``previous``, ``replace``; ``absent`` and ``wait``.
+        ``memory``, ``cpu``, ``opens``, ``groups``, ``description``, ``previous``, ``archived``, ``replace``;
+        ``absent`` and ``wait``.
 
     secrets
         ``{name: {"build_args", "credentials", "deploy_key", "known_hosts"}}``. Never give them on a command line.
@@ -82,7 +83,9 @@ def compare(
             run.done(step["name"], "built", {"old": {"status": status}, "new": {"status": "built"}})
         elif step["build"]:
             run.done(step["name"], "built", step["change"])
-        if step["changed"] and not step["wait"]:
+        if step["archive"] and step["item"]["users"]:
+            run.problem(step["name"], _used(step["image"], step["item"]["users"], "archived"))
+        elif step["changed"] and not step["wait"]:
             run.done(step["name"], "changed", step["changed"])
         run.note_kept(step)
         run.predict_removal(step["name"], [item for item in items if item["image"] in step["replaced"]], step)
@@ -246,7 +249,7 @@ class _Run:
     def _source(self, entry, blind):
         """(commit, ids of the ready image), as far as they can be known now."""
         secrets = self.secrets.get(entry["name"], {})
-        if entry.get("previous"):
+        if entry.get("previous") or entry.get("archived"):
             return None, None  # whatever it is, it is not built
         if entry.get("image_file"):
             return None, plasma_environment_image.archive_ids(entry["image_file"], entry["image"])
@@ -272,9 +275,16 @@ class _Run:
 
     def change(self, step):
         """Change what needs no build."""
+        if step["archive"]:
+            part = {"part": "archive", "also": (409,)}
+            answer = plasma_environment_api.change("POST", step["image"], {}, **part, **self.service)
+            if answer.get("status") == 409:
+                users = answer.get("users")
+                raise CommandExecutionError(_used(step["image"], users, "archived") if users else answer["message"])
         if step["settings"] is not None:
             log.info("Environment %s: changing %s", step["name"], ", ".join(step["settings"]) or "whose it is")
             plasma_environment_api.change("PATCH", step["image"], step["settings"], **self.service)
+        if step["archive"] or step["settings"] is not None:
             self.done(step["name"], "changed", step["changed"])
 
     def submit(self, step):
@@ -374,10 +384,11 @@ def _under_way(items, images):
     ]
 
 
-def _used(image, users):
+def _used(image, users, done="removed"):
+    later = ", or let this wait for it (`wait: SECONDS` beside `absent`)" if done == "removed" else ""
     return (
-        f"{image} cannot be removed while {', '.join(users)} {'uses' if len(users) == 1 else 'use'} it: have the "
-        "servers stopped, or let this wait for it (`wait: SECONDS` beside `absent`)."
+        f"{image} cannot be {done} while {', '.join(users)} {'uses' if len(users) == 1 else 'use'} it: have the "
+        f"servers stopped{later}."
     )
 
 

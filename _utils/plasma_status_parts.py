@@ -22,6 +22,7 @@ from plasma_words import size
 
 # The plugin's labels of environments (environments.py).
 LABEL_NAME, LABEL_IMAGE = "tljh_repo2docker.display_name", "tljh_repo2docker.image_name"
+FORMER = "plasma-former/"  # how the name of an image begins that an environment can go back to
 
 
 def program(prefix: str) -> str | None:
@@ -52,6 +53,7 @@ def environments() -> list[dict[str, Any]]:
         if tags:
             tag = labels.get(LABEL_IMAGE) if labels.get(LABEL_IMAGE) in tags else tags[0]
             name = labels.get(LABEL_NAME) or tags[0]
+            name += " (former image)" if str(tag).startswith(FORMER) else ""
             found.append({"name": name, "image": tag, "size": size(image["Size"]), "bytes": image["Size"]})
     return sorted(found, key=lambda environment: (-environment["bytes"], environment["image"]))
 

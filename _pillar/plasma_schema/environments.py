@@ -160,6 +160,9 @@ class Environment(Section):
     previous: bool = option(False, example=True)
     """Use the image from before the newest build, and build nothing as long as this is set. Without it the newest one
     is in use again, or one that is newer still and is built then."""
+    archived: bool = option(False, example=True)
+    """Have no image of it: nobody can start it, and it is built again as soon as this is taken out. Groups and words
+    are kept."""
     replace: bool = option(False, example=True)
     """Once this one is built, remove what pillar made of the same name from another reference. Without it both stay."""
     absent: bool = option(False, example=True)
@@ -171,6 +174,8 @@ class Environment(Section):
         yield from repeated(self.groups or (), "groups")
         if self.wait and not self.absent:
             yield Found(("wait",), "needs `absent: true` beside it: only a removal waits")
+        if self.archived and self.previous:
+            yield Found(("archived",), "is set beside previous: an archived environment has no image to go back to")
         if self.absent:
             return
         if self.image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import stat
 import threading
+from datetime import datetime, timezone
 
 import pytest
 from tljh_plasma import access
@@ -156,6 +157,51 @@ def test_a_file_of_a_former_release_loses_nothing(store, tmp_path):
     store.set_description("a:1", "Statistics")
     store.set_opens("a:1", "rstudio")
     assert store.get("a:1") == Entry(("maths",), "Statistics", opens="rstudio")
+
+
+def test_what_is_known_of_the_past_of_environments(store):
+    assert store.history() == {}
+    store.note_build("a:1", 61.6)
+    store.note_build("a:1", 12.2)
+    for user in ("anna", "ben", "anna"):
+        store.note_use("b:1", user)
+    found = store.history()
+    assert found["a:1"] == access.History(12)
+    assert (found["b:1"].build_seconds, found["b:1"].used_by) == (None, 2)
+    began = datetime.fromisoformat(found["b:1"].last_used)
+    assert began.tzinfo and abs((datetime.now(timezone.utc) - began).total_seconds()) < 60
+    # People get other names, and go; environments go.
+    store.rename_user("ben", "anna")
+    assert store.history()["b:1"].used_by == 1
+    store.forget_user("anna")
+    assert "b:1" not in store.history()
+    store.remove("a:1")
+    assert store.history() == {}
+    # Nothing of it decides who may start what.
+    store.note_use("c:1", "anna")
+    assert store.all() == {}
+
+
+def test_what_is_archived_is_noted_and_forgotten(store):
+    store.set_archived("a:1", True)
+    assert store.all() == {"a:1": Entry(archived=True)}
+    store.set_archived("a:1", False)
+    assert store.all() == {}
+    store.set_archived("a:1", True)
+    store.remove("a:1")
+    assert store.all() == {}
+
+
+def test_a_file_of_the_release_before_gets_the_tables_for_the_past(store, tmp_path):
+    with sqlite3.connect(store.path) as connection:
+        connection.executescript(
+            "DROP TABLE archived; DROP TABLE builds; DROP TABLE uses; UPDATE alembic_version SET version_num = '4';"
+            "INSERT INTO webhooks VALUES ('a:1', 'secret');"
+        )
+    store.upgrade()
+    assert (tmp_path / "plasma.sqlite.4.bak").exists()
+    store.note_use("a:1", "anna")
+    assert store.all() == {"a:1": Entry(webhook=True)} and store.history()["a:1"].used_by == 1
 
 
 def test_a_file_of_a_newer_release_is_refused(store):

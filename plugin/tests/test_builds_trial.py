@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from support_builds import start_service, until, wait_for_end
-from tljh_plasma.builds import trial
+from tljh_plasma.builds import Builder, trial
 from tljh_plasma.builds.request import BuildRequest
 
 pytest_plugins = ["support_builds_fixtures"]
@@ -130,6 +132,24 @@ async def test_an_image_is_not_refused_for_what_cannot_be_seen(bench):
     async with bench.builder(trial=True) as builder:
         row = await bench.build(builder, request)
     assert row.status == "built", row.log
+    assert "It starts, as far as that can be seen without a hub." in row.log
+
+
+async def test_nothing_of_the_host_is_in_it(bench):
+    """Nobody has decided yet to trust the repository."""
+    look = "#!/bin/sh\\nls -A /srv/data /srv/volume; echo $COLOUR; exit 7\\n"
+    volume = {"source": "/srv", "target": "/srv/volume"}
+    request = bench.request(bench.repository(*script(look)))
+    settings = bench.settings(trial=True)
+    values = {"shared_data": "/srv", "servers_volumes": (volume,), "servers_environment": {"COLOUR": "greenish"}}
+    builder = Builder(bench.context, bench.manager, dataclasses.replace(settings, **values))
+    try:
+        await builder.submit(request)
+        log = await wait_for_end(builder, request.image)
+    finally:
+        await builder.close()
+    shown = log[log.index("A server of the new image is tried.") :].splitlines()
+    assert shown[1:5] == ["/srv/data:", "", "/srv/volume:", "greenish"], log
 
 
 async def test_a_server_that_needs_more_memory_and_one_that_never_answers_are_told_apart(bench, monkeypatch):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from dockerspawner import SwarmSpawner
 from jupyterhub.objects import Hub
-from tljh_plasma.access import Store
+from tljh_plasma.access import AccessError, Store
 from tljh_plasma.environments import Environment
 from tljh_plasma.planning import PlannedSpawner, StartByLink, StartFailure
 from tornado import web
@@ -80,6 +80,18 @@ def test_a_server_opens_with_what_its_environment_says(make):
     configured = make({"image": "maths:1"}, default_url="/tree/{username}")
     asyncio.run(configured.start())
     assert configured.default_url == "/tree/{username}"
+
+
+def test_who_has_used_what_is_noted_and_nobody_waits_for_it(make, monkeypatch):
+    asyncio.run(make({"image": "maths:1"}).start())
+    assert {image: found.used_by for image, found in make.store.history().items()} == {"maths:1": 1}
+
+    def full(*arguments):
+        raise AccessError("The disk is full.")
+
+    monkeypatch.setattr(Store, "note_use", full)
+    assert asyncio.run(make({"image": "biology:1"}).start()) == ("10.0.0.7", 8888)
+    assert "biology:1" not in make.store.history()
 
 
 def test_a_link_to_what_is_not_open_says_so(make):

@@ -266,6 +266,21 @@ def test_what_was_made_in_the_browser_is_left_alone_and_exported(course, built):
     course.agreed({"name": "paged", "absent": True})
 
 
+def test_what_nobody_needs_now_is_archived_and_comes_back(course, built, student):
+    plain = {"name": "plain", "repository": f"{course.git}/plain"}
+    course.agreed(plain)
+    changes = course.agreed({**plain, "archived": True})
+    assert changes == {"plain": {"old": {"status": "built"}, "new": {"status": "archived"}}}
+    item = course.items()["plain:HEAD"]
+    assert (item["status"], item["has_image"], item["repo"]) == ("archived", False, plain["repository"])
+    assert "plain:HEAD" not in course.target.sudo("docker images --format '{{.Repository}}:{{.Tag}}'").stdout
+    with pytest.raises(SupportError, match="400"):
+        student.start("plain:HEAD")
+    listed = course.site.salt("plasma_environment.list").value
+    assert next(line for line in listed.splitlines() if line.startswith("plain:HEAD")).split()[1] == "archived"
+    assert course.agreed(plain)["plain"]["new"]["status"] == "built"
+
+
 def test_without_the_hub_it_says_what_to_do(course, built):
     course.pillar({"name": "plain", "repository": f"{course.git}/plain"})
     course.target.sudo("systemctl stop jupyterhub")

@@ -197,11 +197,20 @@ def test_an_environment_is_rebuilt_and_removed(visit, url, built, teacher, stude
     expect(log.get_by_text("Built", exact=True)).to_be_visible(timeout=180_000)
     log.get_by_role("button", name="Close").last.click()
     # The image of before is one click away, and so is the newest.
-    for button, said in (("Go back", "The former image is in use"), ("Use the newest", "")):
-        page.get_by_role("button", name=f"{button} of {NAME}").click()
+    for button, of, marks in (("Go back", "to the former image", 1), ("Use the newest", "image", 0)):
+        page.get_by_role("button", name=f"{button} {of} of {NAME}").click()
         page.get_by_role("dialog").get_by_role("button", name=button).click()
         expect(page.get_by_role("dialog")).to_have_count(0)
-        expect(page.get_by_text("The former image is in use: ")).to_have_count(1 if said else 0)
+        expect(page.get_by_text("The former image is in use: ")).to_have_count(marks)
+    expect(row(page, NAME)).to_contain_text(re.compile(r"GB, built in \d+ s.*Used .*, by one person", re.DOTALL))
+    # Given up, it is built again with one click.
+    page.get_by_role("button", name=f"Archive {NAME}").click()
+    page.get_by_role("dialog").get_by_role("button", name="Archive").click()
+    expect(row(page, NAME)).to_contain_text("It has no image")
+    assert serious_problems(page) == []
+    page.get_by_role("button", name=f"Build again {NAME}").click()
+    expect(log.get_by_text("Built", exact=True)).to_be_visible(timeout=180_000)
+    log.get_by_role("button", name="Close").last.click()
     page.get_by_role("button", name=f"Webhook of {NAME}").click()
     webhook = page.get_by_role("dialog", name=f"Webhook of {NAME}")
     webhook.get_by_role("button", name="Make a webhook").click()

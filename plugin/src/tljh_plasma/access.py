@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 from . import kept
@@ -28,8 +29,16 @@ MIGRATIONS = {
     "2": ("CREATE TABLE pillar (image VARCHAR(512) NOT NULL PRIMARY KEY)",),
     "3": ("CREATE TABLE opens (image VARCHAR(512) NOT NULL PRIMARY KEY, text VARCHAR(512) NOT NULL)",),
     "4": ("CREATE TABLE webhooks (image VARCHAR(512) NOT NULL PRIMARY KEY, secret VARCHAR(64) NOT NULL)",),
+    "5": (
+        "CREATE TABLE archived (image VARCHAR(512) NOT NULL PRIMARY KEY)",
+        "CREATE TABLE builds (image VARCHAR(512) NOT NULL PRIMARY KEY, seconds INTEGER NOT NULL)",
+        'CREATE TABLE uses (image VARCHAR(512) NOT NULL, "user" VARCHAR(255) NOT NULL, at VARCHAR(32) NOT NULL, '
+        'PRIMARY KEY (image, "user"))',
+    ),
 }
-TABLES = ("permissions", "descriptions", "pillar", "opens", "webhooks")
+# What decides is read at every start; the rest is for people to look at.
+TABLES = ("permissions", "descriptions", "pillar", "opens", "webhooks", "archived")
+HISTORY = ("builds", "uses")
 
 
 class AccessError(Exception):
@@ -46,6 +55,7 @@ class Entry:
         pillar: whether it is among the environments of pillar.
         opens: what its servers open with (see ``hub_rules.OPENS``); empty for the hub's default.
         webhook: whether a push to its repository builds it again.
+        archived: whether its image was given up, and its recipe kept.
     """
 
     groups: tuple[str, ...] = ()
@@ -53,6 +63,22 @@ class Entry:
     pillar: bool = False
     opens: str = ""
     webhook: bool = False
+    archived: bool = False
+
+
+@dataclass(frozen=True)
+class History:
+    """What is known of an environment's past.
+
+    Attributes:
+        build_seconds: how long the latest build took that succeeded; None when nobody knows.
+        last_used: when somebody last started or stopped a server of it, ISO 8601; empty when nobody is known to have.
+        used_by: how many people have had one.
+    """
+
+    build_seconds: int | None = None
+    last_used: str = ""
+    used_by: int = 0
 
 
 def may_start(entry: Entry, groups: Iterable[str], *, admin: bool, open_by_default: bool) -> bool:
@@ -165,12 +191,12 @@ class Store:
         """
         with self._transaction() as database:
             rows = [database.execute(f"SELECT * FROM {name}").fetchall() for name in TABLES]
-        permitted, described, declared, opening, hooked = rows
+        permitted, described, declared, opening, hooked, shelved = rows
         groups: dict[str, list[str]] = {}
         for image, group in permitted:
             groups.setdefault(image, []).append(group)
-        texts, in_pillar, opens = dict(described), {image for (image,) in declared}, dict(opening)
-        webhooks = dict(hooked)
+        texts, opens, webhooks = dict(described), dict(opening), dict(hooked)
+        in_pillar, archived = ({image for (image,) in rows} for rows in (declared, shelved))
         return {
             image: Entry(
                 tuple(sorted(groups.get(image, []))),
@@ -178,9 +204,18 @@ class Store:
                 image in in_pillar,
                 opens.get(image, ""),
                 image in webhooks,
+                image in archived,
             )
-            for image in sorted({*groups, *texts, *in_pillar, *opens, *webhooks})
+            for image in sorted({*groups, *texts, *in_pillar, *opens, *webhooks, *archived})
         }
+
+    def history(self) -> dict[str, History]:
+        """Return what is known of the past of environments, by image."""
+        with self._transaction() as database:
+            seconds = dict(database.execute("SELECT image, seconds FROM builds").fetchall())
+            uses = database.execute("SELECT image, max(at), count(*) FROM uses GROUP BY image").fetchall()
+        used = {image: (at, count) for image, at, count in uses}
+        return {image: History(seconds.get(image), *used.get(image, ("", 0))) for image in {*seconds, *used}}
 
     def get(self, image: str) -> Entry:
         """Return what was said of one image."""
@@ -224,6 +259,31 @@ class Store:
         """Replace the secret of an image's webhook; an empty one removes the webhook."""
         self._replace("webhooks", [image], [(image, secret)] if secret else [])
 
+    def set_archived(self, image: str, archived: bool) -> None:
+        """Note that an image was given up, or that it is wanted again."""
+        self._replace("archived", [image], [(image,)] if archived else [])
+
+    def note_build(self, image: str, seconds: float) -> None:
+        """Note how long the build of an image took."""
+        with self._transaction() as database:
+            database.execute("INSERT OR REPLACE INTO builds VALUES (?, ?)", (image, round(seconds)))
+
+    def note_use(self, image: str, user: str) -> None:
+        """Note that somebody uses an image at this moment."""
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        with self._transaction() as database:
+            database.execute("INSERT OR REPLACE INTO uses VALUES (?, ?, ?)", (image, user, now))
+
+    def rename_user(self, old: str, new: str) -> None:
+        """Let what somebody has used be of their new name."""
+        with self._transaction() as database:
+            database.execute('UPDATE OR REPLACE uses SET "user" = ? WHERE "user" = ?', (new, old))
+
+    def forget_user(self, name: str) -> None:
+        """Forget what somebody has used who is gone."""
+        with self._transaction() as database:
+            database.execute('DELETE FROM uses WHERE "user" = ?', (name,))
+
     def set_pillar(self, image: str) -> None:
         """Note that an image's environment is among those of pillar, until it is removed."""
         self._replace("pillar", [image], [(image,)])
@@ -237,6 +297,6 @@ class Store:
     def remove(self, image: str) -> None:
         """Forget everything about an image, so that the next one of its name starts anew."""
         with self._transaction() as database:
-            for table in TABLES:
+            for table in (*TABLES, *HISTORY):
                 database.execute(f"DELETE FROM {table} WHERE image = ?", (image,))
         self.keep()

@@ -13,7 +13,8 @@ from jupyterhub.utils import maybe_future
 from tornado import web
 from traitlets import Unicode, default
 
-from . import accounts, homes, limits, operators, pam, pam_words, sessions
+from . import accounts, homes, limits, operators, pam, pam_words, sessions, settings
+from .access import AccessError, Store
 from .accounts import Account, AccountError, find_account, find_entry, group_names
 from .logins import AT_ONCE, Logins, TooMany
 from .pending import Pending, Unfinished, Waiting
@@ -382,6 +383,14 @@ class PlasmaPAMAuthenticator(PAMAuthenticator):
         if homes.ensure(username, [self.home_path]):
             self.log.info("Made the home of %r, who comes for the first time", username)
         return find_account(username)
+
+    def delete_user(self, user: Any) -> None:
+        """Forget which environments somebody has used, whom the hub forgets."""
+        super().delete_user(user)
+        try:
+            Store(settings.load().database).forget_user(user.name)
+        except (AccessError, settings.SettingsError) as error:
+            self.log.warning("What %s has used is not forgotten: %s", user.name, error)
 
     async def refresh_user(self, user: Any, handler: Any = None) -> bool | dict[str, Any]:
         """Tell whether a logged-in person's account still allows them in.

@@ -233,7 +233,22 @@ class PlannedSpawner(LoggingConfigurable):
                 self.user_options = self.orm_spawner.user_options = {}
                 raise
             NEVER_STARTED.discard((self.user.name, self.name))
+            await self._note_use()
             return address
+
+    async def stop(self, now: bool = False) -> None:
+        """Stop the server; its environment was in use until then."""
+        await super().stop(now=now)  # ty: ignore[unresolved-attribute] # the engine's spawner has it
+        await self._note_use()
+
+    async def _note_use(self) -> None:
+        image = str((self.user_options or {}).get("image") or "")
+        try:
+            if image:
+                await asyncio.to_thread(Store(Path(self.permissions_file)).note_use, image, self.user.name)
+        except AccessError as error:
+            # For people to look at: nobody's server waits for it.
+            self.log.warning("Server %s: its use cannot be noted: %s", self._log_name, error)
 
     def _planned(self, environments: list[Environment], permissions: Permissions, admin: bool) -> ServerPlan:
         name, options, limits = self.user.name, self.user_options, self.default_limits

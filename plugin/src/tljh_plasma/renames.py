@@ -55,6 +55,7 @@ class RenamesHandler(APIHandler):
         if group:
             Store(settings.load().database).rename_group(old, new)
         if user:
+            Store(settings.load().database).rename_user(old, new)
             self._rename(user, new)
         self.log.info("%s is now %s", old, new)
         self.finish(json.dumps({"name": new}))

@@ -41,8 +41,7 @@ def item(image, **keys):
         "message": "",
         "size": 2_500_000_000,
         "created": "2026-11-01T12:00:00+00:00",
-        "former": None,
-        "previous": False,
+        **api.UNKNOWN,
         **keys,
     }
 
@@ -172,6 +171,10 @@ class StandInEnvironments:
                 one["users"].pop()
                 return self._refuse(409, "This environment cannot be removed while it is in use.", also, users=users)
             del self.listed[image]
+        elif part == "archive":
+            if one["users"]:
+                return self._refuse(409, "In use.", also, users=list(one["users"]))
+            one.update(status="archived", has_image=False, source="pillar", former=None, previous=False)
         elif part:
             if one["status"] in ("queued", "building"):
                 return self._refuse(409, "It is being built already.", also)

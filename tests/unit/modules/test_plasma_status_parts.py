@@ -23,6 +23,7 @@ IMAGES = [
     },
     {"RepoTags": ["a:1"], "Size": 2_000_000_000, "Labels": {"tljh_repo2docker.image_name": "gone:1"}},
     {"RepoTags": None, "Size": 5, "Labels": {"tljh_repo2docker.image_name": "r-course:1"}},
+    {"RepoTags": ["plasma-former/r:1"], "Size": 9, "Labels": {"tljh_repo2docker.image_name": "r:1"}},
 ]
 CONTAINERS = [
     {"Labels": {"org.plasma.user": name, "org.plasma.server": server}, "Image": "r-course:1", "Status": "Up 2 hours"}
@@ -62,6 +63,7 @@ def test_environments_are_the_named_images_largest_first(engine):
     assert parts.environments() == [
         {"name": "a:1", "image": "a:1", "size": "2.0 GB", "bytes": 2_000_000_000},
         {"name": "R", "image": "r-course:1", "size": "1.2 GB", "bytes": 1_234_000_000},
+        {"name": "plasma-former/r:1 (former image)", "image": "plasma-former/r:1", "size": "9 B", "bytes": 9},
     ]
 
 

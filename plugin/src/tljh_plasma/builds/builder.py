@@ -10,7 +10,7 @@ import asyncio
 import logging
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -80,10 +80,16 @@ class Builder:
         settings: the builder's image, which is downloaded when it is missing unless it is made here, how many builds
             run at a time and for how long, and what they reach.
         log: where problems that are not a build's own go.
+        built: is told of each build that succeeds, by its image and the seconds that it took; called in a thread.
     """
 
     def __init__(
-        self, db_context: SessionFactory, manager: ImagesDatabaseManager, settings: Settings, log: logging.Logger = LOG
+        self,
+        db_context: SessionFactory,
+        manager: ImagesDatabaseManager,
+        settings: Settings,
+        log: logging.Logger = LOG,
+        built: Callable[[str, float], None] = lambda image, seconds: None,
     ):
         self._rows = BuildRows(db_context, manager)
         self._local = settings.builder_image == LOCAL
@@ -100,6 +106,7 @@ class Builder:
         self._network = BuildNetwork(settings.network_name, settings.build_reach, lambda: bool(self._builds))
         self._shelf = rootless.Shelf(self._network.name, self._limits)
         self._log = log
+        self._built = built
         self._docker: Docker | None = None
         # By image, in the order of the queue: the first few run.
         self._builds: dict[str, Build] = {}
@@ -188,6 +195,17 @@ class Builder:
         """
         async with self._resting(image, "its image can be exchanged"):
             await former.exchange(self._engine, image)
+
+    async def remember(self, request: BuildRequest) -> None:
+        """Keep how an environment is built whose image goes; where that is kept already, it stays.
+
+        Raises:
+            BuildRefused: it is being built (409), or the engine is away (503).
+        """
+        async with self._resting(request.image, "it can be archived"):
+            if not await self._rows.find(request.image):
+                uid = await self._rows.record(request, datetime.now(timezone.utc).isoformat())
+                await self._rows.update(uid, status=BuildStatusType.BUILT)
 
     @asynccontextmanager
     async def _resting(self, image: str, what: str) -> AsyncIterator[None]:
@@ -350,9 +368,11 @@ class Builder:
 
     async def _build(self, build: Build) -> BuildStatusType:
         request, image, say = build.request, build.request.image, build.log.say
+        begun = 0.0
         try:
             if request.reference:
                 await build.turn.wait()
+                begun = time.time()
                 making = images.make_from_ready(self._engine, request, build.created, say)
                 await self._in_time(making, f"The image {request.reference}")
             else:
@@ -365,8 +385,10 @@ class Builder:
             if self._settings.builder_trial and await images.image_id(self._engine, images.build_tag(image)):
                 await self._network.protect()
                 await trial.start(self._engine, image, build.uid, self._settings, self._network.name, build.log)
+            begun = begun or builders.started(build.container["State"]).timestamp()
             await images.publish(self._engine, image, build.created, former.tag_of(image))
             say(f"The image {image} is ready.")
+            await asyncio.to_thread(self._built, image, time.time() - begun)
             return BuildStatusType.BUILT
         except BuildFailed as error:
             reason = str(error)

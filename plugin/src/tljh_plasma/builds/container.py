@@ -282,9 +282,13 @@ def _seconds_left(state: dict[str, Any], timeout: float) -> float | None:
     """Return how long a builder may still run, but long enough to read what it printed; None if it has ended."""
     if not state["Running"]:
         return None
+    return max(READING, timeout - (datetime.now(timezone.utc) - started(state)).total_seconds())
+
+
+def started(state: dict[str, Any]) -> datetime:
+    """Return when a builder began, from its ``State``."""
     # Fractions of a second have nine digits here, which Python 3.10 does not read.
-    begun = datetime.fromisoformat(state["StartedAt"].partition(".")[0].rstrip("Z")).replace(tzinfo=timezone.utc)
-    return max(READING, timeout - (datetime.now(timezone.utc) - begun).total_seconds())
+    return datetime.fromisoformat(state["StartedAt"].partition(".")[0].rstrip("Z")).replace(tzinfo=timezone.utc)
 
 
 async def _copy_output(

@@ -1,8 +1,9 @@
 """A server of a new image, started before anybody gets the image: where none starts, the former image stays in use.
 
 It is started as the spawner starts servers of people, by somebody who has no account, with a home in memory, on the
-builds' network. A server asks the hub before it listens, so a stand-in for the hub runs beside it, in its container;
-where the image has no Python for that, a server that asks for the hub has come far enough.
+builds' network. Nobody has decided yet to trust what it runs, so directories of the host are there and empty. A server
+asks the hub before it listens, so a stand-in for the hub runs beside it, in its container; where the image has no
+Python for that, a server that asks for the hub has come far enough.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from .. import container_files, image_look, network, policy, settings, writable
 from .. import environments as envs
 from ..accounts import Account, Group
 from ..failures import is_out_of_memory
-from ..servers import mounts
 from . import images
 from .cause import cause
 from .container import ENGINE_ERRORS, PATIENCE
@@ -35,7 +35,10 @@ NAME = "plasma-trial"
 UID = 64900
 HOME = f"/home/{NAME}"
 PREFIX = f"/user/{NAME}/"
+EMPTY = "size=1m,nr_inodes=16,mode=0755"
 PORT = 8888
+# Of the stand-in.
+HUB_PORT = 15303
 # Seconds until a server has to answer: more than twice as long as people wait.
 LIMIT = 300
 INTERVAL = 0.2
@@ -130,10 +133,8 @@ async def _plan(engine: Docker, image: str, values: settings.Settings) -> policy
     account = Account(NAME, UID, Group(NAME, UID), (), HOME, HOME)
     defaults = policy.default_limits(values.memory, values.cpu, policy.PROCESSES)
     extras = values.servers.of(frozenset(), environments[0].name)
-    volumes, _ = mounts(extras.volumes, HOME, values.servers.closed)
     limits = policy.limits_of(environments[0], defaults)
-    shared = policy.trusted_data(values.shared_data)
-    return policy.ServerPlan(account, environments[0], limits, *shared, extras, tuple(volumes))
+    return policy.ServerPlan(account, environments[0], limits, values.shared_data, extras=extras)
 
 
 class _Trial:
@@ -157,8 +158,10 @@ class _Trial:
             self._log.say("A server of the new image is tried.")
             begun = time.monotonic()
             await container.start()
-            await self._wait(container, begun + LIMIT)
-            self._log.say(f"It answers after {time.monotonic() - begun:.0f} seconds.")
+            if await self._wait(container, begun + LIMIT):
+                self._log.say(f"It answers after {time.monotonic() - begun:.0f} seconds.")
+            else:
+                self._log.say("It starts, as far as that can be seen without a hub.")
         finally:
             await asyncio.to_thread(_remove, self._name)
 
@@ -178,31 +181,31 @@ class _Trial:
 
     def _create(self, client: docker.APIClient) -> str:
         plan = self._plan
-        extra = [container_files.bind(one.target, one.source) for one in plan.volumes]
-        if plan.shared_data:
-            extra.append(container_files.bind(policy.SHARED_DATA_TARGET, plan.shared_data))
-        mounted = [HOME, *(mount["Target"] for mount in extra)]
+        shared = [policy.SHARED_DATA_TARGET] if plan.shared_data else []
+        memory = dict.fromkeys([*(one.target for one in plan.extras.volumes), *shared], EMPTY)
+        memory[HOME] = writable.home_in_memory(plan)
+        mounted = list(memory)
         targets = [*image_look.ALWAYS, str(container_files.OURS), *mounted, *writable.tmpfs(plan, {}, mounted)]
         image = image_look.Looks().into(client, plan.environment.image_id, targets)
         image_look.check(targets, image, HOME)
         base = container_files.default_base()
         files = container_files.write(base, self._name, image, plan.account)
-        extra += [container_files.bind(target, source) for target, source in files.items()]
         mounted += files
         tmpfs = writable.tmpfs(plan, image.volumes, mounted)
-        extra += writable.volumes(plan, image, [*tmpfs, *mounted])
-        host = writable.host_config(plan, {**tmpfs, HOME: writable.home_in_memory(plan)}, {})
+        binds = [container_files.bind(target, source) for target, source in files.items()]
+        binds += writable.volumes(plan, image, [*tmpfs, *mounted])
+        host = writable.host_config(plan, {**tmpfs, **memory}, {})
         host |= {"mem_limit": plan.limits.memory, "nano_cpus": int(plan.limits.cpu * 1e9)}
         made = client.create_container(
             plan.environment.image_id,
             name=self._name,
             entrypoint=list(policy.ENTRYPOINT_COMMAND),
-            command=["/bin/sh", "-c", BESIDE, STAND_IN % settings.HUB_PORT, policy.COMMAND, *policy.ARGUMENTS],
+            command=["/bin/sh", "-c", BESIDE, STAND_IN % HUB_PORT, policy.COMMAND, *policy.ARGUMENTS],
             user=plan.user,
             working_dir="/",
             environment={**container_files.trusts(base), **self._variables()},
             host_config=client.create_host_config(
-                network_mode=self._network_name, mounts=sorted(extra, key=lambda mount: mount["Target"]), **host
+                network_mode=self._network_name, mounts=sorted(binds, key=lambda mount: mount["Target"]), **host
             ),
         )
         return made["Id"]
@@ -210,7 +213,7 @@ class _Trial:
     def _variables(self) -> dict[str, Any]:
         """What a server is told: by JupyterHub, and by us."""
         plan, token = self._plan, secrets.token_hex(16)
-        hub = f"http://127.0.0.1:{settings.HUB_PORT}/hub/api"
+        hub = f"http://127.0.0.1:{HUB_PORT}/hub/api"
         scopes = f'["access:servers!server={NAME}/"]'
         told = {
             **dict.fromkeys(("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN"), token),
@@ -234,17 +237,18 @@ class _Trial:
 
     # Waiting.
 
-    async def _wait(self, container: DockerContainer, end: float) -> None:
+    async def _wait(self, container: DockerContainer, end: float) -> bool:
+        """Return whether the server answers; otherwise it has come as far as it can."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
             while True:
                 described = await container.show()
                 state = described["State"]
                 if not state["Running"]:
                     await self._explain(container, state)
-                    return
+                    return False
                 addresses = [one["IPAddress"] for one in described["NetworkSettings"]["Networks"].values()]
                 if await _answers(session, addresses):
-                    return
+                    return True
                 if time.monotonic() > end:
                     await self._told(container)
                     minutes = LIMIT // 60

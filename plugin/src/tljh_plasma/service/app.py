@@ -22,14 +22,14 @@ from traitlets import Instance, default
 
 from .. import front, guard, theme
 from .. import settings as plasma_settings
-from ..access import Store
+from ..access import AccessError, Store
 from ..builds import Builder, BuildRefused
 from ..limits import SMALL_BODY, LimitedServer
 from ..secret_files import kept_secret
 from .base import MAX_BODY, CallbackHandler, Guarded, NotFoundHandler, Page, RootHandler, StaticHandler
 from .catalog import Catalog
 from .engine import Engine
-from .environments import BuildApi, EnvironmentApi, EnvironmentsApi, LinksApi, LogApi, TailApi
+from .environments import ArchiveApi, BuildApi, EnvironmentApi, EnvironmentsApi, LinksApi, LogApi, TailApi
 from .hub import HubClient
 from .operations import Operations
 from .permissions import PermissionsApi
@@ -103,12 +103,18 @@ class PlasmaService(TljhRepo2Docker):
         """
         return kept_secret(Path(self.cookie_secret_file)).encode("ascii")
 
+    def _note_build(self, image: str, seconds: float) -> None:
+        try:
+            Store(self.plasma.database).note_build(image, seconds)
+        except AccessError as error:
+            self.log.warning("How long the build of %s took cannot be noted: %s", image, error)
+
     def init_settings(self) -> dict[str, Any]:
         """Return Tornado's settings."""
         inherited = super().init_settings()
         engine = Engine()
         store = Store(self.plasma.database)
-        builder = Builder(self.db_context, self.image_db_manager, self.plasma, self.log)
+        builder = Builder(self.db_context, self.image_db_manager, self.plasma, self.log, self._note_build)
         catalog = Catalog(engine, store, builder, self.db_context, self.plasma)
         operations = Operations(catalog, self.plasma)
         return {
@@ -154,6 +160,7 @@ class PlasmaService(TljhRepo2Docker):
             ("api/environments", EnvironmentsApi),
             (f"api/environments/{one}", EnvironmentApi),
             (f"api/environments/{one}/build", BuildApi),
+            (f"api/environments/{one}/archive", ArchiveApi),
             (f"api/environments/{one}/webhook", WebhookApi),
             (f"push/{one}", PushHandler),
             (f"api/environments/{one}/log", LogApi),

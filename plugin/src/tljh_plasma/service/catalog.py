@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -16,7 +16,7 @@ from tljh_repo2docker.database.schemas import BuildStatusType
 
 from .. import environments as envs
 from .. import policy
-from ..access import Entry, Store
+from ..access import Entry, History, Store
 from ..builds import Builder, former
 from ..builds.images import LABEL_CREATED, LABEL_OWNER
 from ..builds.rows import READY
@@ -32,6 +32,9 @@ OF_ENVIRONMENT = ("name", "repo", "ref", "commit", "reference", "base", "source_
 OF_ITEM = ("image", "status", "has_image", "created", "owner", "buildargs", "message", "size", "previous")
 OF_FORMER = ("repo", "ref", "commit", "reference", "base")
 IMAGE_GONE = "The image is gone from Docker: build the environment again, or remove it."
+
+# The status of an environment whose image was given up.
+ARCHIVED = "archived"
 
 Session = Callable[[], AbstractAsyncContextManager[AsyncSession]]
 
@@ -73,7 +76,7 @@ class Item:
 
     Attributes:
         environment: what its image says, or its row where there is no image.
-        status: "built", "building", "queued" or "failed".
+        status: "built", "building", "queued", "failed" or "archived".
         has_image: whether it can be started.
         created: when the image was made, ISO 8601; empty when unknown.
         owner: who added it.
@@ -147,7 +150,7 @@ class Catalog:
             await self.builder.resume()
         # Before and after: of what ends or begins meanwhile, images and rows may say one thing or the other.
         states = self.builder.states()
-        images, rows = await asyncio.gather(self.engine.images(), self.rows())
+        images, rows, entries = await asyncio.gather(self.engine.images(), self.rows(), self.entries())
         states = {**self.builder.states(), **states}
         found = []
         formers = former.from_images(images)
@@ -170,7 +173,9 @@ class Catalog:
                 memory=envs.parse_memory(meta.get("mem_limit", "")),
                 cpu=envs.parse_cpu(meta.get("cpu_limit", "")),
             )
-            found.append(self._item(environment, row, None, states, formers))
+            item = self._item(environment, row, None, states, formers)
+            shelved = item.status == "failed" and entries.get(image, Entry()).archived
+            found.append(replace(item, status=ARCHIVED, message="") if shelved else item)
         return sorted(found, key=lambda item: (item.environment.name.casefold(), item.image))
 
     def _item(
@@ -224,7 +229,9 @@ class Catalog:
 
     async def as_json(self) -> list[dict[str, Any]]:
         """Return all environments as the API lists them."""
-        items, entries, users = await asyncio.gather(self.items(), self.entries(), self.engine.users())
+        items, entries, users, past = await asyncio.gather(
+            self.items(), self.entries(), self.engine.users(), asyncio.to_thread(self.store.history)
+        )
         listed = []
         for item in items:
             environment = item.environment
@@ -246,6 +253,7 @@ class Catalog:
                     "groups": list(entry.groups),
                     "source": PILLAR if entry.pillar else "browser",
                     "users": sorted(names),
+                    **asdict(past.get(item.image, History())),
                 }
             )
         return listed

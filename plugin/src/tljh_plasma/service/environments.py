@@ -82,6 +82,16 @@ class BuildApi(AdministratorsApi):
         self.write_json({"image": image}, 202)
 
 
+class ArchiveApi(AdministratorsApi):
+    """``POST api/environments/IMAGE/archive``"""
+
+    async def post(self, image: str) -> None:
+        """Give its image up, and keep how it is built."""
+        await self.operations.archive(image, self.is_operator)
+        self.log.info("%s archives the environment %s", self.visitor_name, image)
+        self.write_json({"image": image})
+
+
 class LinksApi(AdministratorsApi):
     """``POST api/links``: a link that starts an environment and opens something in it."""
 

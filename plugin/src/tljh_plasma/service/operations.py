@@ -17,7 +17,7 @@ from ..environments import Environment
 from ..settings import Settings
 from . import groups as unix_groups
 from . import requests
-from .catalog import Catalog, Item
+from .catalog import ARCHIVED, Catalog, Item
 from .engine import Conflict
 from .errors import Invalid, Refused, refusals
 from .groups import Group
@@ -26,16 +26,17 @@ from .requests import shown
 MOST_NAMES = 10
 
 
-def in_use(users: list[str]) -> Refused:
-    """Return the refusal to remove an environment that people use.
+def in_use(users: list[str], done: str = "removed") -> Refused:
+    """Return the refusal to give up the image of an environment that people use.
 
     Args:
         users: their names, in order.
+        done: what cannot be done with it.
     """
     if not users:
         return Refused(
             409,
-            "This environment cannot be removed: a container that is not a user's server was made from its image. "
+            f"This environment cannot be {done}: a container that is not a user's server was made from its image. "
             "Remove that container with Docker first.",
             users=[],
         )
@@ -43,7 +44,7 @@ def in_use(users: list[str]) -> Refused:
     more = f" and {len(users) - MOST_NAMES} more" if len(users) > MOST_NAMES else ""
     return Refused(
         409,
-        f"This environment cannot be removed while it is in use by {names}{more}: their servers have to be stopped "
+        f"This environment cannot be {done} while it is in use by {names}{more}: their servers have to be stopped "
         "first.",
         users=users,
     )
@@ -159,7 +160,7 @@ class Operations:
                 continue
             if item.status in ("queued", "building"):
                 raise Refused(409, f"The environment '{image}' is being built already: wait for it, or remove it.")
-            if item.has_image:
+            if item.has_image or item.status == ARCHIVED:
                 raise Refused(
                     409,
                     f"The environment '{image}' exists already: build it again, remove it first, or choose another "
@@ -201,6 +202,7 @@ class Operations:
             if item.status in ("queued", "building"):
                 raise Refused(409, f"The environment '{image}' is being built already: wait for it, or remove it.")
             await self._submit(self._rebuild_request(item, body, owner, most_memory, most_cpus))
+            await asyncio.to_thread(self.store.set_archived, image, False)
             await self._note_pillar(image, pillar)
 
     @staticmethod
@@ -322,6 +324,46 @@ class Operations:
         }
         await asyncio.to_thread(self.store.set_groups, checked)
 
+    async def archive(self, image: str, pillar: bool = False) -> None:
+        """Give up the images of an environment, and keep all else: it comes back when it is built again.
+
+        Args:
+            image: the image's name.
+            pillar: whether it is among the environments of pillar.
+
+        Raises:
+            Refused: there is no such environment, nobody knows how it is built, it is being built or in use.
+        """
+        async with self._lock:
+            item = await self.catalog.find(image)
+            environment = item.environment
+            if not environment.repo and not environment.reference:
+                raise Refused(409, f"Nobody knows what '{image}' was made from, so it could not be built again.")
+            recipe = BuildRequest(
+                image,
+                environment.repo,
+                environment.ref,
+                name=environment.name,
+                memory=environment.memory,
+                cpu=environment.cpu,
+                owner=item.owner,
+                reference=environment.reference,
+            )
+            with refusals():
+                await self.builder.remember(recipe)
+            await self._remove_images(image, "archived")
+            await asyncio.to_thread(self.store.set_archived, image, True)
+            await self._note_pillar(image, pillar)
+
+    async def _remove_images(self, image: str, done: str) -> None:
+        if users := await self.engine.users_of(image):
+            raise in_use(users, done)
+        try:
+            await self.engine.remove(image)
+        except Conflict as error:
+            # A server that started a moment ago, or a container that does not run.
+            raise in_use(await self.engine.users_of(image, stopped=True), done) from error
+
     async def remove(self, image: str) -> None:
         """Remove an environment with its permissions, its description and its build's log.
 
@@ -332,14 +374,9 @@ class Operations:
         """
         async with self._lock:
             await self.catalog.find(image)
-            users = await self.engine.users_of(image)
-            if users:
+            if users := await self.engine.users_of(image):
                 raise in_use(users)
             with refusals():
                 await self.builder.cancel(image)
-            try:
-                await self.engine.remove(image)
-            except Conflict as error:
-                # A server that started a moment ago, or a container that does not run.
-                raise in_use(await self.engine.users_of(image, stopped=True)) from error
+            await self._remove_images(image, "removed")
             await self._forget(image)

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from .base import Guarded
+from .catalog import ARCHIVED
 from .environments import AdministratorsApi
 from .errors import Refused, refusals
 from .operations import Operations
@@ -28,6 +29,7 @@ PUSHES = frozenset({"push", "Push Hook", "Tag Push Hook"})
 NOT_SIGNED = "No environment has a webhook with this secret, so nothing was done: make one on the environments page."
 NO_PUSH = "The webhook works. This event is no push, so nothing is built."
 OTHER = "This push does not concern the environment's reference, so nothing is built."
+SHELVED = "The environment is archived, so nothing is built."
 ACCEPTED = "The environment is built again."
 
 
@@ -145,6 +147,9 @@ class PushHandler(Guarded):
             return
         event = payload(self.request.headers.get("Content-Type", ""), self.request.body)
         item = await catalog.find(image)
+        if item.status == ARCHIVED:
+            self.write_json({"message": SHELVED})
+            return
         if not concerns(event, item.environment.ref):
             self.write_json({"message": OTHER})
             return

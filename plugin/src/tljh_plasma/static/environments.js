@@ -4,7 +4,7 @@ import { path, request } from "./api.js";
 import { EnvironmentForm } from "./environment_form.js";
 import { BuildLog } from "./build_log.js";
 import { confirm } from "./dialogs.js";
-import { ago, announce, badge, button, byId, el, limits, outsideLink } from "./dom.js";
+import { ago, announce, badge, button, byId, el, gigabytes, limits, outsideLink } from "./dom.js";
 import { ListPage } from "./list_page.js";
 import { Webhook } from "./webhook.js";
 
@@ -15,6 +15,7 @@ const STATUS = {
   building: ["Building", "busy"],
   queued: ["Waiting", "busy"],
   failed: ["Failed", "bad"],
+  archived: ["Archived", ""],
 };
 
 const isBusy = (environment) => environment.status === "building" || environment.status === "queued";
@@ -27,6 +28,7 @@ function status(environment) {
   const [text, kind] = STATUS[environment.status] ?? [environment.status, ""];
   const words = [];
   if (environment.status === "failed" && environment.message) words.push(environment.message);
+  if (environment.status === "archived") words.push("It has no image: nobody can start it until it is built again.");
   if (environment.status !== "built" && environment.has_image)
     words.push("People can start the image that was built before.");
   if (environment.previous) words.push("The former image is in use: somebody went back to it.");
@@ -66,14 +68,33 @@ function some(names) {
   return names.slice(0, 3).join(", ") + (more > 0 ? ` and ${more} more` : "");
 }
 
+/** What an environment costs, and what it is good for: lines of texts and elements. */
+function housekeeping({ size, build_seconds: seconds, last_used: used, used_by: people }) {
+  const took = seconds === null ? "" : `built in ${duration(seconds)}`;
+  const costs = [size ? gigabytes(size) : "", took].filter(Boolean).join(", ");
+  const by = people === 1 ? "one person" : `${people} people`;
+  return [costs ? [costs] : null, used ? ["Used ", ago(used), `, by ${by}`] : ["No use known"]].filter(Boolean);
+}
+
+function duration(seconds) {
+  return seconds < 90 ? `${seconds} s` : `${Math.round(seconds / 60)} min`;
+}
+
 function makeRow(environment) {
   const about = environment.name;
   const actions = [button("Log", () => log.open(environment), { about: `of ${about}`, action: "log" })];
   if (!isBusy(environment)) {
-    actions.push(button("Rebuild", () => form.open("build", environment), { about, action: "rebuild" }));
+    const archived = environment.status === "archived";
+    actions.push(
+      button(archived ? "Build again" : "Rebuild", () => (archived ? restore(environment) : form.open("build", environment)), {
+        about,
+        action: "rebuild",
+      }),
+      archived ? null : button("Archive", () => archive(environment), { about, action: "archive" }),
+    );
     if (environment.former) {
-      const text = environment.previous ? "Use the newest" : "Go back";
-      actions.push(button(text, () => exchange(environment), { about: `of ${about}`, action: "exchange" }));
+      const [text, of] = environment.previous ? ["Use the newest", "image of"] : ["Go back", "to the former image of"];
+      actions.push(button(text, () => exchange(environment), { about: `${of} ${about}`, action: "exchange" }));
     }
   }
   actions.push(
@@ -105,9 +126,42 @@ function makeRow(environment) {
       "Created",
       ago(environment.created),
       environment.owner ? el("div", { class: "plasma-small" }, `by ${environment.owner}`) : null,
+      ...housekeeping(environment).map((words) => el("div", { class: "plasma-small" }, ...words)),
     ),
     el("td", {}, el("div", { class: "plasma-actions" }, ...actions)),
   );
+}
+
+async function archive(environment) {
+  const { name, users } = environment;
+  const paragraphs = [
+    "Its image goes, with the former one, and nobody can start it. How it is built is kept, with description, groups and " +
+      "limits: one click builds it again. Files in people's homes stay.",
+  ];
+  if (users.length) paragraphs.push(`It is in use by ${users.join(", ")}: it can be archived when their servers have stopped.`);
+  const done = await confirm({
+    title: `Archive ${name}?`,
+    paragraphs,
+    action: "Archive",
+    run: () => request("POST", path("environments", environment.image, "archive"), {}),
+  });
+  if (!done) return;
+  announce(`${name} is archived.`);
+  await refresh();
+}
+
+/** Builds an archived environment again, as it was built before. */
+async function restore(environment) {
+  try {
+    await request("POST", path("environments", environment.image, "build"), {});
+  } catch (error) {
+    // Such as a repository that wants credentials: the form takes them.
+    announce(error.message);
+    form.open("build", environment);
+    return;
+  }
+  await refresh();
+  log.open(environment);
 }
 
 /** Puts the other one of the two images in use. */

@@ -252,6 +252,9 @@ def _had(item, wanted):
         "description": item["description"],
         "groups": sorted(item["groups"]),
     }
+    if status == ARCHIVED:
+        # That there is no image says it all.
+        had |= {name: wanted[name] for name in ("commit", "id") if name in wanted}
     return {name: had[name] for name in wanted}
 
 

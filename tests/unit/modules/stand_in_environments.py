@@ -175,6 +175,7 @@ class StandInEnvironments:
             if one["users"]:
                 return self._refuse(409, "In use.", also, users=list(one["users"]))
             one.update(status="archived", has_image=False, source="pillar", former=None, previous=False)
+            one.update(commit="", base="")
         elif part:
             if one["status"] in ("queued", "building"):
                 return self._refuse(409, "It is being built already.", also)

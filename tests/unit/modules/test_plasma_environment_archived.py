@@ -43,8 +43,17 @@ def test_it_is_built_again_when_the_key_is_taken_out(service):
     service.listed = {"r:main": item("r:main")}
     both(service, [entry("r", "main", archived=True)])
     done = both(service, [entry("r", "main")])
+    assert done["changes"] == {"r": {"old": {"status": "archived"}, "new": {"status": "built"}}}
     assert done["built"] == ["r"] and service.asked == [("archive", "r:main"), ("build", "r:main")]
     assert (service.listed["r:main"]["status"], service.listed["r:main"]["has_image"]) == ("built", True)
+
+
+def test_a_ready_image_too(service, functions):
+    functions["plasma_environment_image.engine_id"].return_value = "sha256:ready"
+    ready = entry("r", repository=None, image="registry.example.org/r:1", ref="HEAD")
+    service.listed = {"r:1": item("r:1", repo="", reference="registry.example.org/r:1", base="sha256:ready", commit="")}
+    both(service, [{**ready, "archived": True}])
+    assert both(service, [ready])["changes"]["r"]["new"] == {"status": "built"}
 
 
 def test_what_the_page_has_archived_is_built_again_where_pillar_wants_it(service):

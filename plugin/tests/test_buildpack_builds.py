@@ -65,8 +65,9 @@ class Local:
         (self.prefix / "plasma" / "builds.json").write_text(json.dumps({"index": url} if url else {}))
 
     @asynccontextmanager
-    async def builder(self):
-        settings = dataclasses.replace(self.bench.settings(image="local", parallel=3), prefix=self.prefix)
+    async def builder(self, trial: bool = False):
+        options = {"image": "local", "parallel": 3, "trial": trial}
+        settings = dataclasses.replace(self.bench.settings(**options), prefix=self.prefix)
         made = Builder(self.bench.context, self.bench.manager, settings)
         try:
             yield made
@@ -104,10 +105,10 @@ def local(bench, index, tmp_path):
 async def test_requirements_and_then_only_a_notebook(local, bench, index):
     repository = local.repository(**{"requirements.txt": "-r more.txt\n", "more.txt": "plasmat-one==1.0\n"})
     request = bench.request(repository, name="Cours d'été")
-    async with local.builder() as builder:
+    async with local.builder(trial=True) as builder:
         row = await bench.build(builder, request)
         assert row.status == "built", row.log
-        assert "Using PlasmaPython builder" in row.log
+        assert "Using PlasmaPython builder" in row.log and "It answers after" in row.log
         found = local.look(request.image, "plasmat_one")
         assert {".git", "course.ipynb", "more.txt", "requirements.txt"} <= set(found.pop("files"))
         assert found == {

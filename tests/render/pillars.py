@@ -99,6 +99,7 @@ _PEOPLE = {
             "description": "First steps in Python",
             "build_args": {"PYTHON_VERSION": "3.12"},
             "credentials": {"username": "deploy", "password": TOKEN},
+            "previous": True,
             "replace": True,
         },
         {
@@ -107,7 +108,7 @@ _PEOPLE = {
             "deploy_key": DEPLOY_KEY,
             "known_hosts": "git.example.org ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGbNmVb0f3y8\n",
         },
-        {"name": "no", "image": "registry.example.org/no:2026", "image_file": "/srv/images/no.tar"},
+        {"name": "no", "image": "registry.example.org/no:2026", "image_file": "/srv/images/no.tar", "archived": True},
         {"name": "1e3", "absent": True, "wait": 600},
     ],
 }

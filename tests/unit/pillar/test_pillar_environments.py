@@ -47,6 +47,7 @@ def course(**keys):
         ({"repository": HTTPS, "credentials": {"username": "x"}}, "credentials.password", "is required"),
         ({"repository": HTTPS, "credentials": {"password": ""}}, "credentials.password", "is empty"),
         ({"repository": HTTPS, "wait": 60}, "wait", "needs `absent: true` beside it"),
+        ({"repository": HTTPS, "archived": True, "previous": True}, "archived", "is set beside previous"),
         ({"repository": HTTPS, "groups": ["g", "g"]}, "groups[1]", "is already the value of"),
         ({"repository": HTTPS, "memory": "128M"}, "memory", "is less than 256M"),
         ({"repository": HTTPS, "cpu": 0.05}, "cpu", "is out of range"),

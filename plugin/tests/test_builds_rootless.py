@@ -7,7 +7,9 @@ import re
 
 import pytest
 from support_builds import start_service, until, wait_for_end
+from tljh_plasma import environments as envs
 from tljh_plasma.builds import rootless
+from tljh_plasma.builds.images import LABEL_OWNER
 
 from tests.support.builder_image import local_images
 from tests.support.git_repository import slow
@@ -159,7 +161,7 @@ async def test_what_one_build_leaves_no_other_finds(bench):
 
 
 async def test_a_killed_service_loses_no_build(bench):
-    request = bench.request(bench.repository(slow(8)))
+    request = bench.request(bench.repository(slow(8)), memory=512 * 1024**2, cpu=0.5)
     process = start_service(bench, [request], image="local")
 
     async def begun():
@@ -175,6 +177,10 @@ async def test_a_killed_service_loses_no_build(bench):
         log = await wait_for_end(builder, request.image)
     assert log.count("slow step 5 of") == 1 and log.endswith("is ready.\n")
     assert (await bench.row(request.image)).status == "built"
+    # What it was asked for is in the image, whoever took it from the builder.
+    labels = bench.client.images.get(request.image).labels
+    limits = [labels[name] for name in (envs.LABEL_NAME, envs.LABEL_MEMORY, envs.LABEL_CPU)]
+    assert [*limits, labels[LABEL_OWNER]] == ["Course", "512M", "0.5", "ada"]
 
 
 async def test_volumes_go_with_their_environment(bench):

@@ -327,8 +327,18 @@ class Builder:
             await builders.remove(container)
             return
         username, password = await builders.read_secrets(container)
-        meta = row.image_meta
-        request = BuildRequest(row.name, meta.repo, meta.ref, username=username, password=password)
+        request = BuildRequest(
+            row.name,
+            row.image_meta.repo,
+            row.image_meta.ref,
+            name=labels[envs.LABEL_NAME],
+            memory=envs.parse_memory(labels[envs.LABEL_MEMORY]),
+            cpu=envs.parse_cpu(labels[envs.LABEL_CPU]),
+            owner=labels[images.LABEL_OWNER],
+            commit=labels[envs.LABEL_COMMIT],
+            username=username,
+            password=password,
+        )
         log = BuildLog(Redactor(username, password, self._logins()))
         build = Build(request, labels[images.LABEL_CREATED], log, row.uid, container)
         if not _is_waiting(container):

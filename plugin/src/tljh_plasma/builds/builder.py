@@ -362,10 +362,17 @@ class Builder:
             await self._rows.update(build.uid, log=build.log.text(), status=status)
             if build.container:
                 await builders.remove(build.container)
-                await rootless.sweep(self._engine, {row.name for row in (await self._rows.all()).values()})
+                await self._sweep()
         except (SQLAlchemyError, *ENGINE_ERRORS) as error:
             self._log.warning("The end of the build of %s cannot be written down: %s", image, error)
         self._leave(build)
+
+    async def _sweep(self) -> None:
+        """Remove what was kept for the next build of environments that are gone or archived."""
+        there = {tag for image in await self._engine.images.list() for tag in image["RepoTags"] or ()}
+        rows = (await self._rows.all()).values()
+        wanted = {row.name for row in rows if row.name in there or row.status != BuildStatusType.BUILT}
+        await rootless.sweep(self._engine, wanted)
 
     async def _save(self, build: Build) -> None:
         """Write the log to the database, every few seconds."""

@@ -39,10 +39,10 @@ class _Older(CommandExecutionError):
 def items(prefix: str = "/opt/tljh", timeout: float = 60) -> list[dict[str, Any]] | None:
     """
     Return the environments that the hub has, as its service lists them; None where there is no hub. Each is a dict with
-    ``image``, ``name``, ``repo``, ``ref``, ``commit``, ``reference``, ``base``, ``limits``, ``opens``, ``description``,
-    ``groups``, ``status``, ``has_image``, ``source``, ``users``, ``buildargs``, ``message``, ``size``, ``former`` (the
-    image that is kept beside it, or None), ``previous`` (whether the older of the two is in use), ``build_seconds``,
-    ``last_used``, ``used_by`` (a number of people) and more.
+    ``image``, ``name``, ``repo``, ``ref``, ``commit``, ``reference``, ``base``, ``limits``, ``opens``, ``gpus``,
+    ``description``, ``groups``, ``status``, ``has_image``, ``source``, ``users``, ``buildargs``, ``message``, ``size``,
+    ``former`` (the image that is kept beside it, or None), ``previous`` (whether the older of the two is in use),
+    ``build_seconds``, ``last_used``, ``used_by`` (a number of people) and more.
 
     prefix
         Where the hub is installed.

@@ -14,9 +14,9 @@ UNDER_WAY = ("queued", "building")
 MADE_OF = ("repository", "ref", "commit", "image", "id", "build_args", "status")
 LIMITS = ("memory", "cpu")  # a build is given them anyway
 WITH_A_BUILD = (*LIMITS, "previous")  # a build brings the newest image, too
-KEPT = ("opens", "description", "groups")  # what an archived environment has
+KEPT = ("opens", "gpus", "description", "groups")  # what an archived environment has
 ARCHIVED = "archived"
-DEFAULTED = (*LIMITS, "opens")  # None is the hub's default, and not "as it is"
+DEFAULTED = (*LIMITS, "opens", "gpus")  # None is the hub's default, and not "as it is"
 _NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 
 
@@ -205,6 +205,7 @@ def _entry(name, item):
         "opens": item["opens"] or None,
         "previous": item["previous"] or None,
         "archived": item["status"] == ARCHIVED or None,
+        "gpus": item["gpus"] or None,
         "groups": list(item["groups"]),
         "description": item["description"] or None,
         "build_args": _arguments(item["buildargs"]) or None,
@@ -228,6 +229,7 @@ def _wanted(environment, build_args, commit, ready):
         "cpu": None if cpu is None else float(f"{cpu:.12g}"),
         "opens": environment.get("opens"),
         "previous": bool(environment.get("previous")),
+        "gpus": environment.get("gpus") or None,
         "description": environment.get("description"),
         "groups": None if groups is None else sorted(groups),
     }
@@ -249,6 +251,7 @@ def _had(item, wanted):
         "cpu": item["limits"]["cpu"],
         "opens": item["opens"] or None,
         "previous": item["previous"],
+        "gpus": item["gpus"] or None,
         "description": item["description"],
         "groups": sorted(item["groups"]),
     }
@@ -292,16 +295,16 @@ def _body(environment, wanted, add):
             body["commit"] = wanted["commit"]
     if add:
         body["name"] = environment["name"]
-        body["opens"] = wanted["opens"] or ""
+        body |= {name: _service_value(name, wanted[name]) for name in ("opens", "gpus")}
         body["description"] = wanted["description"] or ""
         body["groups"] = wanted["groups"] or []
     return body
 
 
 def _service_value(name, value):
-    """A setting as the service takes it: memory in GB, and a text for what it opens with."""
-    if name == "opens":
-        return value or ""
+    """A setting as the service takes it: memory in GB, a text for what it opens with, and a number of GPUs."""
+    if name in ("opens", "gpus"):
+        return value or ("" if name == "opens" else 0)
     return value / UNITS["G"] if name == "memory" and value is not None else value
 
 

@@ -42,7 +42,7 @@ def compare(
 
     environments
         Entries of the completed pillar: ``name``, ``repository`` and ``ref`` or ``image`` and ``image_file``,
-        ``memory``, ``cpu``, ``opens``, ``groups``, ``description``, ``previous``, ``archived``, ``replace``;
+        ``memory``, ``cpu``, ``opens``, ``gpus``, ``groups``, ``description``, ``previous``, ``archived``, ``replace``;
         ``absent`` and ``wait``.
 
     secrets

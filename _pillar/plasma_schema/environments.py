@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from .base import Found, Section, checked, option, ruled
+from .base import Found, Section, checked, number, option, ruled
 from .hub_rules import OPENS, NotAllowed
 from .names import GroupAnywhere
 from .people import repeated
@@ -25,6 +25,7 @@ from .rules import (
     check_line,
     check_url,
 )
+from .server_rules import GPUS
 from .service import PinnedImage
 
 _SCP = re.compile(r"[a-z][a-z0-9._-]*@[A-Za-z0-9.-]+:[A-Za-z0-9._/~+-]+")
@@ -100,6 +101,7 @@ KnownHosts = checked(_known_hosts, "lines such as `ssh-keyscan HOST` prints: HOS
 
 
 Opens = ruled(OPENS)
+Gpus = number(GPUS)
 
 
 class Credentials(Section):
@@ -131,6 +133,8 @@ class Environment(Section):
     opens: Opens | None = option(None, shown_default="`lab`", example="rstudio")
     """What servers of this environment open with: `lab`, `notebook`, `rstudio`, `vscode`, `desktop`, or a path inside
     the server, such as `/voila/render/course.ipynb` or `/lab/tree/course.ipynb`."""
+    gpus: Gpus = option(0, example=1, unit="GPUs")
+    """GPUs of each server, which no other server has meanwhile. Needs `plasma.gpu.enabled`."""
     groups: list[GroupAnywhere] | None = option(
         None, shown_default="as the page Permissions has it", example=["biology"]
     )

@@ -11,6 +11,7 @@ from .csv_file import CsvItem
 from .directory import Directory
 from .doors import Ssh
 from .environments import Environment
+from .gpu import Gpu
 from .https import Http, Https
 from .hub import Docker, Hub, Preflight, Utils
 from .hub_rules import LOCAL
@@ -145,6 +146,8 @@ class Plasma(Section):
     trust: list[Authority] = option(list, example=["own-ca.pem"])
     """Authorities beside those of the system whose certificates are good: for the server itself, the hub, Git, builds
     and servers of users. Files of the controller, or their text. Never a key."""
+    gpu: Gpu = option(Gpu, example={"enabled": True})
+    """GPUs of NVIDIA for servers."""
     utils: Utils = option(Utils, example={"monitor": "none"})
     """Tools for debugging on the server."""
     backup: Backup = option(Backup, example={"enabled": True})
@@ -187,6 +190,8 @@ class Plasma(Section):
         yield from repeated([item.file for item in self.users_csv], "users_csv", "file")
         removed = {group.name for group in self.groups if group.absent}
         for index, environment in enumerate(self.environments):
+            if environment.gpus and not environment.absent and not self.gpu.enabled:
+                yield Found(("environments", index, "gpus"), "needs `plasma.gpu.enabled: true`")
             for place, name in enumerate(environment.groups or ()):
                 if name in removed and not environment.absent:
                     yield Found(("environments", index, "groups", place), "is a group that is absent in plasma.groups")

@@ -59,16 +59,19 @@ def test_15_a_removed_environment_takes_everything_along(store):
     store.set_pillar("a:1")
     store.set_pillar("a:1")
     store.set_opens("a:1", "notebook")
+    store.set_gpus("a:1", 2)
     store.set_webhook("a:1", "secret")
-    assert store.get("a:1") == Entry(("maths",), "Statistics", True, "notebook", True)
+    assert store.get("a:1") == Entry(("maths",), "Statistics", True, "notebook", True, gpus=2)
     store.set_webhook("a:1", "")
     store.set_opens("a:1", "")
+    store.set_gpus("a:1", 0)
     store.set_opens("b:1", "/lab/tree/a.ipynb")
     assert store.all() == {
         "a:1": Entry(("maths",), "Statistics", True),
         "b:1": Entry(opens="/lab/tree/a.ipynb"),
     }
     store.set_opens("a:1", "vscode")
+    store.set_gpus("a:1", 1)
     store.set_webhook("a:1", "secret")
     store.remove("a:1")
     assert store.get("a:1") == Entry()
@@ -156,7 +159,10 @@ def test_a_file_of_a_former_release_loses_nothing(store, tmp_path):
     assert (tmp_path / "plasma.sqlite.2.bak").read_bytes() == before
     store.set_description("a:1", "Statistics")
     store.set_opens("a:1", "rstudio")
-    assert store.get("a:1") == Entry(("maths",), "Statistics", opens="rstudio")
+    store.set_gpus("a:1", 1)
+    assert store.get("a:1") == Entry(("maths",), "Statistics", opens="rstudio", gpus=1)
+    store.set_gpus("a:1", 0)
+    assert store.get("a:1").gpus == 0
 
 
 def test_what_is_known_of_the_past_of_environments(store):
@@ -195,7 +201,8 @@ def test_what_is_archived_is_noted_and_forgotten(store):
 def test_a_file_of_the_release_before_gets_the_tables_for_the_past(store, tmp_path):
     with sqlite3.connect(store.path) as connection:
         connection.executescript(
-            "DROP TABLE archived; DROP TABLE builds; DROP TABLE uses; UPDATE alembic_version SET version_num = '4';"
+            "DROP TABLE archived; DROP TABLE builds; DROP TABLE uses; DROP TABLE gpus;"
+            "UPDATE alembic_version SET version_num = '4';"
             "INSERT INTO webhooks VALUES ('a:1', 'secret');"
         )
     store.upgrade()

@@ -20,10 +20,9 @@ def render(rows, chosen=None, admin=False, environments_url="/services/plasma/en
     )
 
 
-def row(image, name, memory=2 * GIB, cpu=2.0, ref="", repo="", description=""):
-    environment = Environment(
-        image=image, image_id="sha256:x", name=name, directory=name, ref=ref, repo=repo, description=description
-    )
+def row(image, name, memory=2 * GIB, cpu=2.0, ref="", repo="", description="", gpus=0):
+    texts = {"ref": ref, "repo": repo, "description": description}
+    environment = Environment(image=image, image_id="sha256:x", name=name, directory=name, gpus=gpus, **texts)
     return environment, policy.Limits(memory=memory, cpu=cpu, pids=1024)
 
 
@@ -41,10 +40,12 @@ class Links(HTMLParser):
 
 
 def test_environments_with_their_limits():
-    html = render([row("a:1", "Algebra"), row("b:1", "Biology", int(3.5 * GIB), 0.5, "abcdef0123456789")], chosen="b:1")
+    html = render(
+        [row("a:1", "Algebra", gpus=1), row("b:1", "Biology", int(3.5 * GIB), 0.5, "abcdef0123456789")], chosen="b:1"
+    )
     assert re.search(r'value="b:1"[^>]* checked', html)
     assert not re.search(r'value="a:1"[^>]* checked', html)
-    assert "2 GB of memory, 2 CPU" in html
+    assert "2 GB of memory, 2 CPU, 1 GPU" in html
     assert "3.5 GB of memory, 0.5 CPU" in html
     assert "version abcdef012345" in html
     # Each button has a label and a description of its own.

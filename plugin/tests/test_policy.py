@@ -201,7 +201,7 @@ def environments(*names):
 
 def test_only_what_is_permitted_is_offered_and_carries_what_was_said_of_it():
     permissions = policy.Permissions(
-        {"maths:1": Entry(("maths", "staff"), "Sums", opens="rstudio"), "biology:1": Entry(("biology",))},
+        {"maths:1": Entry(("maths", "staff"), "Sums", opens="rstudio", gpus=2), "biology:1": Entry(("biology",))},
         open_by_default=False,
     )
     found = environments("biology", "free", "maths")
@@ -210,7 +210,8 @@ def test_only_what_is_permitted_is_offered_and_carries_what_was_said_of_it():
         return {one.name: one.description for one in policy.permitted(found, permissions, groups, admin)}
 
     assert offered(["maths", "other"]) == {"maths": "Sums"}
-    assert [one.opens for one in policy.permitted(found, permissions, ["maths"], False)] == ["rstudio"]
+    (maths,) = policy.permitted(found, permissions, ["maths"], False)
+    assert (maths.opens, maths.gpus) == ("rstudio", 2)
     assert offered([]) == {}
     assert offered([], admin=True) == {"biology": "", "free": "", "maths": "Sums"}
     assert offered(["biology"], permissions=policy.Permissions(permissions.entries, True)) == {

@@ -19,7 +19,7 @@ GB = 1024**3
 KEYS = {
     *("image", "name", "repo", "ref", "source_url", "memory", "cpu", "description", "groups", "status", "has_image"),
     *("created", "owner", "users", "buildargs", "message", "commit", "reference", "base", "limits", "source", "size"),
-    *("opens", "webhook", "former", "previous", "build_seconds", "last_used", "used_by"),
+    *("opens", "webhook", "gpus", "former", "previous", "build_seconds", "last_used", "used_by"),
 }
 NOWHERE = "git://192.0.2.1/course"
 

@@ -94,6 +94,15 @@ def test_what_an_environment_opens_with():
     assert sentence.isprintable() and len(sentence) < 500
 
 
+def test_gpus_are_a_small_whole_number():
+    assert [requests.gpus(value) for value in (None, "", " ", 0, "0", 1, " 16 ")] == [0, 0, 0, 0, 0, 1, 16]
+    for value in (-1, 17, "1.5", "all", "0,1", "\u0663", True, "9" * 9):
+        with pytest.raises(Invalid, match="cannot be the number of GPUs: give a whole number from 0 to 16"):
+            requests.gpus(value)
+    with pytest.raises(Invalid, match="'gpus' must be a whole number of GPUs"):
+        parse(Change, b'{"gpus": [0]}')
+
+
 def test_what_was_not_given_is_known():
     assert parse(Rebuild, b"{}").model_fields_set == set()
     assert parse(Rebuild, b'{"memory": ""}').model_fields_set == {"memory"}

@@ -24,6 +24,7 @@ RULES = [
     ("builder.parallel", "builder_parallel", [1, 16], [0, 17, -1, 2.0, "2", True, None, [2]]),
     ("builder.timeout", "builder_timeout", [60, 86400], [59, 86401, 7200.5, "7200", False, None]),
     ("builder.trial", "builder_trial", [True, False], ["true", 1, None, []]),
+    ("gpu.reserved", "gpu_reserved", [], [0, "0", True, {}]),
     ("service_port", "service_port", [1, settings.INNER_PORT[1]], [0, 65536, "302", True, None, 302.0]),
     (
         "builder.image",

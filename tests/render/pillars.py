@@ -95,6 +95,7 @@ _PEOPLE = {
             "memory": "4G",
             "cpu": 1.5,
             "opens": "/lab/tree/first.ipynb?reset=1",
+            "gpus": 1,
             "groups": ["Maths (2026)"],
             "description": "First steps in Python",
             "build_args": {"PYTHON_VERSION": "3.12"},
@@ -172,6 +173,15 @@ _COMMON = {
             "url": "https://mirror.example.org/ctop-{version}-{arch}",
             "sha256": {"amd64": SHA["a"], "arm64": SHA["b"]},
         },
+    },
+    "gpu": {
+        "enabled": True,
+        "repository": {
+            "url": "https://mirror.example.org/nvidia/deb",
+            "key_url": "https://mirror.example.org/nvidia.gpg",
+            "key_sha256": SHA["f"],
+        },
+        "reserved": [0, 7],
     },
     "preflight": {"min_disk": "20G", "min_memory": "3.5G"},
     "backup": {

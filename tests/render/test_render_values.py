@@ -169,6 +169,7 @@ def test_settings_are_the_values_of_the_pillar(system, pillar):
         "servers": plasma["servers"],
         "network": plasma["network"],
         "behind": plasma["http"]["behind"],
+        "gpu": {"reserved": plasma["gpu"]["reserved"]},
         "disk": {"warn_at": plasma["docker"]["prune"]["warn_at"], "homes": plasma["home_path"]},
     }
     installed = states["hub-installed"]

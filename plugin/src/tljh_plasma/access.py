@@ -35,9 +35,10 @@ MIGRATIONS = {
         'CREATE TABLE uses (image VARCHAR(512) NOT NULL, "user" VARCHAR(255) NOT NULL, at VARCHAR(32) NOT NULL, '
         'PRIMARY KEY (image, "user"))',
     ),
+    "6": ("CREATE TABLE gpus (image VARCHAR(512) NOT NULL PRIMARY KEY, number INTEGER NOT NULL)",),
 }
 # What decides is read at every start; the rest is for people to look at.
-TABLES = ("permissions", "descriptions", "pillar", "opens", "webhooks", "archived")
+TABLES = ("permissions", "descriptions", "pillar", "opens", "webhooks", "archived", "gpus")
 HISTORY = ("builds", "uses")
 
 
@@ -56,6 +57,7 @@ class Entry:
         opens: what its servers open with (see ``hub_rules.OPENS``); empty for the hub's default.
         webhook: whether a push to its repository builds it again.
         archived: whether its image was given up, and its recipe kept.
+        gpus: how many GPUs each of its servers has.
     """
 
     groups: tuple[str, ...] = ()
@@ -64,6 +66,7 @@ class Entry:
     opens: str = ""
     webhook: bool = False
     archived: bool = False
+    gpus: int = 0
 
 
 @dataclass(frozen=True)
@@ -191,11 +194,11 @@ class Store:
         """
         with self._transaction() as database:
             rows = [database.execute(f"SELECT * FROM {name}").fetchall() for name in TABLES]
-        permitted, described, declared, opening, hooked, shelved = rows
+        permitted, described, declared, opening, hooked, shelved, equipped = rows
         groups: dict[str, list[str]] = {}
         for image, group in permitted:
             groups.setdefault(image, []).append(group)
-        texts, opens, webhooks = dict(described), dict(opening), dict(hooked)
+        texts, opens, webhooks, gpus = dict(described), dict(opening), dict(hooked), dict(equipped)
         in_pillar, archived = ({image for (image,) in rows} for rows in (declared, shelved))
         return {
             image: Entry(
@@ -205,8 +208,9 @@ class Store:
                 opens.get(image, ""),
                 image in webhooks,
                 image in archived,
+                gpus.get(image, 0),
             )
-            for image in sorted({*groups, *texts, *in_pillar, *opens, *webhooks, *archived})
+            for image in sorted({*groups, *texts, *in_pillar, *opens, *webhooks, *archived, *gpus})
         }
 
     def history(self) -> dict[str, History]:
@@ -221,7 +225,7 @@ class Store:
         """Return what was said of one image."""
         return self.all().get(image, Entry())
 
-    def _replace(self, table: str, images: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
+    def _replace(self, table: str, images: Iterable[str], rows: Iterable[tuple[str | int, ...]]) -> None:
         """Replace what a table says of some images, all or none."""
         with self._transaction() as database:
             database.executemany(f"DELETE FROM {table} WHERE image = ?", [(image,) for image in images])
@@ -248,6 +252,10 @@ class Store:
     def set_opens(self, image: str, text: str) -> None:
         """Replace what servers of an image open with; an empty text leaves it to the hub."""
         self._replace("opens", [image], [(image, text)] if text else [])
+
+    def set_gpus(self, image: str, number: int) -> None:
+        """Replace how many GPUs each server of an image has."""
+        self._replace("gpus", [image], [(image, number)] if number else [])
 
     def webhook(self, image: str) -> str:
         """Return the secret of an image's webhook; empty when it has none."""

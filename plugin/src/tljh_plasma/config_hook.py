@@ -203,6 +203,7 @@ def configure(c: Any) -> None:
     c.PlasmaSpawner.open_by_default = values.open_by_default
     c.PlasmaSpawner.shared_data = values.shared_data
     c.PlasmaSpawner.servers = values.servers
+    c.PlasmaSpawner.reserved_gpus = list(values.gpu_reserved)
     c.PlasmaSpawner.activity_interval = values.activity_interval
     c.Spawner.mem_limit = values.memory
     c.Spawner.cpu_limit = values.cpu

@@ -63,6 +63,8 @@ class Environment:
         cpu: CPU limit in CPUs, or None for the hub's default.
         description: what an administrator wrote about it; not part of the image.
         opens: what its servers open with, as administrators said; not part of the image. Empty for the hub's default.
+        gpus: how many GPUs each of its servers has, as administrators said; not part of the image, whose labels its
+            repository may choose.
         commit: the commit it was built from; empty when nobody knows.
         reference: the ready image it was made from, in place of a repository.
         base: id of that image.
@@ -79,6 +81,7 @@ class Environment:
     cpu: float | None = None
     description: str = ""
     opens: str = ""
+    gpus: int = 0
     commit: str = ""
     reference: str = ""
     base: str = ""

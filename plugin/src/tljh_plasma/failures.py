@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import docker
@@ -36,6 +37,14 @@ UNANSWERED = (
     "The server did not answer within {seconds:g} seconds. "
     "Please try again in a moment, and tell the administrator of the hub if it happens again."
 )
+NO_GPU_YET = (
+    "The server cannot be started: Docker cannot give it a GPU. Please choose an environment without one, "
+    "and tell the administrator of the hub."
+)
+# What Docker says, of several releases, where the toolkit is not set up or finds no driver (see the state gpu).
+GPU_SIGNS = re.compile(
+    "could not select device driver|unknown (or invalid )?runtime|nvidia-(container|cdi)", re.IGNORECASE
+)
 # Exit code of what ended by SIGKILL.
 KILLED = 128 + 9
 FULL_SIGNS = ("No space left on device", "Disk quota exceeded", "disk quota is used up")
@@ -68,6 +77,8 @@ def of_docker(error: Exception) -> StartFailure:
         return StartFailure(503, SILENT, f"Docker does not answer: {error}")
     if "no space left on device" in str(error).lower():
         return StartFailure(507, HOST_FULL, f"Docker has no space left: {error}")
+    if GPU_SIGNS.search(str(error)):
+        return StartFailure(503, NO_GPU_YET, f"Docker gives no GPU, see `state.apply gpu`: {error}")
     return StartFailure(500, NOT_STARTED, f"Docker refused: {error}")
 
 

@@ -70,6 +70,7 @@ class HubKeys:
     servers_proxy: Any = _key((), servers.PROXY, "plasma.servers.proxy", "servers.proxy")
     servers_volumes: tuple[Any, ...] = _key((), servers.VOLUMES, "plasma.servers.volumes", "servers.volumes")
     servers_overrides: tuple[Any, ...] = _key((), servers.OVERRIDES, "plasma.servers.overrides", "servers.overrides")
+    gpu_reserved: tuple[int, ...] = _key((), list_of(servers.GPU_NUMBER), "plasma.gpu.reserved", "gpu.reserved")
     # Those that the permissions page offers, in the order of the file.
     groups: tuple[str, ...] = _key((), list_of(rules.GROUP), "plasma.groups")
     # Whose members administer the hub, beside users.admin.

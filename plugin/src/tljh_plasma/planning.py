@@ -155,11 +155,12 @@ class PlannedSpawner(LoggingConfigurable):
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What pages say of the server: name of its environment, memory in bytes, CPUs; empty when none was started."""
+        """What pages say of the server: name of its environment, memory in bytes, CPUs, GPUs; empty before a start."""
         if self.plan is None:
             return self._summary
         limits = self.plan.limits
-        return {"name": self.plan.environment.name, "memory": limits.memory, "cpu": limits.cpu}
+        name, gpus = self.plan.environment.name, self.plan.environment.gpus
+        return {"name": name, "memory": limits.memory, "cpu": limits.cpu, "gpus": gpus}
 
     # Choosing an environment.
 

@@ -37,6 +37,8 @@ RUNTIME_DIR = "/run/plasma"
 LABEL_USER = "org.plasma.user"
 LABEL_SERVER = "org.plasma.server"
 LABEL_ENVIRONMENT = "org.plasma.environment"
+# Numbers of its GPUs with commas between; only of a server that has any.
+LABEL_GPUS = "org.plasma.gpus"
 
 
 class Refusal(Exception):
@@ -151,7 +153,7 @@ class Permissions:
 def permitted(
     environments: Iterable[Environment], permissions: Permissions, groups: Iterable[str], admin: bool
 ) -> list[Environment]:
-    """Return the environments that somebody may start, each with its description and what it opens with.
+    """Return the environments that somebody may start, each with what administrators said of it.
 
     The options form, the form's answer and the start of the server all ask here.
 
@@ -166,7 +168,8 @@ def permitted(
     for environment in environments:
         entry = permissions.entries.get(environment.image, Entry())
         if may_start(entry, groups, admin=admin, open_by_default=permissions.open_by_default):
-            found.append(replace(environment, description=entry.description, opens=entry.opens))
+            said = {name: getattr(entry, name) for name in ("description", "opens", "gpus")}
+            found.append(replace(environment, **said))
     return found
 
 

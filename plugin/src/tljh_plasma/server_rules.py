@@ -1,4 +1,4 @@
-"""What `plasma.servers` may say: rules as in ``hub_rules``, and like those a part of the schema of the pillar."""
+"""What servers of users may be like: rules as in ``hub_rules``, and like those a part of the schema of the pillar."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .hub_rules import (
     check_url,
     list_of,
     matching,
+    number,
     of_type,
     text,
 )
@@ -118,6 +119,8 @@ def _check_volume(name: str) -> None:
         raise NotAllowed("is below /home, where people's homes are")
 
 
+GPUS = number(0, 16)
+GPU_NUMBER = number(0, 63, "the number of a GPU, as `nvidia-smi` prints it,")
 TIMEZONE = text("the name of a time zone such as Europe/Berlin, or empty", _check_zone, empty=True)
 UMASK = text(
     "four octal digits such as 0002 in quotes, which leave the owner everything and let others write nothing",

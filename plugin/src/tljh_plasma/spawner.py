@@ -17,7 +17,7 @@ from docker.types import Mount
 from jupyterhub.traitlets import Command
 from traitlets import Bool, Instance, Integer, List, Unicode, default
 
-from . import container_files, failures, firewall, firewall_upkeep, image_look, notices, policy, starts, writable
+from . import container_files, failures, firewall, firewall_upkeep, gpus, image_look, notices, policy, starts, writable
 from . import environments as envs
 from .environments import Environment
 from .network import DOCKER_ERRORS
@@ -56,6 +56,8 @@ class PlasmaSpawner(WatchedSpawner):
         300, min=5, config=True, help="Seconds between two reports of a server that it is in use (see standalone)."
     )
 
+    reserved_gpus = List(Integer(), config=True, help="Numbers of GPUs that no server gets (see plasma.gpu.reserved).")
+
     # Traits of DockerSpawner and Spawner with other defaults.
     network_name = Unicode(DEFAULT_NETWORK_NAME, config=True)
     use_internal_ip = Bool(True, config=True)
@@ -71,6 +73,7 @@ class PlasmaSpawner(WatchedSpawner):
     _looks = image_look.Looks()
     executor = ThreadPoolExecutor(8, thread_name_prefix="docker")
     _local = threading.local()
+    _gpu_turn = asyncio.Lock()
 
     @default("files_dir")
     def _default_files_dir(self) -> str:
@@ -80,6 +83,7 @@ class PlasmaSpawner(WatchedSpawner):
         super().__init__(**kwargs)
         self._planned_mounts: list[Mount] = []
         self._safe = False
+        self._gpus: list[str] = []
         # Each start sets these traits: keep what was configured.
         self._configured_create = self.extra_create_kwargs
         self._configured_host = self.extra_host_config
@@ -161,7 +165,8 @@ class PlasmaSpawner(WatchedSpawner):
         """Make a container and wait for its server."""
         await self._prepare()
         self.step(25, "Creating your container")
-        address = await super(PlannedSpawner, self).start()
+        run = self._run_with_gpus if self.plan.environment.gpus else super(PlannedSpawner, self).start
+        address = await run()
         await self._wait_until_it_answers(*address)
         if self._safe:
             self.log.warning("Server %s runs in safe mode", self._log_name)
@@ -174,6 +179,21 @@ class PlasmaSpawner(WatchedSpawner):
         if self.told:
             await self.tell(logging.WARNING)
         return address
+
+    async def _run_with_gpus(self) -> tuple[str, int]:
+        """Run the container with GPUs that no other one has. Such servers start one after another: what one has taken
+        is seen by the next when its container runs.
+
+        Raises:
+            StartFailure: there are not enough free ones.
+        """
+        plan = self.plan
+        async with self._gpu_turn:
+            self._gpus = await self.in_thread(gpus.choose, plan.environment.gpus, self.reserved_gpus, plan.account.name)
+            self.extra_create_kwargs["labels"][policy.LABEL_GPUS] = ",".join(self._gpus)
+            self.extra_host_config = {**self.extra_host_config, **gpus.host_config(self._gpus)}
+            self.log.info("Server %s gets the GPUs %s", self._log_name, ", ".join(self._gpus))
+            return await super(PlannedSpawner, self).start()
 
     async def _configured(self, value: Any) -> dict[str, Any]:
         """Return an administrator's extra arguments, which may be a function of the spawner."""
@@ -189,6 +209,7 @@ class PlasmaSpawner(WatchedSpawner):
             StartFailure: files cannot be written, or the image would lead files of root's into the home.
         """
         plan = self.plan
+        self._gpus = []
         create = await self._configured(self._configured_create)
         host = await self._configured(self._configured_host)
         self._planned_mounts = [container_files.bind(plan.account.home, plan.account.real_home, read_only=False)]
@@ -320,10 +341,21 @@ class PlasmaSpawner(WatchedSpawner):
             "PLASMA_SAFE_MODE": "1" if self._safe else "",
             "JUPYTERHUB_ACTIVITY_INTERVAL": self.activity_interval,
         }
+        if self._gpus:
+            ours[gpus.VARIABLE] = ",".join(self._gpus)
         env = super().get_env()
         extras = self.plan.extras.variables(urlsplit(env["JUPYTERHUB_API_URL"]).hostname or "")
         trusts = container_files.trusts(self.files_dir)
-        return {**trusts, **extras, **env, **self.plan.identity, **self.plan.variables, **ours}
+        # An image may ask for all of them, and where NVIDIA's runtime is the engine's default one would get them.
+        return {
+            gpus.VARIABLE: gpus.NOTHING,
+            **trusts,
+            **extras,
+            **env,
+            **self.plan.identity,
+            **self.plan.variables,
+            **ours,
+        }
 
     def template_namespace(self) -> dict[str, str]:
         """Return names for the container's name template; "Lab" and "lab" are two servers and get two containers."""

@@ -30,6 +30,7 @@ def item(image, **keys):
         "base": "",
         "limits": {"memory": None, "cpu": None},
         "opens": "",
+        "gpus": 0,
         "description": "",
         "groups": [],
         "status": "built",
@@ -57,6 +58,7 @@ def entry(name, ref="v1", **keys):
         "memory": None,
         "cpu": None,
         "opens": None,
+        "gpus": 0,
         "groups": None,
         "description": None,
         "replace": False,
@@ -155,7 +157,7 @@ class StandInEnvironments:
         if known and (known["has_image"] or known["status"] != "failed"):
             return self._refuse(409, f"The environment '{image}' exists already.", also)
         self.listed[image] = item(image, has_image=False, commit="", description=body["description"])
-        self.listed[image] |= {"groups": sorted(body["groups"]), "opens": body["opens"]}
+        self.listed[image] |= {"groups": sorted(body["groups"]), "opens": body["opens"], "gpus": body["gpus"]}
         self._build(image, body)
         self.asked.append(("add", image))
         return {"image": image}
@@ -184,7 +186,7 @@ class StandInEnvironments:
             if body.get("previous", one["previous"]) != one["previous"]:
                 other = {name: one[name] for name in OF_AN_IMAGE}
                 one |= {**one["former"], "former": other, "previous": body["previous"]}
-            for name in ("description", "groups", "opens"):
+            for name in ("description", "groups", "opens", "gpus"):
                 one[name] = body.get(name, one[name])
             one["limits"] |= {
                 name: _bytes(body[name]) if name == "memory" else body[name] for name in body if name in one["limits"]

@@ -32,6 +32,7 @@ ITEMS = [
         groups=["maths"],
         description="R",
         opens="rstudio",
+        gpus=2,
         buildargs="A=1=2\n",
         limits={"memory": 2**29, "cpu": 1.5},
     ),
@@ -58,12 +59,15 @@ def test_what_is_exported_is_valid_pillar_that_wants_nothing():
         "memory": "512M",
         "cpu": 1.5,
         "opens": "rstudio",
+        "gpus": 2,
         "groups": ["maths"],
         "description": "R",
         "build_args": {"A": "1=2"},
     }
     assert entries["ready"] == {"name": "ready", "image": "registry.example.org/ready:2026", "groups": []}
-    completed, problems = schema("check").check({"plasma": {**found["plasma"], "groups": ["maths"]}})
+    completed, problems = schema("check").check(
+        {"plasma": {**found["plasma"], "groups": ["maths"], "gpu": {"enabled": True}}}
+    )
     assert problems == []
     for one in completed["environments"]:
         secrets = completed["environment_secrets"].get(one["name"], {})

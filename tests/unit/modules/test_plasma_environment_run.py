@@ -39,7 +39,7 @@ def configure_loader_modules(functions, monkeypatch):
 
 
 def test_what_is_missing_is_built_all_at_once(service):
-    python = entry("python", memory="1.5G", cpu=1.5, opens="notebook", groups=["maths", "biology"])
+    python = entry("python", memory="1.5G", cpu=1.5, opens="notebook", gpus=1, groups=["maths", "biology"])
     environments = [python, entry("r"), entry("bash")]
     done = both(service, environments, {"python": {"build_args": {"PYTHON_VERSION": "3.12"}}})
     assert done["built"] == ["python", "r", "bash"]
@@ -53,6 +53,7 @@ def test_what_is_missing_is_built_all_at_once(service):
             "memory": "1536M",
             "cpu": 1.5,
             "opens": "notebook",
+            "gpus": 1,
             "groups": ["biology", "maths"],
             "build_args": ["PYTHON_VERSION"],
         },
@@ -66,6 +67,7 @@ def test_what_is_missing_is_built_all_at_once(service):
         "memory": 1.5,
         "cpu": 1.5,
         "opens": "notebook",
+        "gpus": 1,
         "groups": ["biology", "maths"],
         "description": "",
         "buildargs": "PYTHON_VERSION=3.12",
@@ -110,6 +112,14 @@ def test_what_it_opens_with_takes_no_build_and_goes_with_one(service, functions)
     assert service.listed["r:main"]["opens"] == ""
     assert sorted(service.asked[1:]) == [("build", "r:main"), ("change", "r:main")]
     assert done["changes"]["r"]["old"] == {"opens": "rstudio", "commit": COMMIT}
+
+
+def test_gpus_take_no_build_and_go_with_the_key(service):
+    service.listed = {"r:v1": item("r:v1")}
+    assert both(service, [entry("r", gpus=2)])["changes"]["r"] == {"old": {"gpus": None}, "new": {"gpus": 2}}
+    both(service, [entry("r")])
+    assert service.bodies == [{"gpus": 2}, {"gpus": 0}]
+    assert service.asked == [("change", "r:v1")] * 2
 
 
 @pytest.mark.parametrize(("groups", "left"), [(None, ["maths"]), ([], [])])

@@ -54,6 +54,9 @@ def course(**keys):
         ({"repository": HTTPS, "opens": "jupyter"}, "opens", "is neither one of these names nor a path"),
         ({"repository": HTTPS, "opens": "//evil.example.org"}, "opens", "could lead out of the server"),
         ({"repository": HTTPS, "opens": "/lab?next=https://a.b"}, "opens", "has an address in its query"),
+        ({"repository": HTTPS, "gpus": 17}, "gpus", "is too large"),
+        ({"repository": HTTPS, "gpus": "all"}, "gpus", "is not a whole number. Allowed: a whole number from 0 to 16"),
+        ({"repository": HTTPS, "gpus": 1}, "gpus", "needs `plasma.gpu.enabled: true`"),
     ],
 )
 def test_what_does_not_go_together(problems, keys, key, reason):

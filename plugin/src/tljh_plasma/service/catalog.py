@@ -249,6 +249,7 @@ class Catalog:
                     "limits": {"memory": environment.memory, "cpu": environment.cpu},
                     "description": entry.description,
                     "opens": entry.opens,
+                    "gpus": entry.gpus,
                     "webhook": entry.webhook,
                     "groups": list(entry.groups),
                     "source": PILLAR if entry.pillar else "browser",

@@ -60,7 +60,7 @@ class EnvironmentApi(AdministratorsApi):
     """``api/environments/IMAGE``"""
 
     async def patch(self, image: str) -> None:
-        """Change description, groups, limits, what it opens with, or which of its images is in use."""
+        """Change description, groups, limits, GPUs, what it opens with, or which of its images is in use."""
         await self.operations.change(image, self.read_body(Change), self.is_operator)
         self.log.info("%s changes the environment %s", self.visitor_name, image)
         self.write_json({"image": image})

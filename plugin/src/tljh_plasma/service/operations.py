@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from tljh_repo2docker.database.model import DockerImageSQL
 
+from .. import gpus
 from ..access import Entry
 from ..builds import BuildRequest, image_name, sources
 from ..builds.request import checked
@@ -136,6 +137,7 @@ class Operations:
             )
             description = requests.description(body.description)
             opens = requests.opens(body.opens)
+        number = await self._check_gpus(body.gpus)
         groups = await self._check_groups(body.groups, ())
         async with self._lock:
             await self._check_absent(request.image)
@@ -145,6 +147,7 @@ class Operations:
             await asyncio.to_thread(self.store.set_groups, {request.image: groups})
             await asyncio.to_thread(self.store.set_description, request.image, description)
             await asyncio.to_thread(self.store.set_opens, request.image, opens)
+            await asyncio.to_thread(self.store.set_gpus, request.image, number)
             await self._note_pillar(request.image, pillar)
             try:
                 await self._submit(request)
@@ -152,6 +155,16 @@ class Operations:
                 await self._forget(request.image)
                 raise
         return request.image
+
+    async def _check_gpus(self, value: str | int | None, before: int = 0) -> int:
+        """Return how many GPUs servers are to have; refuse more than before where this machine has not so many."""
+        number = requests.gpus(value)
+        if number > before:
+            there = len(await asyncio.to_thread(gpus.for_servers, self.settings.gpu_reserved))
+            why = f"servers can get {there} at most here" if there else "the driver of this server shows none to give"
+            if number > there:
+                raise Invalid(f"The number of GPUs cannot be {number}: {why}.")
+        return number
 
     async def _check_absent(self, image: str) -> None:
         """Refuse to add what is there. A build that failed without leaving an image can be replaced."""
@@ -235,8 +248,8 @@ class Operations:
             )
 
     async def change(self, image: str, body: requests.Change, pillar: bool = False) -> None:
-        """Change an environment's description, groups, limits, what it opens with or which of its images is in use,
-        whichever are given.
+        """Change an environment's description, groups, limits, GPUs, what it opens with or which of its images is in
+        use, whichever are given.
 
         Args:
             image: the image's name.
@@ -249,6 +262,7 @@ class Operations:
         most_memory, most_cpus = await self.engine.capacity()
         description, opens = requests.description(body.description), requests.opens(body.opens)
         memory, cpu = requests.memory(body.memory, most_memory), requests.cpus(body.cpu, most_cpus)
+        number = await self._check_gpus(body.gpus, (await self.catalog.entries()).get(image, Entry()).gpus)
         async with self._lock:
             item = await self.catalog.find(image)
             if "previous" in body.model_fields_set and body.previous != item.previous:
@@ -272,6 +286,8 @@ class Operations:
                 await asyncio.to_thread(self.store.set_description, image, description)
             if "opens" in body.model_fields_set:
                 await asyncio.to_thread(self.store.set_opens, image, opens)
+            if "gpus" in body.model_fields_set:
+                await asyncio.to_thread(self.store.set_gpus, image, number)
 
     async def make_webhook(self, image: str) -> str:
         """Give an environment a webhook, in the place of the one that it has; returns the secret.

@@ -18,6 +18,7 @@ from .. import bodies
 from ..builds import sources
 from ..environments import UNITS
 from ..hub_rules import OPENS, NotAllowed
+from ..server_rules import GPUS
 from .errors import Invalid
 
 MIN_GIGABYTES = 0.25
@@ -67,6 +68,7 @@ class NewEnvironment(_Build):
     description: str = ""
     groups: list[str] = []
     opens: str = ""
+    gpus: str | int | None = None
 
     @model_validator(mode="after")
     def _a_source(self) -> NewEnvironment:
@@ -88,6 +90,7 @@ class Change(Body):
     cpu: str | int | float | None = None
     opens: str = ""
     previous: bool = False
+    gpus: str | int | None = None
 
 
 class NewLink(Body):
@@ -109,6 +112,7 @@ class Permissions(Body):
 EXPECTED = {
     "memory": "a number of GB",
     "cpu": "a number of CPUs",
+    "gpus": "a whole number of GPUs",
     **dict.fromkeys(("pull", "previous"), "true or false"),
     "groups": "a list of names of groups",
     "environments": "an object that maps images to lists of names of groups",
@@ -242,6 +246,20 @@ def cpus(value: str | int | float | None, most: float) -> float | None:
         Invalid: no number, less than 0.1, or more than the machine has.
     """
     return _number("the CPU limit", value, MIN_CPUS, most, "CPUs")
+
+
+def gpus(value: str | int | None) -> int:
+    """Return a number of GPUs; nothing is none.
+
+    Raises:
+        Invalid: no whole number, or too large.
+    """
+    text = "" if value is None else str(value).strip()
+    if not text:
+        return 0
+    if not re.fullmatch(r"[0-9]{1,4}", text, re.ASCII) or not GPUS.allows(int(text)):
+        raise Invalid(f"'{shown(text)}' cannot be the number of GPUs: give {GPUS.words}.")
+    return int(text)
 
 
 def tail(text: str) -> int:

@@ -54,10 +54,11 @@ export function gigabytes(bytes) {
 }
 
 /** Makes "2 GB, 1.5 CPU", which breaks at the comma alone; a dash when nothing is known. */
-export function limits(memory, cpu) {
+export function limits(memory, cpu, gpus = 0) {
   const parts = [];
   if (memory) parts.push(gigabytes(memory));
   if (cpu) parts.push(`${Number(cpu.toFixed(2))} CPU`);
+  if (gpus) parts.push(`${gpus} GPU`);
   return parts.length
     ? parts.map((part, index) => el("span", { class: "plasma-whole" }, part + (index < parts.length - 1 ? ", " : "")))
     : ["–"];

@@ -8,14 +8,14 @@ const MODES = {
   add: {
     title: () => "Add environment",
     submit: "Add and build",
-    fields: ["repo", "ref", "name", "memory", "cpu", "opens", "description", "buildargs", "username", "password"],
+    fields: ["repo", "ref", "name", "memory", "cpu", "gpus", "opens", "description", "buildargs", "username", "password"],
   },
   build: {
     title: (name) => `Rebuild ${name}`,
     submit: "Rebuild",
     fields: ["memory", "cpu", "buildargs", "username", "password"],
   },
-  change: { title: (name) => `Edit ${name}`, submit: "Save", fields: ["opens", "description"] },
+  change: { title: (name) => `Edit ${name}`, submit: "Save", fields: ["gpus", "opens", "description"] },
 };
 
 // What can be said before the service is asked; it checks everything once more.
@@ -27,6 +27,7 @@ const CHECKS = {
       : "Use letters and digits, with single dots, hyphens or underscores between them.",
   memory: checkNumber,
   cpu: checkNumber,
+  gpus: (text) => (/^\d*$/.test(text) ? "" : "Write a whole number, such as 1."),
   buildargs: (text) =>
     text.split("\n").every((line) => !line.trim() || /^[A-Za-z_]\w*=/.test(line.trim()))
       ? ""
@@ -42,6 +43,7 @@ function checkNumber(text) {
 // Which field a refusal of the service is about, by the words of its sentence.
 const ABOUT = [
   ["opens", /cannot open with/i],
+  ["gpus", /\bgpus?\b/i],
   ["repo", /repositor|url/i],
   ["ref", /reference/i],
   ["name", /\bname\b/i],
@@ -94,6 +96,7 @@ export class EnvironmentForm {
     if (environment) {
       this.field("memory").value = Number((environment.memory / 1024 ** 3).toFixed(2));
       this.field("cpu").value = Number(environment.cpu.toFixed(2));
+      this.field("gpus").value = environment.gpus || "";
       this.field("opens").value = environment.opens;
       this.field("description").value = environment.description;
       this.field("buildargs").value = environment.buildargs;

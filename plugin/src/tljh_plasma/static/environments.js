@@ -120,7 +120,7 @@ function makeRow(environment) {
     ),
     status(environment),
     source(environment),
-    cell("Limits", ...limits(environment.memory, environment.cpu)),
+    cell("Limits", ...limits(environment.memory, environment.cpu, environment.gpus)),
     groups(environment),
     cell(
       "Created",

@@ -33,9 +33,9 @@ def status(warn_at=None):
     before them that an apply runs), ``server``, ``versions`` (``{name: {"installed", "available"}}``, available being
     what this tree installs), ``services``, ``certificate``, ``disks``, ``quotas``, ``environments``, ``servers`` (those
     of people that run), ``applied`` (when the whole site was applied last, and what is pending), and what the function
-    ``health`` of each module says: ``databases``, ``backup``, ``cockpit``, ``prune``, ``upgrade``, ``ssh`` (who may log
-    in to the host). A part that this server has not, or that could not be looked at, is null. The exit code of Salt is
-    not 0 when there is an error; warnings alone leave it 0.
+    ``health`` of each module says: ``databases``, ``backup``, ``cockpit``, ``gpu``, ``prune``, ``upgrade``, ``ssh``
+    (who may log in to the host). A part that this server has not, or that could not be looked at, is null. The exit
+    code of Salt is not 0 when there is an error; warnings alone leave it 0.
 
     CLI Example:
 

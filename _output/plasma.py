@@ -18,7 +18,7 @@ SHOWN = 12
 # Parts of a status that have lines of their own here; others, of capabilities to come, are shown as they are.
 _LINES = {
     *("healthy", "problems", "server", "versions", "services", "certificate", "disks", "quotas", "environments"),
-    *("servers", "backup", "cockpit", "prune", "ssh", "upgrade", "databases", "applied"),
+    *("servers", "backup", "cockpit", "gpu", "prune", "ssh", "upgrade", "databases", "applied"),
 }
 # Characters of attack, what is tried, what is expected, what was seen.
 WIDTHS = (13, 46, 30, 60)
@@ -105,6 +105,7 @@ def _parts(status: dict[str, Any]) -> Iterator[tuple[str, str | list[str]]]:
     server, versions, services = (known.get(name, {}) for name in ("server", "versions", "services"))
     certificate, quotas, backup = (known.get(name, {}) for name in ("certificate", "quotas", "backup"))
     cockpit, prune, ssh, applied = (known.get(name, {}) for name in ("cockpit", "prune", "ssh", "applied"))
+    gpu = known.get("gpu", {})
     yield "server", ", ".join(filter(None, [server.get("os"), _named("Docker ", server.get("docker"))])) or "?"
     yield "versions", [_version(name, version) for name, version in versions.items()] or "no hub"
     states = [f"{name} {state}" for name, state in services.items() if name != "hub answers"]
@@ -127,6 +128,8 @@ def _parts(status: dict[str, Any]) -> Iterator[tuple[str, str | list[str]]]:
         yield "backup", f"{last}, {_named('timer ', backup.get('timer')) or 'no timer'}"
     if cockpit.get("installed"):
         yield "cockpit", f"{cockpit['installed']}, {'running' if cockpit.get('running') else 'not offered'}"
+    if gpu:
+        yield "GPUs", f"{gpu['used']} of {gpu['count']} in use"
     if prune.get("timer"):
         yield "pruning", f"timer {prune['timer']}{_named(', last ', prune.get('last'))}"
     if ssh:

@@ -7,7 +7,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 import plasma_lock
 
 # The site, where nothing else is applied than this.
-_EVERYTHING = ("trust", "docker", "utils", "tljh", "cockpit", "environments")
+_EVERYTHING = ("trust", "docker", "utils", "gpu", "tljh", "cockpit", "environments")
 _LOCK = "salt://tljh/plugin/requirements.txt"
 
 
@@ -41,6 +41,8 @@ def passed(
             lock = (__salt__["cp.hash_file"](_LOCK) or {}).get("hsum")
             found = __salt__["plasma_preflight.unreachable"](plasma, _parts(), lock=lock)
             problems += found["problems"]
+            missing = __salt__["plasma_gpu.missing"](plasma)
+            found["warnings"] += filter(None, [missing])
             # Salt shows and counts an empty list as a warning.
             ret |= {"warnings": found["warnings"]} if found["warnings"] else {}
     except (CommandExecutionError, SaltInvocationError) as exc:

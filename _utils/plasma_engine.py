@@ -105,7 +105,8 @@ def request(
 
 def info(path: str | None = None, timeout: float = 10) -> dict[str, Any]:
     """
-    Return what the running engine says of itself: ``{"version", "log_driver", "live_restore", "root"}``.
+    Return what the running engine says of itself: ``{"version", "log_driver", "live_restore", "root",
+    "runtimes"}``.
 
     An empty dict means that no engine answers.
 
@@ -129,6 +130,7 @@ def info(path: str | None = None, timeout: float = 10) -> dict[str, Any]:
         "log_driver": answer.get("LoggingDriver", ""),
         "live_restore": bool(answer.get("LiveRestoreEnabled")),
         "root": answer.get("DockerRootDir", ""),
+        "runtimes": sorted(answer.get("Runtimes") or {}),
     }
 
 

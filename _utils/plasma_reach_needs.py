@@ -97,6 +97,8 @@ def _needs(plasma, parts, grains, lock) -> Iterator[Need]:
     packages: list[str] = []
     if "docker" in parts and plasma_engine.engine() is None:
         yield from _docker(plasma["docker"], packages, grains)
+    if "gpu" in parts and plasma["gpu"]["enabled"] and _missing(["nvidia-container-toolkit"]):
+        yield from _gpu(plasma["gpu"]["repository"], grains["osarch"])
     if "utils" in parts:
         packages += plasma["utils"]["packages"]
         yield from _ctop(plasma["utils"], grains.get("osarch"))
@@ -129,6 +131,15 @@ def _docker(docker, packages, grains) -> Iterator[Need]:
     yield Need(_host(index), "Docker's packages", helps, partial(plasma_reach.apt, index))
     key = repository["key_url"] or f"{place}/gpg"
     yield from _salt(key, repository["key_sha256"], "/etc/apt/keyrings/docker.asc", "Docker's key", helps)
+
+
+def _gpu(repository, architecture) -> Iterator[Need]:
+    helps = "`plasma.gpu.repository` takes a mirror"
+    index, what = f"{repository['url']}/{architecture}/InRelease", "the container toolkit of NVIDIA"
+    yield Need(_host(index), what, helps, partial(plasma_reach.apt, index))
+    yield from _salt(
+        repository["key_url"], repository["key_sha256"], "/etc/apt/keyrings/nvidia-container-toolkit.asc", what, helps
+    )
 
 
 def _ctop(utils, architecture) -> Iterator[Need]:

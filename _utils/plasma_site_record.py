@@ -127,7 +127,7 @@ def wanted(plasma, files, lock, plugin):
 
 def _off(plasma):
     """What pillar does not ask for, and the state of that name leaves as it is."""
-    off = [name for name in ("cockpit", "ssh") if (plasma.get(name) or {}).get("enabled") is False]
+    off = [name for name in ("cockpit", "gpu", "ssh") if (plasma.get(name) or {}).get("enabled") is False]
     # Of an older tree's pillar it is not known.
     return [*off, "directory"] if "directory" in plasma and not plasma["directory"] else off
 

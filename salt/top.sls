@@ -4,6 +4,7 @@ base:
     - preflight
     - trust
     - docker
+    - gpu
     - utils
     - tljh
     - https

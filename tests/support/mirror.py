@@ -66,18 +66,41 @@ class Mirror:
         digest = hashlib.sha256(packages.encode()).hexdigest()
         release = (
             f"Origin: Docker\nLabel: Docker CE\nSuite: {codename}\nCodename: {codename}\n"
-            f"Date: {run(['date', '-Ru']).stdout.strip().replace('+0000', 'UTC')}\n"
+            f"Date: {_now()}\n"
             f"Architectures: {architecture}\nComponents: stable\nSHA256:\n"
             f" {digest} {len(packages.encode())} stable/binary-{architecture}/Packages\n"
         )
+        return self.add(f"linux/{system}/gpg", self._signed(release, root / "dists" / codename / "InRelease"))
+
+    def add_flat_repository(self, name: str, architecture: str, package: str, programs: dict[str, str]) -> str:
+        """Serve a signed repository of one package, laid out as NVIDIA's; returns the SHA-256 of its key.
+
+        Args:
+            name: its directory.
+            architecture: of the server, as dpkg calls it.
+            package: name of the package.
+            programs: texts by name in /usr/bin.
+        """
+        ensure_packages(["gnupg", "dpkg-dev"])
+        root = self.directory / name / architecture
+        root.mkdir(parents=True)
+        _build(root, package, programs)
+        packages = run(["dpkg-scanpackages", "--multiversion", "."], cwd=root).stdout
+        (root / "Packages").write_text(packages, encoding="utf-8")
+        digest = hashlib.sha256(packages.encode()).hexdigest()
+        release = f"Date: {_now()}\nSHA256:\n {digest} {len(packages.encode())} Packages\n"
+        return self.add(f"{name}/gpgkey", self._signed(release, root / "InRelease"))
+
+    def _signed(self, release: str, place: pathlib.Path) -> bytes:
+        """Write an index that a new key signs, which is returned."""
         home = self.directory.parent / "gnupg"
         home.mkdir(mode=0o700)
         gpg = ["gpg", "--homedir", str(home), "--batch", "--yes", "--passphrase", ""]
         run([*gpg, "--quick-generate-key", "throwaway <nobody@example.org>", "ed25519", "sign", "1d"])
-        (root / "dists" / codename / "InRelease").write_text(run([*gpg, "--clearsign"], input=release).stdout)
+        place.write_text(run([*gpg, "--clearsign"], input=release).stdout)
         key = run([*gpg, "--armor", "--export"]).stdout.encode()
         run(["gpgconf", "--homedir", str(home), "--kill", "all"])
-        return self.add(f"linux/{system}/gpg", key)
+        return key
 
 
 class _QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -85,11 +108,20 @@ class _QuietHandler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def _build(pool: pathlib.Path, name: str) -> None:
+def _now() -> str:
+    return run(["date", "-Ru"]).stdout.strip().replace("+0000", "UTC")
+
+
+def _build(pool: pathlib.Path, name: str, programs: dict[str, str] | None = None) -> None:
     control = pool / name / "DEBIAN" / "control"
     control.parent.mkdir(parents=True)
     control.write_text(
         f"Package: {name}\nVersion: 1:99\nArchitecture: all\nMaintainer: nobody <nobody@example.org>\n"
         "Description: stands in for the package of this name in tests\n"
     )
+    for program, text in (programs or {}).items():
+        path = pool / name / "usr" / "bin" / program
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o755)
     run(["dpkg-deb", "--build", "--root-owner-group", str(pool / name), str(pool)])

@@ -91,6 +91,15 @@ MET = {
         "lead into homes",
     ),
     "A server's name may have up to 64 letters": ("plugin/tests/test_bodies.py", "A server's name may have"),
+    "There are not enough free GPUs at the moment": (
+        "plugin/tests/test_gpus.py",
+        "There are not enough free GPUs at the moment",
+    ),
+    "This environment needs a GPU, and the server has none to give": (
+        "plugin/tests/test_gpus.py",
+        "the server has none to give",
+    ),
+    "Docker cannot give it a GPU": ("plugin/tests/test_gpus.py", "Docker cannot give it a GPU"),
     "This server runs in safe mode": ("plugin/tests/test_safe_mode.py", "This server runs in safe mode"),
     "A directory is missing": ("plugin/tests/test_servers.py", "A directory is missing"),
     "Not everything went well at the start": ("plugin/tests/test_starting.py", "Not everything went well at the start"),

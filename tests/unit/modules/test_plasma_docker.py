@@ -84,6 +84,7 @@ class Engine:
             "LiveRestoreEnabled": self.running["live_restore"],
             "DockerRootDir": "/var/lib/docker",
             "Containers": 3,
+            "Runtimes": {"runc": {}, "nvidia": {}},
         }
 
     def systemctl(self, command, **options):
@@ -138,6 +139,7 @@ def test_info(engine):
         "log_driver": "journald",
         "live_restore": True,
         "root": "/var/lib/docker",
+        "runtimes": ["nvidia", "runc"],
     }
 
 

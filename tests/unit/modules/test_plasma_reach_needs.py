@@ -117,6 +117,17 @@ def test_provider_pypi_needs_nothing_but_packages_and_an_index(prefix, network):
     assert network.asked == ["https://pypi.org/simple/jupyterhub/", LISTS["http://deb.example.org/debian/"]]
 
 
+def test_the_toolkit_of_gpus_is_asked_for_where_it_is_wanted_and_missing(prefix, network, server):
+    plasma = pillar(prefix, gpu={"enabled": True, "repository": {"url": "https://mirror.example.org/nvidia"}})
+    network.down = {"mirror.example.org", "nvidia.github.io"}
+    packages, key = problems(plasma, parts=["gpu"])
+    said = "cannot be reached (no answer), for the container toolkit of NVIDIA: `plasma.gpu.repository` takes a mirror"
+    assert (packages, key) == (f"mirror.example.org {said}", f"nvidia.github.io {said}")
+    assert "https://mirror.example.org/nvidia/amd64/InRelease" in network.asked
+    server["packages"] = ["nvidia-container-toolkit"]
+    assert problems(plasma, parts=["gpu"]) == problems(pillar(prefix), parts=["gpu"]) == []
+
+
 def test_names_of_mirrors_are_asked_without_showing_logins(prefix, network):
     sources = {"pip_index_url": "https://me:secret@pypi.example.org:8443/simple/"}
     network.down = {"pypi.example.org"}

@@ -178,6 +178,12 @@ def test_who_may_log_in_is_shown(ssh, line):
     assert f"  ssh          {line}" in shown.output({"course": {**FOUND, "ssh": ssh}})
 
 
+def test_gpus_are_counted_where_there_are_any():
+    gpu = {"count": 4, "used": 2, "problem": None}
+    assert "  GPUs         2 of 4 in use\n" in shown.output({"course": {**FOUND, "gpu": gpu}})
+    assert "GPUs" not in shown.output({"course": {**FOUND, "gpu": {}}})
+
+
 def test_a_part_without_lines_of_its_own_is_shown_as_it_is():
     lamps = {"lit": 3, "problem": None, "broken": []}
     assert "  lamps        lit 3\n" in shown.output({"course": {**FOUND, "lamps": lamps}})

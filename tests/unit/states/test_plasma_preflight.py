@@ -10,6 +10,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 import _modules.plasma_preflight as preflight_module
 import _states.plasma_preflight as plasma_preflight
+import plasma_gpu_engine
 import plasma_lock
 
 
@@ -23,6 +24,11 @@ def unreachable():
     return create_autospec(preflight_module.unreachable, return_value={"problems": [], "warnings": []})
 
 
+@pytest.fixture
+def missing():
+    return create_autospec(plasma_gpu_engine.missing, return_value=None)
+
+
 @pytest.fixture(autouse=True)
 def lowstate(monkeypatch):
     """The states of the run, which Salt hands to each."""
@@ -32,12 +38,13 @@ def lowstate(monkeypatch):
 
 
 @pytest.fixture(autouse=True, params=[False, True], ids=["apply", "test"])
-def configure_loader_modules(request, problems, unreachable):
+def configure_loader_modules(request, problems, unreachable, missing):
     return {
         plasma_preflight: {
             "__salt__": {
                 "plasma_preflight.problems": problems,
                 "plasma_preflight.unreachable": unreachable,
+                "plasma_gpu.missing": missing,
                 "cp.hash_file": create_autospec(cp.hash_file, return_value={"hsum": "abc"}),
             },
             "__pillar__": {"plasma": {"hub": {}}},
@@ -78,7 +85,7 @@ def test_expected_errors(problems, error):
 @pytest.mark.parametrize(
     ("applied", "parts"),
     [
-        (["preflight"], ["cockpit", "docker", "environments", "tljh", "trust", "utils"]),
+        (["preflight"], ["cockpit", "docker", "environments", "gpu", "tljh", "trust", "utils"]),
         (["preflight", "https"], ["https"]),
         (["preflight", "tljh.pypi", "tljh.settings", "docker", "docker.prune"], ["docker", "tljh"]),
         (["preflight", "tljh.tljh", "cockpit.disabled"], ["tljh"]),
@@ -104,6 +111,13 @@ def test_what_only_environments_lack_is_a_warning(unreachable):
     unreachable.return_value["warnings"] = [line]
     ret = plasma_preflight.passed("fit", "tljh")
     assert (ret["result"], ret["changes"], ret["warnings"]) == (True, {}, [line])
+
+
+def test_environments_that_get_no_gpu_here_are_a_warning(missing):
+    missing.return_value = "python of plasma.environments asks for more GPUs than servers can get here, 0: ..."
+    ret = plasma_preflight.passed("fit", "tljh")
+    assert (ret["result"], ret["warnings"]) == (True, [missing.return_value])
+    missing.assert_called_once_with({"hub": {}})
 
 
 @pytest.fixture

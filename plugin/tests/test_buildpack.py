@@ -1,4 +1,4 @@
-"""The build pack for Python, without an engine: which repositories it takes, and the recipe that comes of them."""
+"""The build packs, without an engine: which repositories it takes, and the recipe that comes of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from repo2docker.buildpacks import (
     RBuildPack,
 )
 from tljh_plasma.buildpack import plasma_buildpack
-from tljh_plasma.buildpack.plasma_buildpack import PYTHON, PlasmaPython, packs
+from tljh_plasma.buildpack.install_script import packages
+from tljh_plasma.buildpack.packs import packs
+from tljh_plasma.buildpack.plasma_buildpack import PYTHON, PlasmaPython
+from tljh_plasma.buildpack.plasma_r import PlasmaR
 from tljh_plasma.builds.cause import sentence
 
 PYPROJECT = '[project]\nname = "course"\nversion = "1"\ndependencies = ["six"]\n'
@@ -39,8 +42,8 @@ def picked():
     return next((kind for kind in packs() if kind(base_image="x").detect()), None)
 
 
-def recipe():
-    pack = PlasmaPython(base_image="x")
+def recipe(kind=PlasmaPython):
+    pack = kind(base_image="x")
     pack.labels.update({"repo2docker.ref": "main", "name": 'Cours "d\'été" \\ $HOME'})
     return pack.render({"NB_USER": "jovyan", "NB_UID": "1100"})
 
@@ -72,8 +75,20 @@ def runs(text):
         ({"binder/postBuild": ""}, PlasmaPython),
         ({"runtime.txt": f"python-{PYTHON}.4\n", "requirements.txt": ""}, PlasmaPython),
         ({"runtime.txt": "python-3"}, PlasmaPython),
+        ({"install.R": "", "requirements.txt": "six\n"}, PlasmaR),
+        ({"binder/install.R": ""}, PlasmaR),
+        ({"install.R": "", "runtime.txt": f"python-{PYTHON}"}, PlasmaR),
+        ({"runtime.txt": "r\n"}, PlasmaR),
+        ({"runtime.txt": "r-4.2"}, PlasmaR),
+        ({"apt.txt": "tree\nr-cran-dplyr  # tables\n"}, PlasmaR),
+        ({"apt.txt": "less\nfor-cran-x\n"}, PlasmaPython),
         # As before.
         ({"runtime.txt": "python-3.7\n", "requirements.txt": ""}, PythonBuildPack),
+        ({"runtime.txt": "r-2025-06-01\n", "install.R": ""}, RBuildPack),
+        ({"DESCRIPTION": "", "install.R": ""}, RBuildPack),
+        ({"environment.yml": "dependencies: []\n", "install.R": ""}, CondaBuildPack),
+        ({"Dockerfile": "FROM x\n", "install.R": ""}, DockerBuildPack),
+        ({"Pipfile": "", "install.R": ""}, PipfileBuildPack),
         ({"runtime.txt": "r-4.4-2025-06-01\n"}, RBuildPack),
         ({"DESCRIPTION": ""}, RBuildPack),
         ({"environment.yml": "dependencies: []\n", "requirements.txt": ""}, CondaBuildPack),
@@ -96,6 +111,15 @@ def test_another_python_is_told(repository, caplog):
     log = f"{said}\nfatal: conda.anaconda.org: no route\n"
     assert sentence(1, log).endswith(
         f"Python 3.7 has to be brought by conda; python-{PYTHON} in runtime.txt, or no such file, needs none."
+    )
+
+
+def test_r_of_a_day_is_told(repository, caplog):
+    repository(**{"runtime.txt": "r-4.4-2025-06-01"})
+    assert picked() is RBuildPack
+    said = next(record.getMessage() for record in caplog.records if "runtime.txt" in record.getMessage())
+    assert sentence(1, f"{said}\ncurl: (6) could not resolve host\n").endswith(
+        "R of a day has to be brought from elsewhere; r in runtime.txt takes that of the distribution."
     )
 
 
@@ -186,6 +210,94 @@ def test_the_recipe_keeps_what_repo2docker_promises(repository):
     assert -1 not in places and places == sorted(places)
     assert 'LABEL name="Cours \\"d\'été\\" \\\\ \\$HOME" repo2docker.ref="main"' in lines
     assert text.rindex("USER ${NB_USER}") > text.rindex("USER root")
+
+
+def test_the_recipe_of_r(repository):
+    """What is the same for all comes first, then the system's packages, then those that the repository installs."""
+    script = 'install.packages(c("Rcpp", "data.table"))\n'
+    repository(**{"install.R": script, "apt.txt": "tree\n", "requirements.txt": "six\n", "runtime.txt": "r-4.2"})
+    text = recipe(PlasmaR)
+    order = [
+        "FROM localhost/plasma-base:local",
+        "/usr/local/lib/plasma/install.R\n",
+        "r-base-core r-recommended r-cran-irkernel",
+        "USER ${NB_USER}\nRUN Rscript -e 'IRkernel::installspec",
+        "runtime.txt asks for R 4.2,",
+        "USER root\nRUN apt-get -qq update",
+        "--no-install-recommends tree",
+        "apt-cache show --no-all-versions r-cran-rcpp r-bioc-rcpp r-cran-data.table r-bioc-data.table 2>/dev/null",
+        "src/install.R ${REPO_DIR}/install.R",
+        "USER ${NB_USER}\nRUN UV_NO_CACHE=1",
+        "Rscript install.R && touch /tmp/.preassembled || true",
+        "COPY --chown=1100:1100 src/ ${REPO_DIR}/",
+        "test -f /tmp/.preassembled || R_PROFILE_USER=/usr/local/lib/plasma/install.R Rscript install.R",
+    ]
+    places = [text.find(part) for part in order]
+    assert -1 not in places and places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("script", "names"),
+    [
+        ("", []),
+        ("install.packages('ggplot2')", ["ggplot2"]),
+        (
+            'install.packages(c("ggplot2", # "nothing"\n "dplyr"), repos = "https://cran.example.org")',
+            ["dplyr", "ggplot2"],
+        ),
+        ('utils::install.packages(pkgs = r"---(readr)---")', ["readr"]),
+        # What is loaded is not installed.
+        ('library("ggplot2")\nrequire(dplyr)\n# install.packages("readr")\nx <- "tidyr"', []),
+        ('wanted <- c(\n  "ggplot2",\n  "dplyr")\ninstall.packages(wanted)', ["dplyr", "ggplot2"]),
+        (
+            'all = c("aa1", "bb1")\nleft <-\n  setdiff(all, rownames(installed.packages()))\ninstall.packages(left)',
+            ["aa1", "bb1"],
+        ),
+        ('for (one in c("aa1", "bb1")) {\n  install.packages(one)\n}', ["aa1", "bb1"]),
+        ('invisible(lapply(c("aa1", "bb1"), install.packages))', ["aa1", "bb1"]),
+        ('need <- function(p) if (!require(p)) install.packages(p)\nneed("aa1"); need("bb1")', ["aa1", "bb1"]),
+        ('remotes::install_version("ggplot2", "3.4.1")', ["ggplot2", "remotes"]),
+        ('devtools::install_cran("ggplot2"); devtools::install_github("owner/repo")', ["devtools", "ggplot2"]),
+        (
+            'library(pak)\npkg_install(c("any::dplyr", "tibble@3.1", "owner/repo", "./here"))',
+            ["dplyr", "pak", "tibble"],
+        ),
+        ('pak::pak("dplyr")', ["dplyr", "pak"]),
+        ('BiocManager::install("limma")', ["BiocManager", "limma"]),
+        # Nothing that a shell would take for more.
+        ("install.packages(c(\"$(id)\", 'a b', '; id', '-o', '../x', 'ok1'))", ["ok1"]),
+        # What R would not read, either.
+        ('install.packages(c("aa1"', ["aa1"]),
+        (')))\n"', []),
+        ('install.packages("aa1', []),
+    ],
+)
+def test_which_packages_a_script_installs(script, names):
+    assert packages(script) == names
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        (
+            "Error: install.R asks for x1, which CRAN does not have: leave it out\nExecution halted\n",
+            "install.R asks for x1, w",
+        ),
+        (
+            "Error in library(a.b) : there is no package called ‘a.b’\nExecution halted\n",
+            "R has no package a.b by then: in",
+        ),
+        ("Error in loadNamespace(x) : \n  there is no package called ‘pak’\n", "R has no package pak by then: in"),
+        # Asked for and done without.
+        (
+            "Loading required package: x1\nWarning:\nIn library(x1) : there is no package called ‘x1’\nerror: b\n",
+            "error: b",
+        ),
+        ("Error : install.R asks for x1, which nobody has\nfatal: no network\n", "fatal: no network"),
+    ],
+)
+def test_what_r_says_is_one_sentence(log, said):
+    assert sentence(1, log).startswith(f"The build failed: {said}")
 
 
 def test_a_broken_pyproject_is_one_sentence(repository):

@@ -1,1 +1,1 @@
-"""Our build pack of repo2docker. The service gives ``plasma_buildpack.py`` to builders; nothing else imports it."""
+"""Our build packs of repo2docker. The service gives these files to builders; nothing else imports them."""

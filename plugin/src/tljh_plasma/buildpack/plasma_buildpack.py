@@ -15,8 +15,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 from unittest import mock
 
-from repo2docker.app import Repo2Docker
-from repo2docker.buildpacks import PipfileBuildPack, base
+from repo2docker.buildpacks import base
 from repo2docker.utils import is_local_pip_requirement
 
 if sys.version_info >= (3, 11):
@@ -46,6 +45,9 @@ RUN groupadd --gid ${NB_UID} ${NB_USER} && \
     { [ "$(stat -c %u ${NB_PYTHON_PREFIX})" = "${NB_UID}" ] || chown -R ${NB_UID}:${NB_UID} ${CONDA_DIR}; }
 WORKDIR ${REPO_DIR}
 COPY python3-login repo2docker-entrypoint /usr/local/bin/
+{% for source, target in build_script_files|dictsort -%}
+COPY --chown={{ user }}:{{ user }} {{ source }} {{ target }}
+{% endfor -%}
 EXPOSE 8888
 ENTRYPOINT ["/usr/local/bin/repo2docker-entrypoint"]
 CMD ["jupyter", "notebook", "--ip", "0.0.0.0"]
@@ -102,9 +104,13 @@ class PlasmaPython(base.BaseImage):
         super().__init__(base_image)
         self.base_image = BASE
 
+    @cached_property
+    def _runtime(self) -> str:
+        return text_of(self.binder_path("runtime.txt")).strip()
+
     def detect(self) -> bool:
         """Everything that nobody before wanted, but for a Pipfile and another Python: those are repo2docker's."""
-        runtime = _text(self.binder_path("runtime.txt")).strip()
+        runtime = self._runtime
         wanted = ".".join(runtime.removeprefix("python-").split(".")[:2])
         if runtime and (not runtime.startswith("python-") or wanted not in ("3", PYTHON)):
             if runtime.startswith("python-"):
@@ -187,7 +193,7 @@ class PlasmaPython(base.BaseImage):
         return not self.binder_dir and ("build-system" in (project or {}) or os.path.exists("setup.py"))
 
 
-def _text(path: str) -> str:
+def text_of(path: str) -> str:
     """What a file says, in UTF-8 or as editors of Windows write it; nothing where there is none."""
     try:
         with open(path, "rb") as file:
@@ -211,7 +217,7 @@ def _is_static(project: dict[str, Any]) -> bool:
 def _parts(path: str, seen: list[str]) -> list[str] | None:
     """The files that a list of requirements is made of; None where it needs others of the repository."""
     seen.append(path)
-    for line in _text(path).splitlines():
+    for line in text_of(path).splitlines():
         if included := _INCLUDED.match(line):
             other = os.path.normpath(os.path.join(os.path.dirname(path), included[1]))
             if "://" in included[1] or other in seen:
@@ -228,10 +234,3 @@ def _is_path(line: str) -> bool:
     """Whether a requirement is a directory or a file of the repository that does not begin with a dot."""
     word = line.split("#")[0].split(";")[0].strip()
     return "/" in word and os.path.exists(word)
-
-
-def packs() -> list[type]:
-    """Return repo2docker's build packs with ours before those that would take a repository of Python."""
-    found = list(Repo2Docker.buildpacks.default() or ())
-    found.insert(found.index(PipfileBuildPack), PlasmaPython)
-    return found

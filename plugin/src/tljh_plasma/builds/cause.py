@@ -29,8 +29,9 @@ _ECHOES = re.compile(
 _WHEELS = "choose another version of it, or leave it out: some packages are for Windows or macOS alone"
 _COMPILING = "choose a version that the index has ready for this Python, or name in apt.txt what the compiler misses"
 _OWN_PYTHON = "choose another version, or an environment.yml, with which conda brings the Python that you name"
-# What uv says in several lines (the build pack installs with it), and what a teacher can do: the first that is there.
-_UV = [
+# What uv says in several lines (the build packs install with it), and R, and what a teacher can do: the first that is
+# there.
+_TOLD = [
     (re.compile(pattern), words)
     for pattern, words in (
         (
@@ -103,9 +104,18 @@ _UV = [
             r"error sending request for url \((\S+?)\)(?:\ncause: .*)*\ncause: (.+)",
             "the index cannot be reached ({0}: {1}): try again later; plasma.builder.index names another one",
         ),
+        (
+            r"Error: ((?:install\.R|runtime\.txt) asks for .+)",
+            "{0}",
+        ),
+        (
+            r"Error in .*:\s+there is no package called .([\w.]+).",
+            "R has no package {0} by then: install.R has to install it before",
+        ),
     )
 ]  # fmt: skip
-# As the build pack has it.
+# As the build packs have it.
+_OTHER_R = "runtime.txt asks for R of a day"
 _OTHER_PYTHON = re.compile(r"runtime\.txt asks for Python (\S+), and the base of this server has (\S+):")
 _KILLED = re.compile(r"^Killed$|exit status 137$")
 NO_MEMORY = "It may have needed more memory than builds have (plasma.builder.memory, where the image is local)."
@@ -119,15 +129,15 @@ def cause(text: str) -> str:
     """
     lines = [" ".join(_BEFORE.sub("", line).split()) for line in text.splitlines()]
     # Of a certificate that is not trusted many programs warn, and go on to fail in another way.
-    found = [line for line in lines if _CERTIFICATE.search(line)] or [_said_by_uv("\n".join(lines))]
+    found = [line for line in lines if _CERTIFICATE.search(line)] or [_told("\n".join(lines))]
     if not found[-1]:
         signs = [line for line in lines if _SIGNS.search(line) and not _ECHOES.search(line)]
         found = [line for line in signs if not line.startswith("WARNING")]
     return (found[-1:] or [""])[0][:LONGEST].rstrip(".")
 
 
-def _said_by_uv(text: str) -> str:
-    for pattern, words in _UV:
+def _told(text: str) -> str:
+    for pattern, words in _TOLD:
         if match := pattern.search(text):
             return words.format(*(group for group in match.groups() if group is not None))
     return ""
@@ -151,4 +161,6 @@ def sentence(exit_code: int, text: str) -> str:
         hint += (
             f" Python {wanted} has to be brought by conda; python-{here} in runtime.txt, or no such file, needs none."
         )
+    elif _OTHER_R in text:
+        hint += " R of a day has to be brought from elsewhere; r in runtime.txt takes that of the distribution."
     return f"The build failed: {line}.{hint}"

@@ -11,6 +11,8 @@ from .images import BuildFailed, image_id
 
 # As the state `builder` makes them (_utils/plasma_builder_images.py).
 BUILDER, BASE = "localhost/plasma-builder:local", "localhost/plasma-base:local"
+# As outside.py imports them there.
+PACKAGE, PROGRAM = "plasma_buildpacks", "plasma_rootless.py"
 MISSING = (
     "The images that builds begin with are not on this server (plasma.builder.image is local). The administrators of "
     "the server make them with: state.apply builder."
@@ -25,5 +27,6 @@ async def require(docker: Docker) -> None:
 
 
 def modules() -> dict[str, bytes]:
-    """Return the modules that run inside a builder, by name."""
-    return {path.name: path.read_bytes() for path in Path(_buildpack).parent.glob("plasma_*.py")}
+    """Return the files that run inside a builder, by name: the build packs are a package, and one is a program, too."""
+    files = {path.name: path.read_bytes() for path in Path(_buildpack).parent.iterdir() if path.is_file()}
+    return {name if name == PROGRAM else f"{PACKAGE}/{name}": content for name, content in files.items()}

@@ -50,10 +50,10 @@ _MODULES = """
 import sys
 
 sys.path.insert(0, {secrets!r})
-import plasma_buildpack
 import plasma_rootless
+from plasma_buildpacks.packs import packs
 
-c.Repo2Docker.buildpacks = plasma_buildpack.packs()
+c.Repo2Docker.buildpacks = packs()
 plasma_rootless.use()
 """
 _INDEX = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX")

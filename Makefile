@@ -129,7 +129,7 @@ bench-people: $(VENV)/.ready $(BENCH_VENV)/.ready  ## measure what users cost, b
 bench-backup: $(PLUGIN_VENV)/.ready  ## measure what a backup costs, for hubs and homes of several sizes
 	$(PLUGIN_VENV)/bin/python -m benchmarks.backup
 
-bench-builds: $(PLUGIN_VENV)/.ready  ## measure builds of environments for Python on a base that the server makes itself
+bench-builds: $(PLUGIN_VENV)/.ready  ## measure builds of environments on a base that the server makes itself
 	$(PLUGIN_VENV)/bin/python -m benchmarks.builds
 
 bench-keeping: $(VENV)/.ready  ## measure a server with everything switched on

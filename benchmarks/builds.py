@@ -1,5 +1,5 @@
 """
-What builds of environments for Python cost on the base that a server makes itself: `make bench-builds`.
+What builds of environments cost on the base that a server makes itself: `make bench-builds`.
 
 The builder of the service, with the real repo2docker and engine and the real index. Writes benchmarks/builds.json.
 """
@@ -22,7 +22,7 @@ sys.path.insert(0, str(benchmarks.HERE.parent / "plugin" / "tests"))
 import docker
 from support_builds import Bench
 from tljh_plasma import trust
-from tljh_plasma.builds import Builder
+from tljh_plasma.builds import Builder, BuildRequest
 from tljh_plasma.builds.local import BASE
 
 from tests.support import builder_image, engine, git_repository
@@ -30,6 +30,44 @@ from tests.support.debian import extra_authorities
 
 PACKAGES = "numpy\npandas\nmatplotlib\nscipy\njupyterlab\n"
 MORE = "seaborn\n"
+TEMPLATES = ("python", "r", "vscode")
+
+
+def unlike(name: str, mark: str) -> dict[str, str]:
+    """Files of a template that are other ones for the engine, which has no step of them then."""
+    folder = git_repository.REPOSITORY / "docs" / "templates" / name
+    # Of R's script, only what it installs is a part of the first step.
+    file, line = (
+        ("install.R", f'if (FALSE) install.packages("x{mark}")') if name == "r" else ("requirements.txt", f"# {mark}")
+    )
+    return {file: f"{line}\n{(folder / file).read_text(encoding='utf-8')}"}
+
+
+async def seconds_of(bench: Bench, builder: Builder, request: BuildRequest) -> float:
+    begun = time.monotonic()
+    row = await bench.build(builder, request)
+    if row.status != "built":
+        raise SystemExit(row.log)
+    return time.monotonic() - begun
+
+
+async def measure_templates(bench: Bench, builder: Builder, rounds: int) -> dict[str, Any]:
+    series: dict[str, list[float]] = {name: [] for name in TEMPLATES}
+    for number in range(rounds + 1):
+        for name, values in series.items():
+            files = unlike(name, f"{bench.prefix[-6:]}{number}")
+            repository = git_repository.template(bench.served / f"{name}{number}", name, files)
+            seconds = await seconds_of(bench, builder, bench.request(repository, image=bench.image(name)))
+            print(f"{number} template {name}: {seconds:.1f} s", flush=True)
+            # The first round is for what all environments share, such as R.
+            if number:
+                values.append(seconds)
+    sizes = {name: bench.client.images.get(bench.image(name)).attrs["Size"] for name in TEMPLATES}
+    shared = bench.client.images.get(BASE).attrs["Size"]
+    return {
+        f"template {name}": {**benchmarks.summary(values), "mb_beside_the_base": round((sizes[name] - shared) / 1e6)}
+        for name, values in series.items()
+    }
 
 
 async def measure(bench: Bench, prefix: Path, rounds: int) -> dict[str, Any]:
@@ -50,21 +88,19 @@ async def measure(bench: Bench, prefix: Path, rounds: int) -> dict[str, Any]:
             }
             for name, files in changes.items():
                 repository.commit(files)
-                begun = time.monotonic()
-                row = await bench.build(builder, request)
-                seconds = time.monotonic() - begun
-                if row.status != "built":
-                    raise SystemExit(row.log)
+                seconds = await seconds_of(bench, builder, request)
                 print(f"{number} {name}: {seconds:.1f} s", flush=True)
                 # The first round is for what all environments share.
                 if number:
                     series[name].append(seconds)
+        templates = await measure_templates(bench, builder, min(rounds, 3))
     finally:
         await builder.close()
     size = bench.client.images.get(bench.image("bench1")).attrs["Size"]
     shared = bench.client.images.get(BASE).attrs["Size"]
     return {
         **{name: benchmarks.summary(values) for name, values in series.items()},
+        **templates,
         "base_mb": round(shared / 1e6),
         "environment_mb_beside_it": round((size - shared) / 1e6),
     }

@@ -1,9 +1,8 @@
-"""Where environments of pillar come from: private repositories, archives of ready images, templates."""
+"""Where environments of pillar come from: private repositories, archives of ready images, an own builder."""
 
 from __future__ import annotations
 
 import ast
-import json
 import subprocess
 
 import pytest
@@ -18,15 +17,6 @@ from tests.support.shell import run
 
 READY = "ready/course:2026"
 TEMPLATES = REPOSITORY / "docs" / "templates"
-# Which of repo2docker's ways to build a repository is the first that takes it.
-PICK = """
-import json, os
-from repo2docker.app import Repo2Docker
-os.chdir("/template")
-pack = next(pack for pack in (kind("base") for kind in Repo2Docker().buildpacks) if pack.detect())
-date = getattr(pack, "checkpoint_date", None)
-print(json.dumps([type(pack).__name__, f"{pack.r_version} of {date}" if date else ""]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -183,27 +173,6 @@ def test_a_ready_image_comes_from_a_file(course):
     assert "/srv/images/ready.tar is not read: it has to be a file that belongs to root" in course.comment(refused)
     target.sudo("chown root /srv/images/ready.tar")
     course.agreed({"name": "ready", "absent": True})
-
-
-@pytest.mark.parametrize(
-    ("language", "picked"),
-    [
-        ("python", ["CondaBuildPack", ""]),
-        ("r", ["RBuildPack", "4.4 of 2025-06-01"]),
-        ("bash", ["PythonBuildPack", ""]),
-    ],
-)
-def test_templates_are_what_repo2docker_takes_them_for(language, picked, tmp_path):
-    """As far as it goes without conda-forge and CRAN: the real repo2docker reads them."""
-    script = tmp_path / "pick.py"
-    script.write_text(PICK)
-    made = docker("create", "--network", "none", builder_image(), "/opt/venv/bin/python", "/pick.py").stdout.strip()
-    try:
-        docker("cp", TEMPLATES / language, f"{made}:/template")
-        docker("cp", script, f"{made}:/pick.py")
-        assert json.loads(docker("start", "--attach", made).stdout.splitlines()[-1]) == picked
-    finally:
-        docker("rm", "--force", made)
 
 
 def test_the_template_for_bash_is_written_down_by_repo2docker(tmp_path):

@@ -10,6 +10,7 @@ import ipaddress
 import json
 import os
 import secrets
+import shutil
 import socket
 import ssl
 import subprocess
@@ -19,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.support.engine import docker
+from tests.support.paths import REPOSITORY
 from tests.support.shell import SupportError, kill_group, run, wait_for
 
 NOTEBOOK = {
@@ -109,6 +111,15 @@ def make_repository(path: Path, recipe: str | None, files: Mapping[str, str] | N
     if recipe is not None:
         first["Dockerfile"] = recipe
     repository.commit({**first, **(files or {})}, "Begin the course")
+    return repository
+
+
+def template(path: Path, name: str, files: Mapping[str, str] | None = None) -> Repository:
+    """A repository in the new directory ``path`` that is a copy of a template, with ``files`` in place of its own."""
+    shutil.copytree(REPOSITORY / "docs" / "templates" / name, path)
+    repository = Repository(path)
+    repository.git("init", "--quiet", "--initial-branch", "main")
+    repository.commit(files or {})
     return repository
 
 

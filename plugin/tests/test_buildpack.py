@@ -294,6 +294,12 @@ def test_which_packages_a_script_installs(script, names):
             "error: b",
         ),
         ("Error : install.R asks for x1, which nobody has\nfatal: no network\n", "fatal: no network"),
+        # Of apt, without its mirror.
+        (
+            "E: Failed to fetch http://deb.example.org/InRelease  Temporary failure\n"
+            "E: Some index files failed to download. They have been ignored, or old ones used instead.\n",
+            "E: Failed to fetch http://deb.example.org/InRelease Temporary failure.",
+        ),
     ],
 )
 def test_what_r_says_is_one_sentence(log, said):

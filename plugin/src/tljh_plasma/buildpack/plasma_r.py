@@ -19,7 +19,11 @@ _RUNTIME = re.compile(r"r(?:-\d+\.\d+(?:\.\d+)?)?")
 _IN_APT = re.compile(r"^\s*r-(?:base|cran|bioc|recommended)\b", re.MULTILINE)
 # Where install.R (ours) is for a repository's.
 _PROFILE = "/usr/local/lib/plasma/install.R"
-_APT = "apt-get -qq update && \\\n{} && \\\napt-get -qq clean && \\\nrm -rf /var/lib/apt/lists/*"
+# Without its mirror, apt would say that it knows no package.
+_APT = (
+    "apt-get -qq -o APT::Update::Error-Mode=any update && \\\n{} && \\\n"
+    "apt-get -qq clean && \\\nrm -rf /var/lib/apt/lists/*"
+)
 # Servers of users have a library in the home.
 _HOME = (
     'if (nzchar(Sys.getenv("JUPYTERHUB_USER"))) local({ own <- path.expand(Sys.getenv("R_LIBS_USER")); '

@@ -23,7 +23,8 @@ _SIGNS = re.compile(
 # Of whoever noticed that something before had failed.
 _ECHOES = re.compile(
     r"returned (?:a )?non-zero|did not complete successfully|failed to (?:build|solve)|CalledProcessError|"
-    r"Error during build|BuildError|exit (?:code|status)|Traceback|^error: subprocess|^npm .*complete log of this run",
+    r"Error during build|BuildError|exit (?:code|status)|Traceback|^error: subprocess|^npm .*complete log of this run|"
+    r"^E: Some index files",
     re.IGNORECASE,
 )
 _WHEELS = "choose another version of it, or leave it out: some packages are for Windows or macOS alone"

@@ -61,6 +61,10 @@ class Templates:
     def image(self, name: str) -> str:
         return self.bench.image(name)
 
+    def shown(self, name: str) -> str:
+        """What people read, which no other test's environment is called."""
+        return self.image(name).partition(":")[0]
+
     def repository(self, name: str) -> Repository:
         """As the documentation has teachers make it; what the template's own text says of pillar counts."""
         made = template(self.bench.served / name, name)
@@ -72,7 +76,9 @@ class Templates:
     async def build(self, settings, prefix) -> None:
         builder = Builder(self.bench.context, self.bench.manager, dataclasses.replace(settings, prefix=prefix))
         requests = {
-            name: self.bench.request(self.repository(name), image=self.image(name), name=name, memory=2 * 1024**3)
+            name: self.bench.request(
+                self.repository(name), image=self.image(name), name=self.shown(name), memory=2 * 1024**3
+            )
             for name in BUILT
         }
 
@@ -133,17 +139,17 @@ def browser():
 
 
 @pytest.fixture
-def started(site, browser):
+def started(site, templates, browser):
     """Start an environment on the page of the hub, and wait for what it opens with; returns page and directory."""
     with new_page(browser) as page:
 
         def start(name: str, place: str):
             sign_in(page, site.url, site.student.name, site.student.password)
             page.goto(f"{site.url}/hub/spawn")
-            page.get_by_label(name, exact=True).check()
+            page.get_by_label(templates.shown(name), exact=True).check()
             page.get_by_role("button", name="Start").click()
             page.wait_for_url(re.compile(rf"/user/[^/]+{re.escape(place)}"), timeout=180_000)
-            return page, site.student.home / name
+            return page, site.student.home / templates.shown(name)
 
         yield start
     site.stop_server(site.student.name)

@@ -68,7 +68,7 @@ class PlasmaR(PlasmaPython):
 
     @lru_cache  # noqa: B019 (there is one of these, and the process ends with it)
     def get_build_scripts(self) -> list[tuple[str, str]]:
-        """R itself is a step that is the same for all of them, so the engine has it once."""
+        """R itself comes first: whatever else changes, a new build of an environment has it."""
         runtime = self._runtime.removeprefix("r").strip("-")
         steps = [("root", _STEP), ("${NB_USER}", _KERNEL)]
         steps += [("${NB_USER}", _VERSION.format(runtime))] if runtime[:1].isdigit() else []

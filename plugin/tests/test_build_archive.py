@@ -14,6 +14,8 @@ from tljh_plasma.builds.images import BuildFailed
 LABELS = {"tljh_repo2docker.owner": "ada"}
 TAG = "plasma-build/course:1"
 MOST = 10_000_000
+# What would make a server of somebody a builder, or an image another environment's.
+THEIRS = {"org.plasma.build.uid": "x", "org.plasma.user": "x", "repo2docker.build": "x", "tljh_repo2docker.x": "x"}
 
 
 def packed(entries: dict[str, bytes | tarfile.TarInfo], **options) -> bytes:
@@ -39,7 +41,7 @@ def link(kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
 def image(layer: bytes | None = None, **config) -> dict[str, bytes | tarfile.TarInfo]:
     layer = packed({"etc/motd": b"hello", "a" * 200: b"long name", "usr/link": link()}) if layer is None else layer
     digest = hashlib.sha256(layer).hexdigest()
-    told = {"config": {"Labels": {"tljh_repo2docker.owner": "mallory", "own": "kept"}, "Cmd": ["x"]}}
+    told = {"config": {"Labels": {"tljh_repo2docker.owner": "mallory", "own": "kept", **THEIRS}, "Cmd": ["x"]}}
     told |= {"rootfs": {"diff_ids": ["sha256:" + "0" * 64, f"sha256:{digest}"]}, **config}
     return {f"output/{digest}.tar": layer, "output/image.json": json.dumps(told).encode()}
 
@@ -86,7 +88,29 @@ def sparse(header: str) -> bytes:
     return packed({"holes": entry}, format=tarfile.PAX_FORMAT)
 
 
+def hidden(kind: bytes, *, size: bytes = b"00000001000\0", record: bytes = b"", name: bytes = b"x") -> bytes:
+    """A layer in whose first entry only we would see contents: a file with holes of 8 TB for others."""
+
+    def header(kind: bytes, name: bytes, size: bytes) -> bytes:
+        block = bytearray(512)
+        block[: len(name)], block[100:108], block[124:136], block[156:157] = name, b"0000644\0", size, kind
+        block[257:265] = b"ustar\x0000"
+        block[148:156] = b" " * 8
+        block[148:156] = f"{sum(block):06o}\0 ".encode()
+        return bytes(block)
+
+    before = header(b"x", b"p", f"{len(record):011o}\0".encode()) + record.ljust(512, b"\0") if record else b""
+    bomb = header(b"S", b"bomb", b"00000000000\0")
+    return before + header(kind, name, size) + bomb + bytes(1024)
+
+
 FORGED = {
+    **{f"contents of kind {kind!r}": (image(hidden(kind)), "strange size") for kind in (b"1", b"2", b"5", b"6")},
+    "a kind of old": (image(hidden(b"\0", name=b"d/")), "no plain archive"),
+    "another size in a record": (image(hidden(b"0", record=b"9 size=0\n")), "more than 8 GB"),
+    "a size with a zero in front": (image(hidden(b"0", size=b"\x000000001000")), "strange size"),
+    "too many files": ({f"output/{n:064x}.tar": b"" for n in range(archive.MAX_FILES + 2)}, "too many files"),
+    "a configuration without an end": ({"output/image.json": b"[" * 200_000}, "is no image"),
     "no configuration": ({"output/" + "1" * 64 + ".tar": packed({})}, "no configuration"),
     "a manifest": ({**image(), "output/manifest.json": b"[]"}, "'manifest.json' is not known"),
     "a link in place of the configuration": ({"output/image.json": link()}, "'image.json' is no file"),

@@ -7,6 +7,7 @@ root is nobody outside of it; that one reads and writes PLACE, and reads the ima
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -40,9 +41,11 @@ FREE, FREE_FILES = 1024**3, 50_000
 # An empty file takes no space that is counted.
 FILES_PER_MB = 100
 # Seconds.
-LOOK, PATIENCE = 0.1, 600
+LOOK, PATIENCE = 0.1, 1200
+# Images that a recipe can name.
+MOST_IMAGES = 20
 # The program that looks how much space is used takes some time itself.
-MEASURE = 5
+MEASURE, MEASURING = 5, 120
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
 _FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)", re.IGNORECASE | re.MULTILINE)
 _COPY = re.compile(r"^\s*COPY\s.*--from=(\S+)", re.IGNORECASE | re.MULTILINE)
@@ -124,7 +127,7 @@ class Buildah(ContainerEngine):
                     archive.add(path, arcname=".")
             context.seek(0)
             recipe = _member(context, dockerfile or "Dockerfile")
-            given = _given(sorted(_names(recipe, arguments)))
+            given = _given(sorted(_names(recipe, arguments))[:MOST_IMAGES])
             words = [f"--file={CONTEXT}/{dockerfile or 'Dockerfile'}"]
             words += [f"--label={key}={value}" for key, value in (labels or {}).items()]
             words += [f"--build-arg={key}={value}" for key, value in arguments.items()]
@@ -137,6 +140,17 @@ class Buildah(ContainerEngine):
 def use() -> None:
     """Have repo2docker build with it."""
     Repo2Docker.get_engine = _buildah
+    Repo2Docker.fetch = _fetch
+
+
+_fetch_of_repo2docker = Repo2Docker.fetch
+
+
+def _fetch(self: Repo2Docker, url: str, ref: str, checkout_path: str) -> None:
+    """Fetch the repository. Its credentials go then: a link in it could lead to them."""
+    _fetch_of_repo2docker(self, url, ref, checkout_path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{SECRETS}/credentials")
 
 
 def _buildah(self: Repo2Docker) -> Buildah:
@@ -195,7 +209,7 @@ def _outside() -> tuple[dict[str, bytes], dict[str, str]]:
 
 def _watch(process: int, most: int) -> None:
     """Wait for the build, and end it when it uses more MB than it may."""
-    measured = time.monotonic()
+    meter = Meter(most)
     while True:
         # Everything that was left behind becomes a child of this first process of the builder.
         while (found := os.waitpid(-1, os.WNOHANG))[0]:
@@ -207,36 +221,60 @@ def _watch(process: int, most: int) -> None:
         # Some file systems do not count files, and say 0 of 0.
         if disk.f_bavail * disk.f_frsize < FREE or (disk.f_files and disk.f_favail < FREE_FILES):
             _give_up(FULL)
-        if time.monotonic() - measured > MEASURE:
-            if _used("--block-size=1M") > most:
-                _give_up(TOO_LARGE.format(most))
-            if _used("--inodes") > most * FILES_PER_MB:
-                _give_up(TOO_MANY.format(most * FILES_PER_MB))
-            measured = time.monotonic()
+        meter.look()
         time.sleep(LOOK)
+
+
+class Meter:
+    """Measures what the build uses, again and again. It waits for nothing: a build can stop the program that measures.
+
+    Args:
+        most: MB that it may use.
+    """
+
+    def __init__(self, most: int):
+        self._most = most
+        self._reading = -1
+        self._text = b""
+        self._next = time.monotonic() + MEASURE
+
+    def look(self) -> None:
+        """Begin to measure when it is time, and give up the build that uses too much, or that cannot be measured."""
+        if time.monotonic() < self._next and self._reading < 0:
+            return
+        if self._reading < 0:
+            self._begin()
+        with contextlib.suppress(BlockingIOError):
+            self._text += os.read(self._reading, 1000)
+        if self._text.count(b"\n") == 2:
+            size, files = (int(line.split()[0]) for line in self._text.splitlines())
+            if size > self._most:
+                _give_up(TOO_LARGE.format(self._most))
+            if files > self._most * FILES_PER_MB:
+                _give_up(TOO_MANY.format(self._most * FILES_PER_MB))
+            os.close(self._reading)
+            self._reading, self._next = -1, time.monotonic() + MEASURE
+        elif time.monotonic() > self._next + MEASURING:
+            _give_up("what the build uses cannot be measured: its memory or its processes are all taken")
+
+    def _begin(self) -> None:
+        self._reading, writing = os.pipe()
+        os.set_blocking(self._reading, False)
+        self._text, self._next = b"", time.monotonic()
+
+        def measure() -> int:
+            for of in ("--block-size=1M", "--inodes"):
+                words = ["du", "--summarize", "--one-file-system", of, PLACE]
+                subprocess.call(words, stdout=writing, stderr=subprocess.DEVNULL, env=environment())
+            return 0
+
+        inside(measure)
+        os.close(writing)
 
 
 def _give_up(why: str) -> NoReturn:
     print(f"Error: {why}", file=sys.stderr, flush=True)
     sys.exit(1)
-
-
-def _used(of: str) -> int:
-    """How much the build uses of what an option of du counts."""
-    reading, writing = os.pipe()
-
-    def measure() -> int:
-        words = ["du", "--summarize", "--one-file-system", of, PLACE]
-        return subprocess.call(words, stdout=writing, stderr=subprocess.DEVNULL, env=environment())
-
-    process = inside(measure)
-    os.close(writing)
-    with os.fdopen(reading) as answer:
-        text = answer.read()
-    os.waitpid(process, 0)
-    if not text:
-        _give_up("what the build uses cannot be measured: its memory or its processes are all taken")
-    return int(text.split()[0])
 
 
 # In the user namespace.

@@ -23,10 +23,16 @@ BLOCK = 512
 PIECE = 1024 * 1024
 MAX_CONFIG = 8 * 1024 * 1024
 _LAYER = re.compile(r"[0-9a-f]{64}\.tar")
+_OURS = re.compile(r"org\.plasma\.(?!builder\.)|repo2docker\.build$|tljh_repo2docker\.")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-# Kinds of entries: old and new files, links, directories, and those that say more of the next one. A file with holes is
-# none of them: it may be much larger on a disk than in the archive.
-_KINDS = b"\x000123456xgLK"
+MAX_FILES = 1000
+# Kinds of entries: files, links, directories and the like, and those that say more of the next one. A file with holes
+# is none of them: it may be much larger on a disk than in the archive. What other programs read differently is refused,
+# too: they would find such an entry in the contents of another one.
+_KINDS = b"0123456xgLK"
+_WITHOUT_CONTENTS, _EXTENDED = b"123456", b"xg"
+_SIZE = re.compile(rb"[0-7]{11}[ \0]|\x80[\0-\xff]{11}", re.DOTALL)
+_STRANGE = re.compile(rb"GNU\.sparse| size=")
 NO_IMAGE = "The build failed: what the builder made is no image ({})."
 
 
@@ -45,9 +51,12 @@ def of_file(path: str, content: bytes) -> bytes:
 
 @contextlib.contextmanager
 def _engine() -> Iterator[Any]:
-    with contextlib.closing(network.connect(timeout=0)) as client:
-        client.timeout = TIMEOUT
-        yield client
+    try:
+        with contextlib.closing(network.connect(timeout=0)) as client:
+            client.timeout = TIMEOUT
+            yield client
+    except (network.NetworkError, *network.DOCKER_ERRORS) as error:
+        raise BuildFailed(f"The Docker engine refused or went away: {' '.join(str(error).split())}") from error
 
 
 def shares_layers() -> bool:
@@ -104,7 +113,10 @@ def image_archive(pieces: Iterable[bytes], tag: str, labels: dict[str, str], mos
     config, room = None, most
     try:
         with tarfile.open(fileobj=_Stream(pieces), mode="r|", bufsize=PIECE) as archive:
-            for member in archive:
+            for number, member in enumerate(archive):
+                archive.members = []  # type: ignore[misc]
+                if number > MAX_FILES:
+                    raise BuildFailed(NO_IMAGE.format("too many files"))
                 name = member.name.rpartition("/")[2]
                 if member.isdir():
                     continue
@@ -120,7 +132,7 @@ def image_archive(pieces: Iterable[bytes], tag: str, labels: dict[str, str], mos
                     yield bytes(-member.size % BLOCK)
                 else:
                     raise BuildFailed(NO_IMAGE.format(f"{name!r} is not known"))
-    except (tarfile.TarError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (tarfile.TarError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BuildFailed(NO_IMAGE.format(error)) from error
     if config is None:
         raise BuildFailed(NO_IMAGE.format("it has no configuration"))
@@ -154,28 +166,31 @@ def _config(content: bytes, labels: dict[str, str]) -> dict[str, Any]:
     if not all(_DIGEST.fullmatch(digest) for digest in config["rootfs"]["diff_ids"]):
         raise ValueError("a layer has no digest")
     inner = config["config"]
-    inner["Labels"] = {**(inner.get("Labels") or {}), **labels}
+    # Ours say what containers are: nobody else's may be taken for them.
+    theirs = {name: text for name, text in (inner.get("Labels") or {}).items() if not _OURS.match(name)}
+    inner["Labels"] = {**theirs, **labels}
     return config
 
 
 def _layer(content: IO[bytes]) -> Iterator[bytes]:
     """The bytes of a layer, which must be a plain archive with entries of the kinds that buildah writes."""
-    left = 0  # of the contents of an entry
     while block := content.read(BLOCK):
         yield block
         if not block.strip(b"\0"):
             continue  # the end, and what fills it up
-        if len(block) < BLOCK or block[257:262] != b"ustar" or block[156:157] not in {bytes([kind]) for kind in _KINDS}:
+        kind = block[156:157]
+        if len(block) < BLOCK or block[257:262] != b"ustar" or not kind or kind not in _KINDS:
             raise ValueError("a layer is no plain archive")
         size = tarfile.nti(block[124:136])
-        if size < 0:
-            raise ValueError("an entry of a layer has no size")
+        extended = kind in _EXTENDED
+        too_much = (size and kind in _WITHOUT_CONTENTS) or (extended and size > PIECE)
+        if size < 0 or too_much or not _SIZE.fullmatch(block[124:136]):
+            raise ValueError("an entry of a layer has a strange size")
         left = size + -size % BLOCK
-        extended = block[156:157] in (b"x", b"g")
         while left:
             piece = content.read(min(left, PIECE))
-            if not piece or (extended and b"GNU.sparse" in piece):
-                raise ValueError("a layer is damaged or has files with holes")
+            if not piece or (extended and _STRANGE.search(piece)):
+                raise ValueError("a layer is damaged, or has files with holes or of more than 8 GB")
             left -= len(piece)
             yield piece
 

@@ -432,14 +432,21 @@ class Builder:
         serving = self._shelf.serve(self._engine, container, image)
         tasks = [asyncio.ensure_future(work) for work in (working, serving)]
         try:
-            for task in (await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION))[0]:
-                task.result()
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in tasks:
+                if task.done():
+                    task.result()
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-        taking = rootless.take(container, build.request, build.created, self._limits)
-        await self._in_time(taking, "The finished image")
+        taking = asyncio.ensure_future(rootless.take(container, build.request, build.created, self._limits))
+        try:
+            await self._in_time(asyncio.shield(taking), "The finished image")
+        except BaseException:
+            # The engine may take it all the same: whoever goes on removes it then.
+            await asyncio.wait([taking], timeout=self._timeout)
+            raise
 
     async def _make_container(self, build: Build) -> DockerContainer:
         """Get the builder's image and a repository that it cannot fetch itself, and make the builder."""

@@ -23,6 +23,7 @@ import aiohttp
 from aiodocker import Docker, DockerError
 from aiodocker.containers import DockerContainer
 
+from ..policy import LABEL_USER
 from .cause import NO_MEMORY, sentence
 from .images import BuildFailed, build_tag, discard, labels
 from .log import BuildLog
@@ -222,7 +223,9 @@ async def containers(docker: Docker, uid: UUID | None = None) -> list[DockerCont
     """Return all builders, running or not, or those of one build; the oldest first."""
     label = LABEL_UID if uid is None else f"{LABEL_UID}={uid}"
     found = await docker.containers.list(all=True, filters=json.dumps({"label": [label]}))
-    return sorted(found, key=lambda container: container["Created"])
+    # A container has the labels of its image, too: servers of people are no builders, whatever their image says.
+    ours = [container for container in found if LABEL_USER not in container["Labels"]]
+    return sorted(ours, key=lambda container: container["Created"])
 
 
 async def remove(container: DockerContainer) -> None:

@@ -32,7 +32,18 @@ NEEDS, GIVEN, MODULE = "needs.json", "given.json", "plasma_rootless.py"
 PROFILE = "plasma-build"
 # Of what a build runs. Its share of the processors counts when others want them: servers of people have 1024.
 PIDS, SHARES = 4096, 128
-TMPFS = {"/tmp": "size=256m,mode=1777", "/var/tmp": "size=64m,mode=1777"}
+TMPFS = {
+    "/tmp": "size=256m,mode=1777",
+    "/var/tmp": "size=64m,mode=1777",
+    # Which others than root can write to.
+    "/run/lock": "size=1m,mode=0755",
+    "/var/cache/containers": "size=1m,mode=0755,uid=1900000000,gid=1900000000",
+}
+# An answer of repo2docker's own.
+MOST = 64 * 1024
+MOST_IMAGES = 20
+# Seconds to give a builder one image.
+PUTTING = 300
 LOOK = 0.2
 _APPARMOR = Path("/sys/kernel/security/apparmor/profiles")
 NO_PROFILE = (
@@ -129,7 +140,7 @@ class Shelf:
     def __init__(self, network: str, limits: Limits):
         self._network, self._limits = network, limits
         self._there: set[tuple[str, str, str]] = set()
-        self._putting = asyncio.Lock()
+        self._putting: dict[str, asyncio.Lock] = {}
 
     async def serve(self, docker: Docker, container: DockerContainer, image: str) -> None:
         """Wait for a builder to say which images it needs, and give it those that the engine has.
@@ -144,19 +155,19 @@ class Shelf:
             DockerError: the engine refuses or is away.
         """
         while (asked := await _read(container, f"{SECRETS}/{NEEDS}")) is None:
+            if (await container.show())["State"]["Status"] in ("exited", "dead"):
+                return  # it has said why
             await asyncio.sleep(LOOK)
-        shared = next(mount["Name"] for mount in container["Mounts"] if mount["Destination"] == IMAGES)
+        volumes = {mount["Destination"]: mount["Name"] for mount in container["Mounts"]}
         layers = []
-        for name in dict.fromkeys([BASE, *json.loads(asked)]):
+        for name in dict.fromkeys([BASE, *json.loads(asked)[:MOST_IMAGES]]):
             # Nothing else becomes a part of an address of the engine's API.
             valid = sources.READY.fullmatch(name) or sources.READY.fullmatch(f"{name}:latest")
             if not valid or not (identity := await image_id(docker, name)):
                 continue
             layers.append(await _layers(docker, name))
-            async with self._putting:
-                if (shared, name, identity) not in self._there:
-                    await self._put(docker, name, shared)
-                    self._there.add((shared, name, identity))
+            # Any other image is this environment's alone, and counts as what it uses.
+            await self._give(docker, name, identity, volumes[IMAGES if name == BASE else PLACE])
         if await image_id(docker, image):
             layers.append(await _layers(docker, image))
         if not await asyncio.to_thread(archive.shares_layers):
@@ -164,14 +175,32 @@ class Shelf:
         given = {"layers": layers, "disk": self._limits.disk // 1024**2}
         await container.put_archive("/", archive.of_file(f"{SECRETS}/{GIVEN}", json.dumps(given).encode()))
 
+    async def _give(self, docker: Docker, name: str, identity: str, target: str) -> None:
+        """Put an image into a volume where it is not. One at a time for a volume; others are not held up."""
+        key = (target, name, identity)
+        async with self._putting.setdefault(target, asyncio.Lock()):
+            if key in self._there:
+                return
+            size = (await docker.images.inspect(name))["Size"]
+            if size > self._limits.disk:
+                raise BuildFailed(f"The image {name} is larger than what a build may use (plasma.builder.disk).")
+            try:
+                await asyncio.wait_for(self._put(docker, name, target), PUTTING)
+            except asyncio.TimeoutError:
+                raise BuildFailed(f"The image {name} was not there for the builder after {PUTTING} seconds.") from None
+            self._there.add(key)
+
     async def _put(self, docker: Docker, name: str, target: str) -> None:
         config = {
             "Image": BUILDER,
             "Cmd": ["python3", f"{SECRETS}/{MODULE}"],
             "User": "0:0",
-            "Labels": {LABEL_SEED: name},
+            "Labels": {LABEL_SEED: target},
             "HostConfig": host_config(self._network, self._limits, {IMAGES: (target, False)}),
         }
+        # One that a service left which was killed meanwhile.
+        for left in await docker.containers.list(all=True, filters=json.dumps({"label": [f"{LABEL_SEED}={target}"]})):
+            await left.delete(force=True, v=True)
         container = await docker.containers.create(config)
         try:
             await container.put_archive("/", archive.of_file(f"{SECRETS}/{MODULE}", modules()[MODULE]))
@@ -226,5 +255,5 @@ async def _read(container: DockerContainer, path: str) -> bytes | None:
         raise
     with found:
         member = found.next()
-        content = found.extractfile(member) if member and member.isreg() else None
+        content = found.extractfile(member) if member and member.isreg() and member.size <= MOST else None
         return content.read() if content else b""

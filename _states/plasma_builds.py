@@ -8,6 +8,7 @@ import pathlib
 from salt.exceptions import CommandExecutionError
 
 import plasma_builder_images
+import plasma_builder_profile
 import plasma_files
 
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
@@ -125,5 +126,63 @@ def images_removed(name):
             plasma_builder_images.remove()
             ret["comment"] = "The images that builds begin with were removed."
     except CommandExecutionError as exc:
+        ret.update(result=False, changes={}, comment=str(exc))
+    return ret
+
+
+def profile(name, source):
+    """
+    Where AppArmor is in force, it knows the profile of builds.
+
+    name
+        Any description.
+    source
+        The profile on the file server.
+
+    .. code-block:: yaml
+
+        builder-profile:
+          plasma_builds.profile:
+            - source: salt://builder/plasma-build.apparmor
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": "AppArmor has what it needs for builds."}
+    try:
+        text = __salt__["cp.get_file_str"](source)
+        if not text:
+            ret.update(result=False, comment=f"{source} is not on the file server.")
+            return ret
+        ret["changes"] = plasma_builder_profile.compare(text)
+        if ret["changes"] and __opts__["test"]:
+            ret.update(result=None, comment="The profile of builds would be loaded.")
+        elif ret["changes"]:
+            plasma_builder_profile.load(text)
+            ret["comment"] = "The profile of builds was loaded."
+    except (CommandExecutionError, OSError) as exc:
+        ret.update(result=False, changes={}, comment=str(exc))
+    return ret
+
+
+def profile_removed(name):
+    """
+    AppArmor does not know the profile of builds.
+
+    name
+        Any description.
+
+    .. code-block:: yaml
+
+        builder-profile:
+          plasma_builds.profile_removed: []
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": "The profile of builds is not here."}
+    try:
+        if plasma_builder_profile.present():
+            ret["changes"] = {"profile": {"old": "here", "new": None}}
+            if __opts__["test"]:
+                ret.update(result=None, comment="The profile of builds would be removed.")
+            else:
+                plasma_builder_profile.remove()
+                ret["comment"] = "The profile of builds was removed."
+    except (CommandExecutionError, OSError) as exc:
         ret.update(result=False, changes={}, comment=str(exc))
     return ret

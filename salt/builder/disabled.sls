@@ -6,6 +6,4 @@ builder-images:
   plasma_builds.images_removed: []
 
 builder-profile:
-  cmd.run:
-    - name: apparmor_parser --remove /etc/apparmor.d/plasma-build; rm /etc/apparmor.d/plasma-build
-    - onlyif: test -e /etc/apparmor.d/plasma-build
+  plasma_builds.profile_removed: []

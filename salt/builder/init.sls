@@ -22,30 +22,11 @@ builder-images:
       - plasma_docker: docker-service
       - plasma_trust: trust-authorities
 
-# Where AppArmor is in force.
 builder-profile:
-  file.managed:
-    - name: /etc/apparmor.d/plasma-build
-    - source: salt://builder/apparmor/plasma-build
-    - template: jinja
-    - user: root
-    - group: root
-    - mode: '0644'
-    - onlyif: test -e /sys/kernel/security/apparmor/profiles
-
-builder-profile-is-current:
-  cmd.run:
-    - name: apparmor_parser --replace --write-cache /etc/apparmor.d/plasma-build
-    - onchanges:
-      - file: builder-profile
-
-builder-profile-is-loaded:
-  cmd.run:
-    - name: apparmor_parser --replace --write-cache /etc/apparmor.d/plasma-build
-    - onlyif: test -e /sys/kernel/security/apparmor/profiles
-    - unless: grep -q '^plasma-build ' /sys/kernel/security/apparmor/profiles
+  plasma_builds.profile:
+    - source: salt://builder/plasma-build.apparmor
     - require:
-      - cmd: builder-profile-is-current
+      - pkg: builder-packages
 {% else %}
 builder-images:
   test.nop:

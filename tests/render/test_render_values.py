@@ -164,7 +164,9 @@ def test_settings_are_the_values_of_the_pillar(system, pillar):
         "admin_groups": plasma["admin_groups"],
         **{key: plasma[key] for key in ("named_servers", "shared_data", "permissions", "monitoring_url")},
         # The proxy, which may have a login, is no argument of a state.
-        "builder": {key: plasma["builder"][key] for key in ("image", "parallel", "timeout", "trial")},
+        "builder": {
+            key: plasma["builder"][key] for key in ("image", "parallel", "timeout", "memory", "cpu", "disk", "trial")
+        },
         "enter_servers": plasma["enter_servers"],
         "servers": plasma["servers"],
         "network": plasma["network"],

@@ -85,14 +85,15 @@ class Watch:
     """Looks for words in the arguments of all processes of a server."""
 
     SCRIPT = (
-        "import json, pathlib, sys, time\n"
+        "import json, os, pathlib, sys, time\n"
         "end, seen, looks = time.time() + 600, set(), 0\n"
         "words = [word[::-1] for word in sys.argv[1:]]\n"
         "while time.time() < end and not pathlib.Path('/run/watch-ends').exists():\n"
         "    looks += 1\n"
-        "    for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):\n"
+        # Not a glob: it looks at each file, and breaks off where a process ends at that moment.
+        "    for process in filter(str.isdigit, os.listdir('/proc')):\n"
         "        try:\n"
-        "            text = path.read_bytes()\n"
+        "            text = pathlib.Path('/proc', process, 'cmdline').read_bytes()\n"
         "        except OSError:\n"
         "            continue\n"
         "        seen.update(word for word in words if word.encode() in text)\n"

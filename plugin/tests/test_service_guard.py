@@ -55,6 +55,7 @@ def test_list_of_handlers_is_what_it_should_be():
         ("PATCH", "api/environments/plasmat-guarded%3A1"),
         ("DELETE", "api/environments/plasmat-guarded%3A1"),
         ("POST", "api/environments/plasmat-guarded%3A1/build"),
+        ("POST", "api/environments/plasmat-guarded%3A1/archive"),
         ("POST", "api/environments/plasmat-guarded%3A1/webhook"),
         ("DELETE", "api/environments/plasmat-guarded%3A1/webhook"),
         ("POST", "push/plasmat-guarded%3A1"),

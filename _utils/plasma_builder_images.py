@@ -228,8 +228,7 @@ def _forget(ids: list[str]) -> None:
     """Remove the stages that downloaded, and images that others have replaced unless something is made of them."""
     for identity in ids:
         plasma_engine.request("DELETE", f"/images/{identity}", missing=(404, 409))
-    wanted = json.dumps({"dangling": ["true"], "label": [STAGE]})
-    plasma_engine.request("POST", f"/images/prune?filters={urllib.parse.quote(wanted)}")
+    plasma_engine.request("POST", f"/images/prune?{plasma_engine.filters(dangling=['true'], label=[STAGE])}")
 
 
 def present() -> list[str]:
@@ -243,6 +242,6 @@ def remove() -> None:
     """Remove the names of the images, with what no environment is made of, and what builds kept for the next one."""
     for image in present():
         plasma_engine.request("DELETE", f"/images/{urllib.parse.quote(image, safe='/:')}", missing=(404, 409))
-    wanted = urllib.parse.quote(json.dumps({"label": [VOLUME]}))
-    for volume in (plasma_engine.request("GET", f"/volumes?filters={wanted}") or {}).get("Volumes") or []:
+    kept = plasma_engine.request("GET", f"/volumes?{plasma_engine.filters(label=[VOLUME])}") or {}
+    for volume in kept.get("Volumes") or []:
         plasma_engine.request("DELETE", f"/volumes/{volume['Name']}", missing=(404, 409))

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import socket
+import urllib.parse
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
@@ -101,6 +102,16 @@ def request(
         return json.loads(content) if content else None
     except ValueError as exc:
         raise NoAnswer("Docker does not answer as it should: restart it with: systemctl restart docker.") from exc
+
+
+def filters(**values: list[str]) -> str:
+    """
+    Return filters as a part of a request's target: ``filters(label=["a", "b"])`` takes what has both.
+
+    values
+        By the name of a filter, what it lets through.
+    """
+    return f"filters={urllib.parse.quote(json.dumps(values))}"
 
 
 def info(path: str | None = None, timeout: float = 10) -> dict[str, Any]:

@@ -222,7 +222,7 @@ def _used() -> set[str]:
     """The numbers of GPUs that servers have."""
     if plasma_engine.engine() is None:
         return set()
-    containers = plasma_engine.request("GET", f"/containers/json?filters=%7B%22label%22%3A%5B%22{LABEL_GPUS}%22%5D%7D")
+    containers = plasma_engine.request("GET", f"/containers/json?{plasma_engine.filters(label=[LABEL_GPUS])}")
     return {number for one in containers or () for number in one["Labels"][LABEL_GPUS].split(",")}
 
 

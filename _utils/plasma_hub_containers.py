@@ -7,15 +7,14 @@ The label decides, never the name of a container: that of ``anna2`` begins like 
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.parse
 from collections.abc import Collection
 from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 import plasma_engine
+from plasma_engine import filters
 
 # The plugin's policy.LABEL_USER and policy.LABEL_SERVER.
 LABEL_USER, LABEL_SERVER = "org.plasma.user", "org.plasma.server"
@@ -81,11 +80,6 @@ def remove(names: Collection[str], path: str | None = None, timeout: float = 60)
             request("DELETE", f"/containers/{container['id']}?force=1&v=1", path)
         time.sleep(POLL)
     return {name: sorted(servers) for name, servers in stopped.items()}
-
-
-def filters(**values: list[str]) -> str:
-    """Return filters as a part of a request to the engine."""
-    return f"filters={urllib.parse.quote(json.dumps(values))}"
 
 
 def request(method: str, target: str, path: str | None = None) -> Any:

@@ -134,8 +134,8 @@ def container(name: str) -> str | None:
 
 def _listed(kind: str, **filters: str) -> list[dict[str, Any]]:
     """The images or containers that the engine has."""
-    query = urllib.parse.quote(json.dumps({name: [value] for name, value in filters.items()}))
-    return plasma_engine.request("GET", f"/{kind}/json?all=1&filters={query}") or []
+    query = plasma_engine.filters(**{name: [value] for name, value in filters.items()})
+    return plasma_engine.request("GET", f"/{kind}/json?all=1&{query}") or []
 
 
 def _remove_images() -> None:

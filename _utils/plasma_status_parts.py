@@ -6,9 +6,7 @@ wrong is judged in ``plasma_status_report``.
 from __future__ import annotations
 
 import http.client
-import json
 import os
-import urllib.parse
 from typing import Any
 
 import plasma_engine
@@ -38,8 +36,8 @@ def program(prefix: str) -> str | None:
 
 def _listed(kind: str, **filters: list[str]) -> list[dict[str, Any]]:
     """The engine's list of images or containers. Raises CommandExecutionError."""
-    query = urllib.parse.quote(json.dumps(filters))
-    return plasma_engine.request("GET", f"/{kind}/json?filters={query}", missing=(), timeout=5)
+    query = plasma_engine.filters(**filters)
+    return plasma_engine.request("GET", f"/{kind}/json?{query}", missing=(), timeout=5)
 
 
 def environments() -> list[dict[str, Any]]:

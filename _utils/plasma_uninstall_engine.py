@@ -20,7 +20,8 @@ import plasma_files
 import plasma_hub_containers
 import plasma_systemd
 import plasma_uninstall_host
-from plasma_hub_containers import filters, request
+from plasma_engine import filters
+from plasma_hub_containers import request
 
 # Labels of the plugin: builds/container.py, network.py, environments.py.
 LABEL_BUILD = "org.plasma.build.uid"

@@ -6,7 +6,7 @@ import pytest
 
 import plasma_environment_plan as plan
 from _pillar.plasma import schema
-from tests.unit.modules.stand_in_environments import item
+from tests.unit.modules.environments.stand_in_environments import item
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,12 @@ import pytest
 import plasma_environment_api as api
 import plasma_environment_plan as plan
 import plasma_environment_run as run
-from tests.unit.modules.stand_in_environments import (
+from tests.unit.modules.environments.stand_in_environments import (
     COMMIT,
     OF_AN_IMAGE,
     OTHER,
-    StandInEnvironments,
     both,
     entry,
-    functions_with,
     item,
 )
 
@@ -25,18 +23,7 @@ NONE = (
 
 
 @pytest.fixture
-def service():
-    return StandInEnvironments()
-
-
-@pytest.fixture
-def functions(service):
-    return functions_with(service)
-
-
-@pytest.fixture
-def configure_loader_modules(functions, monkeypatch):
-    monkeypatch.setattr(run, "POLL", 0.001)
+def configure_loader_modules(functions):
     return {run: {"__salt__": functions}, plan: {}}
 
 

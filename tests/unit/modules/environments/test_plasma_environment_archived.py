@@ -8,22 +8,11 @@ import plasma_environment_api as api
 import plasma_environment_plan as plan
 import plasma_environment_run as run
 from _modules import plasma_environment
-from tests.unit.modules.stand_in_environments import StandInEnvironments, both, entry, functions_with, item
+from tests.unit.modules.environments.stand_in_environments import both, entry, item
 
 
 @pytest.fixture
-def service():
-    return StandInEnvironments()
-
-
-@pytest.fixture
-def functions(service):
-    return functions_with(service)
-
-
-@pytest.fixture
-def configure_loader_modules(functions, monkeypatch):
-    monkeypatch.setattr(run, "POLL", 0.001)
+def configure_loader_modules(functions):
     return {run: {"__salt__": functions}, plan: {}, plasma_environment: {}}
 
 

@@ -7,24 +7,13 @@ from salt.exceptions import CommandExecutionError
 
 import plasma_environment_plan as plan
 import plasma_environment_run as run
-from tests.unit.modules.stand_in_environments import StandInEnvironments, both, entry, functions_with, item
+from tests.unit.modules.environments.stand_in_environments import both, entry, item
 
 TOKEN = "T0ken-of-nobody-else"
 
 
 @pytest.fixture
-def service():
-    return StandInEnvironments()
-
-
-@pytest.fixture
-def functions(service):
-    return functions_with(service)
-
-
-@pytest.fixture
-def configure_loader_modules(functions, monkeypatch):
-    monkeypatch.setattr(run, "POLL", 0.001)
+def configure_loader_modules(functions):
     return {run: {"__salt__": functions}, plan: {}}
 
 

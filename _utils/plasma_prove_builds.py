@@ -29,9 +29,7 @@ config = {"Image": local.BUILDER, "Cmd": ["python3", "-c", sys.stdin.read()], "U
 with contextlib.closing(network.connect(timeout=0)) as client:
     made = client.create_container_from_config({**config, "Labels": {sys.argv[1]: ""}})["Id"]
     try:
-        for name, content in local.modules().items():
-            client.put_archive(made, "/", archive.of_file(f"{rootless.SECRETS}/{name}", content))
-        client.put_archive(made, "/", archive.of_file(f"{rootless.SECRETS}/credentials", b"secret"))
+        client.put_archive(made, "/", archive.secrets({**local.modules(), "credentials": b"secret"}))
         client.start(made)
         code = client.wait(made, timeout=50)["StatusCode"]
         said = client.logs(made, stderr=bool(code)).decode()

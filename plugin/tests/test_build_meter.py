@@ -1,12 +1,16 @@
-"""What a build uses is measured by programs that it may stop: nothing waits for them."""
+"""What a build uses is measured by programs that it may stop, which nothing waits for; what both sides agree on."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from tljh_plasma.buildpack import plasma_rootless
+from tljh_plasma.builds import local, rootless
+
+from tests.support.paths import REPOSITORY
 
 
 @pytest.fixture
@@ -66,3 +70,21 @@ def test_a_build_that_stops_the_program(meter, capsys, said):
     with pytest.raises(SystemExit):
         look(meter, began + plasma_rootless.MEASURING + 1)
     assert "cannot be measured" in capsys.readouterr().err
+
+
+def test_both_sides_and_the_recipe_say_the_same():
+    """The module inside cannot import what the service has, nor either of them what Salt has."""
+    for name in ("PLACE", "IMAGES", "SECRETS", "MOST_IMAGES"):
+        assert getattr(plasma_rootless, name) == getattr(rootless, name), name
+    assert f"{rootless.SECRETS}/{rootless.NEEDS}" == plasma_rootless.NEEDS
+    assert f"{rootless.SECRETS}/{rootless.GIVEN}" == plasma_rootless.GIVEN
+    assert Path(plasma_rootless.__file__).name == local.PROGRAM
+    owner = plasma_rootless.FIRST_ID
+    assert f"uid={owner},gid={owner}" in rootless.TMPFS["/var/cache/containers"]
+    recipe = (REPOSITORY / "salt/builder/files/builder/Dockerfile").read_text()
+    assert f"-o {owner} -g {owner} {plasma_rootless.PLACE} {plasma_rootless.IMAGES} " in recipe
+    for file, line in (
+        ("plasma_builder_profile.py", f'NAME = "{rootless.PROFILE}"'),
+        ("plasma_builder_images.py", f'VOLUME = "{rootless.LABEL_VOLUME}"'),
+    ):
+        assert line in (REPOSITORY / "_utils" / file).read_text()

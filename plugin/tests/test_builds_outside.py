@@ -15,6 +15,7 @@ from uuid import uuid4
 import pytest
 from tljh_plasma import container_files, trust
 from tljh_plasma.builds import container
+from tljh_plasma.builds.archive import write_secrets
 from tljh_plasma.builds.cause import cause, sentence
 from tljh_plasma.builds.images import BuildFailed
 from tljh_plasma.builds.log import BuildLog, Redactor
@@ -92,7 +93,7 @@ def test_the_proxy_of_steps_is_one_of_dockers_own_build_arguments():
     }
     assert "DOCKER_CONFIG=/plasma/docker" in given.variables("/plasma")
     with tempfile.TemporaryFile() as output:
-        container._write_archive(output, {name: io.BytesIO(content) for name, content in files.items()})
+        write_secrets(output, {name: io.BytesIO(content) for name, content in files.items()})
         with tarfile.open(fileobj=output) as archive:
             modes = {entry.name: entry.mode for entry in archive}
     assert modes == {

@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from .. import network
 from .images import BuildFailed
 
+# Where a builder finds what is secret.
+SECRETS = "/plasma"
 # Seconds without a byte.
 TIMEOUT = 600
 BLOCK = 512
@@ -36,16 +39,26 @@ _STRANGE = re.compile(rb"GNU\.sparse| size=")
 NO_IMAGE = "The build failed: what the builder made is no image ({})."
 
 
-def of_file(path: str, content: bytes) -> bytes:
-    """Return an archive for "/" with one file, which only root can read, as are directories on its way."""
+def write_secrets(output: IO[bytes], files: Mapping[str, IO[bytes]]) -> None:
+    """Write an archive for "/" with files below SECRETS, by their names there, which only root can read."""
+    with tarfile.open(fileobj=output, mode="w") as archive:
+        top = SECRETS.strip("/")
+        for name in dict.fromkeys([top, *(f"{top}/{name}".rpartition("/")[0] for name in files)]):
+            directory = tarfile.TarInfo(name)
+            directory.type, directory.mode = tarfile.DIRTYPE, 0o700
+            archive.addfile(directory)
+        for name, content in files.items():
+            entry = tarfile.TarInfo(f"{top}/{name}")
+            entry.mode, entry.size = 0o600, content.seek(0, os.SEEK_END)
+            content.seek(0)
+            archive.addfile(entry, content)
+    output.seek(0)
+
+
+def secrets(files: Mapping[str, bytes]) -> bytes:
+    """Return such an archive of small files."""
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        directory = tarfile.TarInfo(path.strip("/").rpartition("/")[0])
-        directory.type, directory.mode = tarfile.DIRTYPE, 0o700
-        archive.addfile(directory)
-        entry = tarfile.TarInfo(path.strip("/"))
-        entry.mode, entry.size = 0o600, len(content)
-        archive.addfile(entry, io.BytesIO(content))
+    write_secrets(packed, {name: io.BytesIO(content) for name, content in files.items()})
     return packed.getvalue()
 
 

@@ -372,7 +372,7 @@ class Builder:
         there = {tag for image in await self._engine.images.list() for tag in image["RepoTags"] or ()}
         rows = (await self._rows.all()).values()
         wanted = {row.name for row in rows if row.name in there or row.status != BuildStatusType.BUILT}
-        await rootless.sweep(self._engine, wanted)
+        await self._shelf.sweep(self._engine, wanted)
 
     async def _save(self, build: Build) -> None:
         """Write the log to the database, every few seconds."""

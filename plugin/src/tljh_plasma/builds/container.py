@@ -11,7 +11,6 @@ import asyncio
 import io
 import json
 import os
-import tarfile
 import tempfile
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timezone
@@ -24,6 +23,7 @@ from aiodocker import Docker, DockerError
 from aiodocker.containers import DockerContainer
 
 from ..policy import LABEL_USER
+from .archive import SECRETS, write_secrets
 from .cause import NO_MEMORY, sentence
 from .images import BuildFailed, build_tag, discard, labels
 from .log import BuildLog
@@ -38,8 +38,6 @@ MEMORY = 2 * 1024**3
 PIDS = 512
 # Not in memory, as /tmp may be.
 LARGE_FILES = "/var/tmp"
-# Where the builder finds the credentials for Git.
-SECRETS = "/plasma"
 CREDENTIALS = "credentials"
 # A repository that was fetched before (see ``ssh``), as one file.
 BUNDLE = "source.bundle"
@@ -127,22 +125,6 @@ def _trusted(network: str) -> dict[str, Any]:
     }
 
 
-def _write_archive(output: IO[bytes], files: dict[str, IO[bytes]]) -> None:
-    """Write a tar archive for "/" with files by name in SECRETS, which only root can read."""
-    with tarfile.open(fileobj=output, mode="w") as archive:
-        top = SECRETS.strip("/")
-        for name in dict.fromkeys([top, *(f"{top}/{name}".rpartition("/")[0] for name in files)]):
-            directory = tarfile.TarInfo(name)
-            directory.type, directory.mode = tarfile.DIRTYPE, 0o700
-            archive.addfile(directory)
-        for name, content in files.items():
-            entry = tarfile.TarInfo(f"{top}/{name}")
-            entry.mode, entry.size = 0o600, content.seek(0, os.SEEK_END)
-            content.seek(0)
-            archive.addfile(entry, content)
-    output.seek(0)
-
-
 def _credentials(request: BuildRequest) -> bytes:
     parts = urlsplit(request.repo)
     # Services that take a token do not mind the name that comes with it, but there has to be one.
@@ -190,7 +172,7 @@ async def create(
         if files:
             # A repository may be larger than the memory, and a password must not reach a disk.
             with tempfile.TemporaryFile(dir=LARGE_FILES) if bundle else io.BytesIO() as archive:
-                await asyncio.to_thread(_write_archive, archive, files)
+                await asyncio.to_thread(write_secrets, archive, files)
                 await container.put_archive("/", archive)
     except (DockerError, OSError):
         await remove(container)

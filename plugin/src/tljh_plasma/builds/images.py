@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from aiodocker import Docker, DockerError
 from aiodocker.utils import mktar_from_dockerfile
@@ -54,14 +55,20 @@ def labels(request: BuildRequest, created: str) -> dict[str, str]:
     }
 
 
-async def image_id(docker: Docker, image: str) -> str | None:
-    """Return the id of an image, or None when there is none of that name."""
+async def inspect(docker: Docker, image: str) -> dict[str, Any] | None:
+    """Return what the engine says of an image, or None when there is none of that name."""
     try:
-        return (await docker.images.inspect(image))["Id"]
+        return await docker.images.inspect(image)
     except DockerError as error:
         if error.status == 404:
             return None
         raise
+
+
+async def image_id(docker: Docker, image: str) -> str | None:
+    """Return the id of an image, or None when there is none of that name."""
+    found = await inspect(docker, image)
+    return found["Id"] if found else None
 
 
 async def download(

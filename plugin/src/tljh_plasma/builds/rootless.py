@@ -20,15 +20,16 @@ from aiodocker import Docker, DockerError
 from aiodocker.containers import DockerContainer
 
 from . import archive, sources
-from .images import BuildFailed, build_tag, image_id, labels
-from .local import BASE, BUILDER, modules
+from .archive import SECRETS
+from .images import BuildFailed, build_tag, image_id, inspect, labels
+from .local import BASE, BUILDER, PROGRAM, modules
 from .request import BuildRequest
 
 LABEL_VOLUME = "org.plasma.build.volume"
 LABEL_SEED = "org.plasma.build.seed"
 # As in the module that runs inside.
-PLACE, IMAGES, SECRETS = "/build", "/images", "/plasma"
-NEEDS, GIVEN, MODULE = "needs.json", "given.json", "plasma_rootless.py"
+PLACE, IMAGES = "/build", "/images"
+NEEDS, GIVEN = "needs.json", "given.json"
 PROFILE = "plasma-build"
 # Of what a build runs. Its share of the processors counts when others want them: servers of people have 1024.
 PIDS, SHARES = 4096, 128
@@ -45,6 +46,7 @@ MOST_IMAGES = 20
 # Seconds to give a builder one image.
 PUTTING = 300
 LOOK = 0.2
+_SECCOMP = Path(__file__).with_name("seccomp.json")
 _APPARMOR = Path("/sys/kernel/security/apparmor/profiles")
 NO_PROFILE = (
     "AppArmor is in force on this server, and the profile of builds is not loaded. The administrators of the server "
@@ -88,7 +90,7 @@ def host_config(network: str, limits: Limits, mounts: dict[str, tuple[str, bool]
     Raises:
         BuildFailed: AppArmor does not know the profile.
     """
-    options = ["no-new-privileges", f"seccomp={_seccomp()}"]
+    options = ["no-new-privileges", f"seccomp={_SECCOMP.read_text(encoding='utf-8')}"]
     if _APPARMOR.exists():
         if not any(line.startswith(f"{PROFILE} ") for line in _APPARMOR.read_text().splitlines()):
             raise BuildFailed(NO_PROFILE)
@@ -110,10 +112,6 @@ def host_config(network: str, limits: Limits, mounts: dict[str, tuple[str, bool]
         "NanoCpus": int(min(limits.cpu, os.cpu_count() or 1) * 1e9),
         "CpuShares": SHARES,
     }
-
-
-def _seccomp() -> str:
-    return json.dumps(json.loads(Path(__file__).with_name("seccomp.json").read_text(encoding="utf-8")))
 
 
 async def prepare(docker: Docker, image: str) -> dict[str, tuple[str, bool]]:
@@ -163,26 +161,25 @@ class Shelf:
         for name in dict.fromkeys([BASE, *json.loads(asked)[:MOST_IMAGES]]):
             # Nothing else becomes a part of an address of the engine's API.
             valid = sources.READY.fullmatch(name) or sources.READY.fullmatch(f"{name}:latest")
-            if not valid or not (identity := await image_id(docker, name)):
+            if not valid or not (found := await inspect(docker, name)):
                 continue
-            layers.append(await _layers(docker, name))
+            layers.append(found["RootFS"]["Layers"] or [])
             # Any other image is this environment's alone, and counts as what it uses.
-            await self._give(docker, name, identity, volumes[IMAGES if name == BASE else PLACE])
-        if await image_id(docker, image):
-            layers.append(await _layers(docker, image))
+            await self._give(docker, name, found, volumes[IMAGES if name == BASE else PLACE])
+        if former := await inspect(docker, image):
+            layers.append(former["RootFS"]["Layers"] or [])
         if not await asyncio.to_thread(archive.shares_layers):
             layers = []
         given = {"layers": layers, "disk": self._limits.disk // 1024**2}
-        await container.put_archive("/", archive.of_file(f"{SECRETS}/{GIVEN}", json.dumps(given).encode()))
+        await container.put_archive("/", archive.secrets({GIVEN: json.dumps(given).encode()}))
 
-    async def _give(self, docker: Docker, name: str, identity: str, target: str) -> None:
+    async def _give(self, docker: Docker, name: str, found: dict[str, Any], target: str) -> None:
         """Put an image into a volume where it is not. One at a time for a volume; others are not held up."""
-        key = (target, name, identity)
+        key = (target, name, found["Id"])
         async with self._putting.setdefault(target, asyncio.Lock()):
             if key in self._there:
                 return
-            size = (await docker.images.inspect(name))["Size"]
-            if size > self._limits.disk:
+            if found["Size"] > self._limits.disk:
                 raise BuildFailed(f"The image {name} is larger than what a build may use (plasma.builder.disk).")
             try:
                 await asyncio.wait_for(self._put(docker, name, target), PUTTING)
@@ -193,7 +190,7 @@ class Shelf:
     async def _put(self, docker: Docker, name: str, target: str) -> None:
         config = {
             "Image": BUILDER,
-            "Cmd": ["python3", f"{SECRETS}/{MODULE}"],
+            "Cmd": ["python3", f"{SECRETS}/{PROGRAM}"],
             "User": "0:0",
             "Labels": {LABEL_SEED: target},
             "HostConfig": host_config(self._network, self._limits, {IMAGES: (target, False)}),
@@ -203,7 +200,7 @@ class Shelf:
             await left.delete(force=True, v=True)
         container = await docker.containers.create(config)
         try:
-            await container.put_archive("/", archive.of_file(f"{SECRETS}/{MODULE}", modules()[MODULE]))
+            await container.put_archive("/", archive.secrets({PROGRAM: modules()[PROGRAM]}))
             await asyncio.to_thread(archive.put_image, container.id, name, "/given")
             await container.start()
             if (await container.wait())["StatusCode"]:
@@ -211,6 +208,23 @@ class Shelf:
                 raise BuildFailed(f"The image {name} cannot be given to the builder: {said[-300:]}.")
         finally:
             await container.delete(force=True, v=True)
+
+    async def sweep(self, docker: Docker, images: set[str]) -> None:
+        """Remove the volumes that no environment and no base of today needs.
+
+        Args:
+            docker: the engine.
+            images: the environments that there are.
+        """
+        base = await image_id(docker, BASE) or ""
+        wanted = {shared_volume(base), *(volume(image, base) for image in images)}
+        for found in (await docker.volumes.list())["Volumes"] or []:
+            name = found["Name"]
+            if LABEL_VOLUME in (found["Labels"] or {}) and name not in wanted:
+                # 409: a builder has it still.
+                with contextlib.suppress(DockerError):
+                    async with docker._query(f"volumes/{name}", method="DELETE"):
+                        pass
 
 
 async def take(container: DockerContainer, request: BuildRequest, created: str, limits: Limits) -> None:
@@ -222,27 +236,6 @@ async def take(container: DockerContainer, request: BuildRequest, created: str, 
     """
     told = labels(request, created)
     await asyncio.to_thread(archive.take, container.id, f"{PLACE}/output", build_tag(request.image), told, limits.disk)
-
-
-async def sweep(docker: Docker, images: set[str]) -> None:
-    """Remove the volumes that no environment and no base of today needs.
-
-    Args:
-        docker: the engine.
-        images: the environments that there are.
-    """
-    base = await image_id(docker, BASE) or ""
-    wanted = {shared_volume(base), *(volume(image, base) for image in images)}
-    for found in (await docker.volumes.list())["Volumes"] or []:
-        if LABEL_VOLUME in (found["Labels"] or {}) and found["Name"] not in wanted:
-            # 409: a builder has it still.
-            with contextlib.suppress(DockerError):
-                async with docker._query(f"volumes/{found['Name']}", method="DELETE"):
-                    pass
-
-
-async def _layers(docker: Docker, image: str) -> list[str]:
-    return (await docker.images.inspect(image))["RootFS"]["Layers"] or []
 
 
 async def _read(container: DockerContainer, path: str) -> bytes | None:

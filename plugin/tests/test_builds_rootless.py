@@ -200,6 +200,19 @@ async def test_volumes_go_with_their_environment(bench):
     assert request.image not in volumes() and other.image in volumes()
 
 
+async def test_an_environment_that_comes_back_is_given_its_images_again(bench):
+    """In the same service, which remembers what it has given."""
+    request, other = bench.request(bench.repository()), bench.request(bench.repository(), image=bench.image("other"))
+    async with bench.builder(image="local") as builder:
+        row = await bench.build(builder, request)
+        async with bench.context() as db:
+            await bench.manager.delete(db, row.uid)
+        bench.client.images.remove(request.image, force=True)
+        await bench.build(builder, other)
+        row = await bench.build(builder, request)
+    assert row.status == "built", row.log
+
+
 async def test_names_that_are_no_images_are_not_asked_for(bench):
     """They would be parts of addresses of the engine's API."""
     steps = ["COPY --from=../containers/x /a /a", "COPY --from=..//version /a /a"]

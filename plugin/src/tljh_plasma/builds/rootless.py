@@ -210,7 +210,7 @@ class Shelf:
             await container.delete(force=True, v=True)
 
     async def sweep(self, docker: Docker, images: set[str]) -> None:
-        """Remove the volumes that no environment and no base of today needs.
+        """Remove the volumes that no environment and no base of today needs, and forget what was in them.
 
         Args:
             docker: the engine.
@@ -224,7 +224,7 @@ class Shelf:
                 # 409: a builder has it still.
                 with contextlib.suppress(DockerError):
                     async with docker._query(f"volumes/{name}", method="DELETE"):
-                        pass
+                        self._there = {key for key in self._there if key[0] != name}
 
 
 async def take(container: DockerContainer, request: BuildRequest, created: str, limits: Limits) -> None:

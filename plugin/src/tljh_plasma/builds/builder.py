@@ -466,25 +466,18 @@ class Builder:
             if self._local:
                 mounts = await rootless.prepare(self._engine, request.image)
                 host = rootless.host_config(self._network.name, self._limits, mounts)
-            making = asyncio.ensure_future(
-                builders.create(
-                    self._engine,
-                    request,
-                    build.uid,
-                    build.created,
-                    self._image,
-                    self._network.name,
-                    source,
-                    outside(self._prefix, local.modules() if self._local else None),
-                    host,
-                )
+            making = builders.create(
+                self._engine,
+                request,
+                build.uid,
+                build.created,
+                self._image,
+                self._network.name,
+                source,
+                outside(self._prefix, local.modules() if self._local else None),
+                host,
             )
-            try:
-                return await asyncio.shield(making)
-            except asyncio.CancelledError:
-                # The engine may have made it already: let nobody go on before that is known.
-                await asyncio.wait([making])
-                raise
+            return await builders.to_its_end(making)
 
     async def _download(self, build: Build) -> None:
         """Get the builder's image from its registry."""

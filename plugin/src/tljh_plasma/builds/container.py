@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timezone
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 from uuid import UUID
 
@@ -41,6 +41,8 @@ LARGE_FILES = "/var/tmp"
 CREDENTIALS = "credentials"
 # A repository that was fetched before (see ``ssh``), as one file.
 BUNDLE = "source.bundle"
+
+Made = TypeVar("Made")
 
 # What calls to an engine raise that refuses or is not there.
 ENGINE_ERRORS = (DockerError, aiohttp.ClientError, OSError)
@@ -178,6 +180,16 @@ async def create(
         await remove(container)
         raise
     return container
+
+
+async def to_its_end(work: Awaitable[Made]) -> Made:
+    """Return what work returns that the engine may have done already: a cancellation waits until that is known."""
+    working = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait([working])
+        raise
 
 
 async def holds_socket(container: DockerContainer) -> bool:

@@ -26,7 +26,7 @@ from ..accounts import Account, Group
 from ..failures import is_out_of_memory
 from . import images
 from .cause import cause
-from .container import ENGINE_ERRORS, PATIENCE
+from .container import ENGINE_ERRORS, PATIENCE, to_its_end
 from .images import BuildFailed
 from .log import BuildLog
 
@@ -146,15 +146,8 @@ class _Trial:
 
     async def run(self) -> None:
         """Start, wait and remove."""
-        making = asyncio.ensure_future(asyncio.to_thread(self._make))
         try:
-            try:
-                made = await asyncio.shield(making)
-            except asyncio.CancelledError:
-                # The engine may make it all the same: nobody would remove it.
-                await asyncio.wait([making])
-                raise
-            container = self._engine.containers.container(made)
+            container = self._engine.containers.container(await to_its_end(asyncio.to_thread(self._make)))
             self._log.say("A server of the new image is tried.")
             begun = time.monotonic()
             await container.start()
